@@ -1,0 +1,269 @@
+//! The names that decide: parsed once at the door, compared byte for byte, never normalised.
+
+use alloc::{borrow::ToOwned, string::String};
+use core::{fmt, str::FromStr};
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+/// Why a text is not a name of the wanted kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParseNameError {
+    kind: &'static str,
+    value: String,
+    rule: &'static str,
+    fault: Fault,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Empty,
+    TooLong { bytes: usize },
+    OuterSpace,
+    LookAlikeDash(char),
+    Forbidden(char),
+    LeadingDash,
+}
+
+impl fmt::Display for ParseNameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, value, rule, fault } = self;
+        match fault {
+            Fault::Empty => write!(f, "{kind} is empty: {rule}"),
+            Fault::TooLong { bytes } => write!(f, "{kind} has {bytes} bytes: {rule}"),
+            Fault::OuterSpace => write!(f, "{kind} `{value}` starts or ends with a space: remove it"),
+            Fault::LookAlikeDash(c) => {
+                write!(f, "{kind} `{value}` holds `{c}` (U+{:04X}), which only looks like `-`: type a plain `-`", u32::from(*c))
+            }
+            Fault::Forbidden(c) => write!(f, "{kind} `{}` holds `{}`: {rule}", value.escape_debug(), c.escape_debug()),
+            Fault::LeadingDash => write!(f, "{kind} `{value}` starts with `-`: {rule}"),
+        }
+    }
+}
+
+impl core::error::Error for ParseNameError {}
+
+/// The characters that people paste for `-`: hyphens, dashes and the minus sign.
+fn is_look_alike_dash(c: char) -> bool {
+    matches!(c, '\u{00AD}' | '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{FE58}' | '\u{FE63}' | '\u{FF0D}')
+}
+
+/// What a kind of name allows.
+struct Rule {
+    kind: &'static str,
+    text: &'static str,
+    max_bytes: usize,
+    leading_dash: bool,
+    allows: fn(char) -> bool,
+}
+
+impl Rule {
+    fn parse(&self, value: &str) -> Result<String, ParseNameError> {
+        match self.fault(value) {
+            None => Ok(value.to_owned()),
+            Some(fault) => {
+                let kept = crate::text::cut(value, limits::ENROLLMENT_REF_BYTES);
+                Err(ParseNameError { kind: self.kind, value: kept.to_owned(), rule: self.text, fault })
+            }
+        }
+    }
+
+    fn fault(&self, value: &str) -> Option<Fault> {
+        if value.is_empty() {
+            return Some(Fault::Empty);
+        }
+        if value.len() > self.max_bytes {
+            return Some(Fault::TooLong { bytes: value.len() });
+        }
+        if value.trim().len() != value.len() {
+            return Some(Fault::OuterSpace);
+        }
+        if let Some(c) = value.chars().find(|&c| !(self.allows)(c)) {
+            return Some(if is_look_alike_dash(c) { Fault::LookAlikeDash(c) } else { Fault::Forbidden(c) });
+        }
+        if value.starts_with('-') && !self.leading_dash {
+            return Some(Fault::LeadingDash);
+        }
+        None
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $rule:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The only way to have one.
+            ///
+            /// # Errors
+            /// The first rule that `value` breaks, with the value and the remedy.
+            pub fn parse(value: &str) -> Result<Self, ParseNameError> {
+                $rule.parse(value).map(Self)
+            }
+
+            /// The name as it was given.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseNameError;
+            fn from_str(value: &str) -> Result<Self, ParseNameError> {
+                Self::parse(value)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = ParseNameError;
+            fn try_from(value: String) -> Result<Self, ParseNameError> {
+                Self::parse(&value)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+    };
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+name! {
+    /// Which node this is: `[A-Za-z0-9._-]{1,128}`, not starting with a dash.
+    NodeId,
+    Rule {
+        kind: "node id",
+        text: "use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`",
+        max_bytes: limits::NODE_ID_BYTES,
+        leading_dash: false,
+        allows: is_word,
+    }
+}
+
+name! {
+    /// The join key: the same bytes at enrollment and in the bundle. 1 to 256 bytes of `[!-~]`.
+    EnrollmentRef,
+    Rule {
+        kind: "enrollment ref",
+        text: "use 1 to 256 printable ASCII characters without spaces",
+        max_bytes: limits::ENROLLMENT_REF_BYTES,
+        leading_dash: true,
+        allows: |c| c.is_ascii_graphic(),
+    }
+}
+
+name! {
+    /// Which tool a call asks for: `[A-Za-z0-9._:/-]{1,128}`, not starting with a dash.
+    ToolName,
+    Rule {
+        kind: "tool",
+        text: "use 1 to 128 of `A-Z a-z 0-9 . _ : / -`, not starting with `-`",
+        max_bytes: limits::TOOL_NAME_BYTES,
+        leading_dash: false,
+        allows: |c| is_word(c) || matches!(c, ':' | '/'),
+    }
+}
+
+name! {
+    /// Joins the frames of one call: `[A-Za-z0-9-]{1,64}`. The host makes it (a UUID, version 7).
+    AuditId,
+    Rule {
+        kind: "audit id",
+        text: "use 1 to 64 of `A-Z a-z 0-9 -`, not starting with `-`",
+        max_bytes: limits::AUDIT_ID_BYTES,
+        leading_dash: false,
+        allows: |c| c.is_ascii_alphanumeric() || c == '-',
+    }
+}
+
+name! {
+    /// Which policies answered: `<bundle name>@<version>`, or what the host runs instead. 1 to 256 bytes of `[!-~]`.
+    PolicyRef,
+    Rule {
+        kind: "policy ref",
+        text: "use 1 to 256 printable ASCII characters without spaces",
+        max_bytes: limits::POLICY_REF_BYTES,
+        leading_dash: false,
+        allows: |c| c.is_ascii_graphic(),
+    }
+}
+
+impl EnrollmentRef {
+    /// Names the mistake people really make when two refs that should be equal are not.
+    pub(crate) fn likely_mistake(&self, other: &Self) -> Option<&'static str> {
+        let (a, b) = (self.as_str(), other.as_str());
+        if a.eq_ignore_ascii_case(b) {
+            return Some("they differ only in upper and lower case");
+        }
+        let dashes = |s: &str| s.replace('_', "-");
+        if dashes(a) == dashes(b) {
+            return Some("they differ only in `-` and `_`");
+        }
+        if a.trim_end_matches('/') == b.trim_end_matches('/') {
+            return Some("they differ only in a trailing `/`");
+        }
+        if a.starts_with(b) || b.starts_with(a) {
+            return Some("one is the beginning of the other");
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_name_is_kept_byte_for_byte() {
+        for text in ["a", "robot-7", "A.b_c-9", "_x", ".x", &"n".repeat(128)] {
+            assert_eq!(NodeId::parse(text).unwrap().as_str(), text);
+        }
+        for text in ["!", "~", "-x", "spiffe://fleet/a?b#c", &"r".repeat(256)] {
+            assert_eq!(EnrollmentRef::parse(text).unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn each_broken_rule_has_its_own_message() {
+        let cases = [
+            ("", "node id is empty: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`"),
+            ("-a", "node id `-a` starts with `-`: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`"),
+            ("a ", "node id `a ` starts or ends with a space: remove it"),
+            ("a b", "node id `a b` holds ` `: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`"),
+            ("a\u{2013}b", "node id `a–b` holds `–` (U+2013), which only looks like `-`: type a plain `-`"),
+            ("a\nb", "node id `a\\nb` holds `\\n`: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`"),
+        ];
+        for (text, message) in cases {
+            assert_eq!(NodeId::parse(text).unwrap_err().to_string(), message);
+        }
+        let long = NodeId::parse(&"n".repeat(129)).unwrap_err().to_string();
+        assert!(long.starts_with("node id has 129 bytes"), "{long}");
+        assert!(EnrollmentRef::parse(&"r".repeat(257)).is_err());
+        assert!(EnrollmentRef::parse("é").is_err());
+    }
+
+    #[test]
+    fn a_mismatch_names_the_usual_mistake() {
+        let hint = |a, b| EnrollmentRef::parse(a).unwrap().likely_mistake(&EnrollmentRef::parse(b).unwrap());
+        assert_eq!(hint("Fleet-a", "fleet-a"), Some("they differ only in upper and lower case"));
+        assert_eq!(hint("fleet_a", "fleet-a"), Some("they differ only in `-` and `_`"));
+        assert_eq!(hint("fleet/a/", "fleet/a"), Some("they differ only in a trailing `/`"));
+        assert_eq!(hint("fleet-a", "fleet-a2"), Some("one is the beginning of the other"));
+        assert_eq!(hint("fleet-a", "rollout-b"), None);
+    }
+}
