@@ -33,7 +33,11 @@ impl fmt::Display for ParseNameError {
             Fault::TooLong { bytes } => write!(f, "{kind} has {bytes} bytes: {rule}"),
             Fault::OuterSpace => write!(f, "{kind} `{value}` starts or ends with a space: remove it"),
             Fault::LookAlikeDash(c) => {
-                write!(f, "{kind} `{value}` holds `{c}` (U+{:04X}), which only looks like `-`: type a plain `-`", u32::from(*c))
+                write!(
+                    f,
+                    "{kind} `{value}` holds `{c}` (U+{:04X}), which only looks like `-`: type a plain `-`",
+                    u32::from(*c)
+                )
             }
             Fault::Forbidden(c) => write!(f, "{kind} `{}` holds `{}`: {rule}", value.escape_debug(), c.escape_debug()),
             Fault::LeadingDash => write!(f, "{kind} `{value}` starts with `-`: {rule}"),

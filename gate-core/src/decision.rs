@@ -1,0 +1,176 @@
+//! From a verdict to what the caller gets and what is written down.
+
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    digest::Digest,
+    facts::{Facts, Verdict},
+    frame::{Frame, Kind},
+    identity::{AuditId, PolicyRef, ToolName},
+    mode::Mode,
+    reason::{Policy, Reason},
+};
+
+/// A call that asks to run a tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Joins the frames of this call; the host makes it.
+    pub audit_id: AuditId,
+    /// The tool.
+    pub tool: ToolName,
+    /// What the policy said.
+    pub policy: PolicyAnswer,
+}
+
+/// What the host's policy said of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyAnswer {
+    /// Which policies answered; none when there are none.
+    pub policy_ref: Option<PolicyRef>,
+    /// Their answer. Only [`Policy::Allowed`] allows.
+    pub reason: Policy,
+    /// What the operator should know of it.
+    pub detail: Option<String>,
+}
+
+/// What the caller gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// The tool may run.
+    Allow,
+    /// It may not.
+    Deny(Reason),
+}
+
+impl Effect {
+    /// The effect of a policy's answer and a verdict in a mode. `verdict` is asked only where the mode and the policy
+    /// make it matter, and comes back where it was asked.
+    pub fn of(mode: Mode, policy: Policy, verdict: impl FnOnce() -> Verdict) -> (Self, Option<Verdict>) {
+        if policy != Policy::Allowed {
+            return (Self::Deny(policy.into()), None);
+        }
+        match mode {
+            Mode::Off => (Self::Allow, None),
+            Mode::Advisory => (Self::Allow, Some(verdict())),
+            Mode::Enforce => match verdict() {
+                Verdict::Pass => (Self::Allow, Some(Verdict::Pass)),
+                Verdict::Fail(reason) => (Self::Deny(reason.into()), Some(Verdict::Fail(reason))),
+            },
+        }
+    }
+}
+
+/// What came of a call. Nothing of it counts before its frames are durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// What the caller gets.
+    pub effect: Effect,
+    /// What the gate found; `None` where it was not asked.
+    pub verdict: Option<Verdict>,
+    /// To be appended as one, before the tool runs and before the caller is answered.
+    pub frames: Vec<Frame>,
+}
+
+/// Which layer a decision frame speaks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    /// The host's policy.
+    Policy,
+    /// The gate.
+    Attestation,
+}
+
+/// What a layer said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It has nothing against the call.
+    Allow,
+    /// It has.
+    Deny,
+}
+
+/// The `attrs` of a decision frame, in the order of the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecisionAttrs {
+    /// Who speaks.
+    pub layer: Layer,
+    /// Of which tool.
+    pub tool: ToolName,
+    /// What it said.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: Reason,
+    /// Which policies were asked.
+    pub policy_ref: Option<PolicyRef>,
+    /// Which bundle was active.
+    pub bundle_digest: Option<Digest>,
+    /// The mode then.
+    pub mode: Mode,
+    /// Whether the caller was answered by it. False only for an attestation deny in `advisory`.
+    pub enforced: bool,
+    /// The id of the facts that it was decided on.
+    pub facts: Digest,
+    /// The time that it was decided at, in milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    /// What was expected and found, for the operator alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// The `attrs` of a facts frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FactsAttrs {
+    /// The SHA-256 of `facts`, its bytes as they stand in the frame.
+    pub id: Digest,
+    /// The facts.
+    pub facts: Facts,
+}
+
+/// Decides a call on `facts` whose id is `facts_id`.
+pub(crate) fn decide(
+    mode: Mode,
+    facts: &Facts,
+    facts_id: Digest,
+    bundle: Option<Digest>,
+    call: Call,
+    now_ms: u64,
+) -> Decision {
+    let Call { audit_id, tool, policy } = call;
+    let (effect, verdict) = Effect::of(mode, policy.reason, || facts.verdict(now_ms));
+    let frame = |attrs: &DecisionAttrs| Frame {
+        kind: Kind::Decision,
+        audit_id: audit_id.clone(),
+        node_id: facts.node_id.clone(),
+        // Names, enums and numbers: there is nothing in them that JSON cannot hold.
+        attrs: serde_json::to_string(attrs).unwrap_or_default(),
+    };
+    let mut attrs = DecisionAttrs {
+        layer: Layer::Policy,
+        tool,
+        outcome: if policy.reason == Policy::Allowed { Outcome::Allow } else { Outcome::Deny },
+        reason: policy.reason.into(),
+        policy_ref: policy.policy_ref,
+        bundle_digest: bundle,
+        mode,
+        enforced: true,
+        facts: facts_id,
+        now_ms,
+        detail: policy.detail.map(|detail| crate::text::cut(&detail, crate::limits::DETAIL_BYTES).into()),
+    };
+    let mut frames = Vec::with_capacity(2);
+    frames.push(frame(&attrs));
+    if let Some(Verdict::Fail(reason)) = verdict {
+        attrs.layer = Layer::Attestation;
+        attrs.outcome = Outcome::Deny;
+        attrs.reason = reason.into();
+        attrs.enforced = mode == Mode::Enforce;
+        attrs.detail = Some(facts.detail(reason, now_ms));
+        frames.push(frame(&attrs));
+    }
+    Decision { effect, verdict, frames }
+}

@@ -1,0 +1,199 @@
+//! DSSE envelopes: the signature covers the payload's bytes as they are and says what they are.
+//!
+//! <https://github.com/secure-systems-lab/dsse>, protocol and envelope, version 1.0.
+
+use alloc::{string::String, vec::Vec};
+use base64ct::{Base64, Encoding as _};
+use core::fmt;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    json,
+    key::{KeyId, TrustedKeys},
+    limits,
+};
+
+/// A payload with its signatures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// What the payload is.
+    pub payload_type: String,
+    /// The signed bytes.
+    pub payload: Vec<u8>,
+    /// The signatures, each with the id of its key.
+    pub signatures: Vec<(KeyId, [u8; 64])>,
+}
+
+/// Why an envelope is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvelopeError {
+    /// Not the JSON of an envelope.
+    Malformed(String),
+    /// JSON, but not written the one way an envelope is written.
+    NotCanonical,
+    /// The payload is something else.
+    PayloadType {
+        /// What was asked for.
+        expected: &'static str,
+        /// What the envelope says.
+        found: String,
+    },
+    /// A signature's key id is not 64 lower-case hexadecimal digits.
+    KeyId(String),
+    /// A signature is not 64 bytes of base64.
+    Signature(KeyId),
+    /// More signatures than [`limits::SIGNATURES`].
+    TooMany(usize),
+    /// Two signatures by one key.
+    Duplicate(KeyId),
+    /// A trusted key's signature that does not hold.
+    Forged(KeyId),
+    /// Too few distinct trusted keys have signed.
+    Threshold {
+        /// How many must.
+        needed: usize,
+        /// How many have.
+        trusted: usize,
+        /// The ids in the envelope that are not trusted.
+        untrusted: Vec<KeyId>,
+    },
+}
+
+impl fmt::Display for EnvelopeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(why) => write!(f, "envelope is not DSSE JSON: {why}"),
+            Self::NotCanonical => f.write_str(
+                "envelope is not in its canonical form: compact JSON with `payload`, `payloadType`, `signatures`",
+            ),
+            Self::PayloadType { expected, found } => {
+                write!(f, "envelope holds a `{}`, not a `{expected}`", found.escape_debug())
+            }
+            Self::KeyId(id) => {
+                write!(
+                    f,
+                    "envelope's key id `{}` is not the SHA-256 of a public key in lower-case hexadecimal",
+                    id.escape_debug()
+                )
+            }
+            Self::Signature(id) => write!(f, "signature by key `{id}` is not 64 bytes of base64"),
+            Self::TooMany(count) => {
+                write!(f, "envelope has {count} signatures: at most {} are read", limits::SIGNATURES)
+            }
+            Self::Duplicate(id) => write!(f, "key `{id}` has signed twice: a threshold counts distinct keys"),
+            Self::Forged(id) => {
+                write!(f, "signature by trusted key `{id}` does not hold: the payload or the signature was changed")
+            }
+            Self::Threshold { needed, trusted, untrusted } => {
+                write!(f, "{trusted} of {needed} needed trusted keys have signed")?;
+                match untrusted.first() {
+                    None => f.write_str(": sign with `autonomy bundle sign`"),
+                    Some(id) => {
+                        write!(f, "; `{id}` signed and is not trusted: add its public key, or sign with a trusted one")
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl core::error::Error for EnvelopeError {}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct WireEnvelope {
+    payload: String,
+    payload_type: String,
+    signatures: Vec<WireSignature>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireSignature {
+    keyid: String,
+    sig: String,
+}
+
+/// The bytes that are signed: DSSE's pre-authentication encoding of a payload and its type.
+pub fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
+    let head = alloc::format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
+    let mut message = head.into_bytes();
+    message.extend_from_slice(payload);
+    message
+}
+
+impl Envelope {
+    /// Reads an envelope in its canonical form, so that no byte of it can change unseen.
+    ///
+    /// # Errors
+    /// What is malformed. Nothing is verified yet.
+    pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        let malformed = |error: serde_json::Error| EnvelopeError::Malformed(alloc::format!("{error}"));
+        let wire: WireEnvelope = json::read(bytes).map_err(malformed)?;
+        if wire.signatures.len() > limits::SIGNATURES {
+            return Err(EnvelopeError::TooMany(wire.signatures.len()));
+        }
+        let payload = Base64::decode_vec(&wire.payload)
+            .map_err(|_| EnvelopeError::Malformed("`payload` is not padded standard base64".into()))?;
+        let mut signatures = Vec::with_capacity(wire.signatures.len());
+        for WireSignature { keyid, sig } in wire.signatures {
+            let id =
+                KeyId::from_hex(&keyid).ok_or_else(|| EnvelopeError::KeyId(crate::text::cut(&keyid, 80).into()))?;
+            let signature = Base64::decode_vec(&sig).ok().and_then(|bytes| bytes.try_into().ok());
+            signatures.push((id, signature.ok_or(EnvelopeError::Signature(id))?));
+        }
+        let envelope = Self { payload_type: wire.payload_type, payload, signatures };
+        if envelope.to_bytes() != bytes {
+            return Err(EnvelopeError::NotCanonical);
+        }
+        Ok(envelope)
+    }
+
+    /// The envelope in its canonical form.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let wire = WireEnvelope {
+            payload: Base64::encode_string(&self.payload),
+            payload_type: self.payload_type.clone(),
+            signatures: self
+                .signatures
+                .iter()
+                .map(|(id, signature)| WireSignature {
+                    keyid: alloc::format!("{id}"),
+                    sig: Base64::encode_string(signature),
+                })
+                .collect(),
+        };
+        // Strings and sequences of strings: there is nothing in them that JSON cannot hold.
+        serde_json::to_vec(&wire).unwrap_or_default()
+    }
+
+    /// Checks the payload's type and that enough distinct trusted keys have signed; gives their ids.
+    ///
+    /// A signature by a key that is not trusted counts for nothing; one by a trusted key that does not hold refuses
+    /// the envelope, whatever the others say.
+    ///
+    /// # Errors
+    /// Which of these does not hold.
+    pub fn verify(&self, payload_type: &'static str, keys: &TrustedKeys) -> Result<Vec<KeyId>, EnvelopeError> {
+        if self.payload_type != payload_type {
+            let found = crate::text::cut(&self.payload_type, 80).into();
+            return Err(EnvelopeError::PayloadType { expected: payload_type, found });
+        }
+        let message = pre_authentication_encoding(payload_type, &self.payload);
+        let (mut trusted, mut untrusted) = (Vec::new(), Vec::new());
+        for (id, signature) in &self.signatures {
+            if trusted.contains(id) || untrusted.contains(id) {
+                return Err(EnvelopeError::Duplicate(*id));
+            }
+            match keys.find(*id) {
+                None => untrusted.push(*id),
+                Some(key) if key.verifies(&message, signature) => trusted.push(*id),
+                Some(_) => return Err(EnvelopeError::Forged(*id)),
+            }
+        }
+        if trusted.len() < keys.threshold() {
+            return Err(EnvelopeError::Threshold { needed: keys.threshold(), trusted: trusted.len(), untrusted });
+        }
+        Ok(trusted)
+    }
+}

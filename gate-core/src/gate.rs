@@ -1,0 +1,204 @@
+//! The gate: one node's facts, and the decisions on them.
+
+use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+
+use crate::{
+    bundle::{Bundle, BundleError},
+    decision::{self, Call, Decision},
+    digest::Digest,
+    enrollment::Answer,
+    facts::{BundleFact, EnrollmentFact, Facts, SubCheck, Validity, Verdict},
+    frame::{Frame, Kind},
+    identity::{AuditId, NodeId},
+    key::TrustedKeys,
+    lease::{Lease, LeaseError},
+    limits,
+    mode::Mode,
+};
+
+/// What a gate is told once.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How far it is turned on.
+    pub mode: Mode,
+    /// Which node this is. `None` denies every call that the gate is asked about.
+    pub node_id: Option<NodeId>,
+    /// Who may sign bundles. `None` refuses every bundle.
+    pub bundle_keys: Option<TrustedKeys>,
+    /// Who may sign leases. `None` refuses every lease.
+    pub lease_keys: Option<TrustedKeys>,
+    /// When an answer counts.
+    pub freshness: Freshness,
+}
+
+/// How old an enrollment answer may be, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freshness {
+    /// How long a row or a "no such node" counts after it was observed. A lease counts until it expires.
+    pub max_staleness_ms: u64,
+    /// How far the source's clock may be ahead of this one.
+    pub max_skew_ms: u64,
+}
+
+impl Default for Freshness {
+    /// A minute, and no skew: the source is on this machine.
+    fn default() -> Self {
+        Self { max_staleness_ms: 60_000, max_skew_ms: 0 }
+    }
+}
+
+/// Decides whether a tool may run on this node now.
+///
+/// It does no I/O, reads no clock and draws no random numbers: bytes, answers and the time come in as arguments,
+/// decisions and the frames to write go out. The host owns files, sockets and clocks.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    config: Config,
+    facts: Facts,
+    /// The facts' id, kept so that it is computed once per change.
+    facts_id: Digest,
+    lease_serial: u64,
+}
+
+impl Gate {
+    /// A gate of which only the configuration is known: every verdict fails until it is told more.
+    pub fn new(config: Config) -> Self {
+        let facts = Facts::unknown(config.node_id.clone());
+        Self { facts_id: facts.id(), facts, config, lease_serial: 0 }
+    }
+
+    /// Makes a bundle the active one and hands it back for its policies to be read.
+    ///
+    /// # Errors
+    /// Why it is refused. The bundle that was active stays so; where there was none, the facts say why.
+    pub fn load_bundle<'a>(&mut self, tar: &'a [u8]) -> Result<Bundle<'a>, BundleError> {
+        let verified = match &self.config.bundle_keys {
+            Some(keys) => Bundle::verify(tar, keys),
+            None => Err(BundleError::NoTrustedKeys),
+        };
+        match &verified {
+            Ok(bundle) => self.set_bundle(BundleFact::Verified {
+                digest: bundle.digest,
+                name: bundle.manifest.name.clone(),
+                version: bundle.manifest.version.clone(),
+                schema_version: bundle.manifest.schema_version,
+                enrollment_ref: bundle.manifest.declared_ref().cloned(),
+            }),
+            Err(error) => self.set_unverified(&format!("{error}")),
+        }
+        verified
+    }
+
+    /// Says why there is no bundle. One that is active stays so.
+    pub fn set_unverified(&mut self, why: &str) {
+        if matches!(self.facts.bundle, BundleFact::Unverified { .. }) {
+            self.set_bundle(BundleFact::Unverified { why: bounded(why) });
+        }
+    }
+
+    /// Takes a source's answer about this node.
+    pub fn set_enrollment(&mut self, answer: Answer) {
+        self.set_enrollment_fact(match answer {
+            Answer::Unavailable { why } => EnrollmentFact::Unavailable { why: bounded(&why) },
+            Answer::NotEnrolled { observed_at_ms } => {
+                EnrollmentFact::NotEnrolled { validity: self.row_validity(observed_at_ms) }
+            }
+            Answer::Enrolled { enrollment, observed_at_ms } => match &self.config.node_id {
+                Some(node_id) if *node_id != enrollment.node_id => EnrollmentFact::Unavailable {
+                    why: format!("the source answered for node `{}`, this node is `{node_id}`", enrollment.node_id),
+                },
+                _ => EnrollmentFact::Enrolled { enrollment, validity: self.row_validity(observed_at_ms) },
+            },
+        });
+    }
+
+    /// Takes a lease: a DSSE envelope in its canonical form.
+    ///
+    /// # Errors
+    /// Why it is not trusted; the verdict then fails `enrollment_untrusted`.
+    pub fn set_lease(&mut self, envelope: &[u8]) -> Result<(), LeaseError> {
+        let keys = self.config.lease_keys.as_ref();
+        match Lease::verify(envelope, keys, self.config.node_id.as_ref(), self.lease_serial) {
+            Ok(lease) => {
+                self.lease_serial = lease.serial;
+                let validity = Validity {
+                    observed_at_ms: lease.issued_at_ms,
+                    not_before_ms: lease.issued_at_ms.saturating_sub(self.config.freshness.max_skew_ms),
+                    not_after_ms: lease.expires_at_ms,
+                };
+                self.set_enrollment_fact(EnrollmentFact::Enrolled { enrollment: lease.enrollment(), validity });
+                Ok(())
+            }
+            Err(error) => {
+                self.set_enrollment_fact(EnrollmentFact::Untrusted { why: bounded(&format!("{error}")) });
+                Err(error)
+            }
+        }
+    }
+
+    /// The verdict at `now_ms`, milliseconds since the Unix epoch. Never looks at the mode; allocates nothing.
+    pub fn verdict(&self, now_ms: u64) -> Verdict {
+        self.facts.verdict(now_ms)
+    }
+
+    /// Decides a call at `now_ms`, milliseconds since the Unix epoch.
+    pub fn decide(&self, call: Call, now_ms: u64) -> Decision {
+        decision::decide(self.config.mode, &self.facts, self.facts_id, self.bundle_digest(), call, now_ms)
+    }
+
+    /// Every sub-check at `now_ms` with what it expected and found, in their order.
+    pub fn explain(&self, now_ms: u64) -> Vec<SubCheck> {
+        self.facts.explain(now_ms)
+    }
+
+    /// What the gate decides on now.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The id of what the gate decides on now: it changes exactly when the facts do.
+    pub fn facts_id(&self) -> Digest {
+        self.facts_id
+    }
+
+    /// The frame that writes the facts down. It must be durable no later than the first decision on them.
+    pub fn facts_frame(&self, audit_id: AuditId) -> Frame {
+        let attrs = format!("{{\"id\":\"{}\",\"facts\":{}}}", self.facts_id, self.facts.to_json());
+        Frame { kind: Kind::Facts, audit_id, node_id: self.facts.node_id.clone(), attrs }
+    }
+
+    /// What the gate was told once.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn bundle_digest(&self) -> Option<Digest> {
+        match &self.facts.bundle {
+            BundleFact::Verified { digest, .. } => Some(*digest),
+            BundleFact::Unverified { .. } => None,
+        }
+    }
+
+    fn row_validity(&self, observed_at_ms: u64) -> Validity {
+        let Freshness { max_staleness_ms, max_skew_ms } = self.config.freshness;
+        Validity {
+            observed_at_ms,
+            not_before_ms: observed_at_ms.saturating_sub(max_skew_ms),
+            not_after_ms: observed_at_ms.saturating_add(max_staleness_ms),
+        }
+    }
+
+    fn set_bundle(&mut self, bundle: BundleFact) {
+        self.facts.bundle = bundle;
+        self.facts_id = self.facts.id();
+    }
+
+    fn set_enrollment_fact(&mut self, enrollment: EnrollmentFact) {
+        self.facts.enrollment = enrollment;
+        self.facts_id = self.facts.id();
+    }
+}
+
+fn bounded(why: &str) -> String {
+    crate::text::cut(why, limits::DETAIL_BYTES).to_owned()
+}

@@ -1,0 +1,188 @@
+//! Ed25519 public keys (RFC 8032) as SPKI PEM (RFC 8410, RFC 7468), and the set of them that is trusted.
+
+use alloc::{format, string::String, vec::Vec};
+use base64ct::{Base64, Encoding as _};
+use core::fmt;
+use ed25519_dalek::VerifyingKey;
+
+use crate::{digest::Digest, limits};
+
+/// The DER of an Ed25519 SubjectPublicKeyInfo up to the key: RFC 8410, section 10.1.
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+const PEM_BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
+const PEM_END: &str = "-----END PUBLIC KEY-----";
+
+/// A key's id: the SHA-256 of its SPKI DER, as 64 lower-case hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(Digest);
+
+impl KeyId {
+    /// Reads 64 lower-case hexadecimal digits.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        Digest::from_hex(hex).map(Self)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0.to_hex())
+    }
+}
+
+/// Why a public key, or a set of them, is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyError {
+    /// Not the PEM of an Ed25519 public key.
+    NotPem,
+    /// PEM of something else, such as a private key.
+    WrongLabel(String),
+    /// SPKI of another algorithm.
+    NotEd25519,
+    /// 32 bytes that are no point of the curve, or not its canonical encoding.
+    NotAPoint,
+    /// A key of small order, under which one signature fits many messages.
+    Weak,
+    /// The same key twice: a threshold counts distinct keys.
+    Duplicate(KeyId),
+    /// More keys than [`limits::TRUSTED_KEYS`].
+    TooMany,
+    /// A threshold that no set of signatures, or the empty one, could meet.
+    Threshold {
+        /// What was asked.
+        threshold: usize,
+        /// How many keys there are.
+        keys: usize,
+    },
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotPem => {
+                f.write_str("not the PEM of a public key: `openssl pkey -in <private> -pubout` or `autonomy key generate` makes one")
+            }
+            Self::WrongLabel(label) => {
+                write!(f, "PEM of a `{}`, not of a public key: a trusted key is the public half", label.escape_debug())
+            }
+            Self::NotEd25519 => f.write_str("not an Ed25519 key: make one with `openssl genpkey -algorithm ed25519`"),
+            Self::NotAPoint => f.write_str("not a point of the Ed25519 curve in its canonical form"),
+            Self::Weak => f.write_str("a key of small order: anybody can sign under it"),
+            Self::Duplicate(id) => write!(f, "key `{id}` is given twice: a threshold counts distinct keys"),
+            Self::TooMany => write!(f, "more than {} trusted keys", limits::TRUSTED_KEYS),
+            Self::Threshold { threshold, keys } => {
+                write!(f, "threshold `{threshold}` does not fit {keys} trusted keys: use 1 to {keys}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for KeyError {}
+
+/// An Ed25519 public key that is fit to be trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicKey {
+    id: KeyId,
+    key: VerifyingKey,
+}
+
+impl PublicKey {
+    /// Reads the 32 bytes of RFC 8032, section 5.1.5.
+    ///
+    /// # Errors
+    /// [`KeyError::NotAPoint`] or [`KeyError::Weak`].
+    pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, KeyError> {
+        let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::NotAPoint)?;
+        if key.to_edwards().compress().as_bytes() != bytes {
+            return Err(KeyError::NotAPoint);
+        }
+        if key.is_weak() {
+            return Err(KeyError::Weak);
+        }
+        let mut spki = SPKI_PREFIX.to_vec();
+        spki.extend_from_slice(bytes);
+        Ok(Self { id: KeyId(Digest::of(&spki)), key })
+    }
+
+    /// Reads what `openssl pkey -pubout` writes: one line of base64 between two of armour.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
+        let mut lines = pem.trim().lines().map(str::trim_end);
+        match lines.next() {
+            Some(PEM_BEGIN) => {}
+            Some(line) => {
+                let label = line.strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----"));
+                return Err(
+                    label.map_or(KeyError::NotPem, |label| KeyError::WrongLabel(crate::text::cut(label, 40).into()))
+                );
+            }
+            None => return Err(KeyError::NotPem),
+        }
+        let (Some(body), Some(PEM_END), None) = (lines.next(), lines.next(), lines.next()) else {
+            // Every Ed25519 key fits a line; a longer body is another algorithm's.
+            return Err(if pem.contains(PEM_END) { KeyError::NotEd25519 } else { KeyError::NotPem });
+        };
+        let der = Base64::decode_vec(body).map_err(|_| KeyError::NotPem)?;
+        let key: &[u8; 32] =
+            der.strip_prefix(&SPKI_PREFIX).and_then(|key| key.try_into().ok()).ok_or(KeyError::NotEd25519)?;
+        Self::from_bytes(key)
+    }
+
+    /// What [`Self::from_pem`] reads, with a line break at its end.
+    pub fn to_pem(&self) -> String {
+        let mut spki = SPKI_PREFIX.to_vec();
+        spki.extend_from_slice(self.key.as_bytes());
+        format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", Base64::encode_string(&spki))
+    }
+
+    /// The key's id.
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+
+    /// Whether `signature` is this key's over `message`, by the strict rules: canonical `S` and `R`, no small order.
+    pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+        self.key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(signature)).is_ok()
+    }
+}
+
+/// The keys that are trusted, and how many distinct ones of them must have signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedKeys {
+    keys: Vec<PublicKey>,
+    threshold: usize,
+}
+
+impl TrustedKeys {
+    /// The only way to have a set: never empty, never with a key twice, never with a threshold out of reach.
+    ///
+    /// # Errors
+    /// Which of these does not hold.
+    pub fn new(keys: impl IntoIterator<Item = PublicKey>, threshold: usize) -> Result<Self, KeyError> {
+        let mut distinct: Vec<PublicKey> = Vec::new();
+        for key in keys {
+            if distinct.iter().any(|known| known.id == key.id) {
+                return Err(KeyError::Duplicate(key.id));
+            }
+            if distinct.len() == limits::TRUSTED_KEYS {
+                return Err(KeyError::TooMany);
+            }
+            distinct.push(key);
+        }
+        if threshold == 0 || threshold > distinct.len() {
+            return Err(KeyError::Threshold { threshold, keys: distinct.len() });
+        }
+        Ok(Self { keys: distinct, threshold })
+    }
+
+    /// The trusted key with this id.
+    pub fn find(&self, id: KeyId) -> Option<&PublicKey> {
+        self.keys.iter().find(|key| key.id == id)
+    }
+
+    /// How many distinct keys must have signed.
+    pub fn threshold(&self) -> usize {
+        self.threshold
+    }
+}

@@ -1,0 +1,312 @@
+//! The strict tar reader: a subset of POSIX USTAR (IEEE Std 1003.1, pax, "ustar Interchange Format") in which
+//! each list of files has exactly one encoding. What this reader accepts, every reader reads the same.
+
+use alloc::{borrow::ToOwned, collections::BTreeSet, string::String, vec::Vec};
+use core::{fmt, str};
+
+use crate::limits;
+
+const BLOCK: usize = 512;
+
+/// A regular file in a tar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Its path: segments of `[A-Za-z0-9._-]` joined by `/`.
+    pub path: &'a str,
+    /// Its bytes.
+    pub data: &'a [u8],
+}
+
+/// Why a tar is refused, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TarError {
+    /// Where the entry's header starts, in bytes.
+    pub offset: usize,
+    /// The entry's path, as far as it could be read.
+    pub path: Option<String>,
+    /// What is wrong.
+    pub fault: TarFault,
+}
+
+/// What is wrong with a tar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant's message, below, is its meaning")]
+pub enum TarFault {
+    TooLarge { bytes: usize },
+    TooManyEntries,
+    Truncated,
+    NoEnd,
+    OneZeroBlock,
+    TrailingBytes { bytes: usize },
+    GnuFormat,
+    NotUstar,
+    Checksum,
+    HardLink,
+    SymbolicLink,
+    Device,
+    Directory,
+    Fifo,
+    PaxHeader,
+    GlobalPaxHeader,
+    GnuLongName,
+    GnuLongLink,
+    Sparse,
+    EntryType(u8),
+    BinarySize,
+    Size,
+    Field(&'static str),
+    Padding,
+    EmptyPath,
+    AbsolutePath,
+    ParentPath,
+    DotPath,
+    EmptySegment,
+    PathCharacter,
+    Duplicate,
+    CaseTwin { of: String },
+}
+
+impl fmt::Display for TarError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "tar entry `{}` at byte {}: ", path.escape_debug(), self.offset)?,
+            None => write!(f, "tar at byte {}: ", self.offset)?,
+        }
+        match &self.fault {
+            TarFault::TooLarge { bytes } => {
+                write!(f, "{bytes} bytes are more than a bundle may have ({})", limits::BUNDLE_BYTES)
+            }
+            TarFault::TooManyEntries => write!(f, "more than {} entries", limits::BUNDLE_ENTRIES),
+            TarFault::Truncated => f.write_str("the file is cut short"),
+            TarFault::NoEnd => f.write_str("the file ends without the two zero blocks of a complete tar"),
+            TarFault::OneZeroBlock => f.write_str("a zero block stands alone where two must end the tar"),
+            TarFault::TrailingBytes { bytes } => write!(f, "{bytes} bytes follow the end of the tar"),
+            TarFault::GnuFormat => f.write_str("GNU tar format: only USTAR is read"),
+            TarFault::NotUstar => f.write_str("not a USTAR header"),
+            TarFault::Checksum => f.write_str("the header's checksum does not hold"),
+            TarFault::HardLink => f.write_str("a hard link: only regular files are read"),
+            TarFault::SymbolicLink => f.write_str("a symbolic link: only regular files are read"),
+            TarFault::Device => f.write_str("a device: only regular files are read"),
+            TarFault::Directory => f.write_str("a directory: only regular files are read"),
+            TarFault::Fifo => f.write_str("a FIFO: only regular files are read"),
+            TarFault::PaxHeader => f.write_str("a PAX extended header: only plain USTAR is read"),
+            TarFault::GlobalPaxHeader => f.write_str("a PAX global header: only plain USTAR is read"),
+            TarFault::GnuLongName => f.write_str("a GNU long name: only plain USTAR is read"),
+            TarFault::GnuLongLink => f.write_str("a GNU long link: only plain USTAR is read"),
+            TarFault::Sparse => f.write_str("a sparse file: only regular files are read"),
+            TarFault::EntryType(flag) => {
+                write!(f, "entry type `{}`: only regular files are read", flag.escape_ascii())
+            }
+            TarFault::BinarySize => f.write_str("a binary (base-256) size: sizes are octal"),
+            TarFault::Size => f.write_str("the size is not eleven octal digits"),
+            TarFault::Field(name) => write!(f, "the header's {name} is not what a bundle's header holds"),
+            TarFault::Padding => f.write_str("the padding after the file is not zero"),
+            TarFault::EmptyPath => f.write_str("the path is empty"),
+            TarFault::AbsolutePath => f.write_str("the path is absolute"),
+            TarFault::ParentPath => f.write_str("the path holds `..`"),
+            TarFault::DotPath => f.write_str("the path holds a `.` segment"),
+            TarFault::EmptySegment => f.write_str("the path holds an empty segment"),
+            TarFault::PathCharacter => f.write_str("the path holds a character outside `A-Z a-z 0-9 . _ - /`"),
+            TarFault::Duplicate => f.write_str("the path stands twice"),
+            TarFault::CaseTwin { of } => write!(f, "the path differs from `{of}` only in upper and lower case"),
+        }
+    }
+}
+
+impl core::error::Error for TarError {}
+
+/// Whether `path` may stand in a bundle.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn check_path(path: &str) -> Result<(), TarFault> {
+    if path.is_empty() {
+        return Err(TarFault::EmptyPath);
+    }
+    if path.len() > limits::BUNDLE_PATH_BYTES {
+        return Err(TarFault::Field("path length"));
+    }
+    if path.starts_with('/') {
+        return Err(TarFault::AbsolutePath);
+    }
+    for segment in path.split('/') {
+        match segment {
+            "" => return Err(TarFault::EmptySegment),
+            "." => return Err(TarFault::DotPath),
+            ".." => return Err(TarFault::ParentPath),
+            _ => {}
+        }
+        if !segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')) {
+            return Err(TarFault::PathCharacter);
+        }
+    }
+    Ok(())
+}
+
+/// The one header for a regular file of this path and size.
+///
+/// `path` must have passed [`check_path`]; a longer one is cut, and then reads back as another.
+pub fn header(path: &str, size: usize) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    for (to, from) in block[..limits::BUNDLE_PATH_BYTES].iter_mut().zip(path.bytes()) {
+        *to = from;
+    }
+    block[100..107].copy_from_slice(b"0000644");
+    block[108..115].copy_from_slice(b"0000000");
+    block[116..123].copy_from_slice(b"0000000");
+    write_octal(&mut block[124..135], size);
+    block[136..147].copy_from_slice(b"00000000000");
+    block[156] = b'0';
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    let sum = checksum(&block);
+    write_octal(&mut block[148..155], sum);
+    block
+}
+
+/// The header's fields whose content is the same in every bundle, with their places.
+const FIXED_FIELDS: [(&str, usize, usize); 13] = [
+    ("mode", 100, 108),
+    ("owner", 108, 116),
+    ("group", 116, 124),
+    ("size", 124, 136),
+    ("modification time", 136, 148),
+    ("checksum", 148, 156),
+    ("link name", 157, 257),
+    ("owner name", 265, 297),
+    ("group name", 297, 329),
+    ("device major", 329, 337),
+    ("device minor", 337, 345),
+    ("path prefix", 345, 500),
+    ("last bytes", 500, BLOCK),
+];
+
+fn write_octal(field: &mut [u8], mut value: usize) {
+    for digit in field.iter_mut().rev() {
+        *digit = b"01234567".get(value & 7).copied().unwrap_or(b'0');
+        value >>= 3;
+    }
+}
+
+fn read_octal(field: &[u8]) -> Option<usize> {
+    field.iter().try_fold(0_usize, |value, digit| match digit {
+        b'0'..=b'7' => value.checked_mul(8)?.checked_add(usize::from(digit - b'0')),
+        _ => None,
+    })
+}
+
+/// The sum of the header's bytes, its checksum field counted as spaces.
+fn checksum(block: &[u8; BLOCK]) -> usize {
+    let sum = |bytes: &[u8]| bytes.iter().copied().map(usize::from).sum::<usize>();
+    sum(&block[..148]) + 8 * usize::from(b' ') + sum(&block[156..])
+}
+
+/// Reads a whole tar.
+///
+/// # Errors
+/// The first fault, with its place. A tar that is accepted is, byte for byte, the one encoding of its entries.
+pub fn read(tar: &[u8]) -> Result<Vec<Entry<'_>>, TarError> {
+    let fail = |offset, fault| Err(TarError { offset, path: None, fault });
+    if tar.len() > limits::BUNDLE_BYTES {
+        return fail(0, TarFault::TooLarge { bytes: tar.len() });
+    }
+    let mut entries: Vec<Entry<'_>> = Vec::new();
+    let mut folded = BTreeSet::new();
+    let mut rest = tar;
+    loop {
+        let offset = tar.len() - rest.len();
+        if rest.is_empty() {
+            return fail(offset, TarFault::NoEnd);
+        }
+        let Some((block, after)) = rest.split_first_chunk::<BLOCK>() else {
+            return fail(offset, TarFault::Truncated);
+        };
+        if block.iter().all(|byte| *byte == 0) {
+            return match check_end(after) {
+                Ok(()) => Ok(entries),
+                Err(fault) => fail(offset, fault),
+            };
+        }
+        let located = |fault| TarError { offset, path: Some(displayed_path(block)), fault };
+        if entries.len() == limits::BUNDLE_ENTRIES {
+            return Err(located(TarFault::TooManyEntries));
+        }
+        let (path, size) = read_header(block).map_err(located)?;
+        let (data, after) = after.split_at_checked(size).ok_or_else(|| located(TarFault::Truncated))?;
+        let padding = size.next_multiple_of(BLOCK) - size;
+        let (padding, after) = after.split_at_checked(padding).ok_or_else(|| located(TarFault::Truncated))?;
+        if padding.iter().any(|byte| *byte != 0) {
+            return Err(located(TarFault::Padding));
+        }
+        if !folded.insert(path.to_ascii_lowercase()) {
+            return Err(located(twin(&entries, path)));
+        }
+        entries.push(Entry { path, data });
+        rest = after;
+    }
+}
+
+/// What must follow the first zero block: a second one, then nothing.
+fn check_end(after: &[u8]) -> Result<(), TarFault> {
+    match after.split_first_chunk::<BLOCK>() {
+        None if after.is_empty() => Err(TarFault::OneZeroBlock),
+        None => Err(TarFault::Truncated),
+        Some((second, _)) if second.iter().any(|byte| *byte != 0) => Err(TarFault::OneZeroBlock),
+        Some((_, [])) => Ok(()),
+        Some((_, trailing)) => Err(TarFault::TrailingBytes { bytes: trailing.len() }),
+    }
+}
+
+fn read_header(block: &[u8; BLOCK]) -> Result<(&str, usize), TarFault> {
+    match &block[257..265] {
+        b"ustar\x0000" => {}
+        b"ustar  \0" => return Err(TarFault::GnuFormat),
+        _ => return Err(TarFault::NotUstar),
+    }
+    if read_octal(&block[148..155]) != Some(checksum(block)) {
+        return Err(TarFault::Checksum);
+    }
+    match block[156] {
+        b'0' => {}
+        b'1' => return Err(TarFault::HardLink),
+        b'2' => return Err(TarFault::SymbolicLink),
+        b'3' | b'4' => return Err(TarFault::Device),
+        b'5' => return Err(TarFault::Directory),
+        b'6' => return Err(TarFault::Fifo),
+        b'x' => return Err(TarFault::PaxHeader),
+        b'g' => return Err(TarFault::GlobalPaxHeader),
+        b'L' => return Err(TarFault::GnuLongName),
+        b'K' => return Err(TarFault::GnuLongLink),
+        b'S' => return Err(TarFault::Sparse),
+        other => return Err(TarFault::EntryType(other)),
+    }
+    if block[124] & 0x80 != 0 {
+        return Err(TarFault::BinarySize);
+    }
+    let size = read_octal(&block[124..135]).ok_or(TarFault::Size)?;
+    let path = str::from_utf8(name(block)).map_err(|_| TarFault::PathCharacter)?;
+    check_path(path)?;
+    // What is left is compared whole: one encoding for a path and a size, so nothing can hide in a header.
+    let expected = header(path, size);
+    if *block == expected {
+        return Ok((path, size));
+    }
+    let differs = |(_, from, to): &&(&str, usize, usize)| block.get(*from..*to) != expected.get(*from..*to);
+    Err(TarFault::Field(FIXED_FIELDS.iter().find(differs).map_or("path", |field| field.0)))
+}
+
+/// The name field up to its first NUL.
+fn name(block: &[u8; BLOCK]) -> &[u8] {
+    let field = &block[..limits::BUNDLE_PATH_BYTES];
+    field.split(|byte| *byte == 0).next().unwrap_or(field)
+}
+
+fn displayed_path(block: &[u8; BLOCK]) -> String {
+    String::from_utf8_lossy(name(block)).into_owned()
+}
+
+fn twin(entries: &[Entry<'_>], path: &str) -> TarFault {
+    match entries.iter().find(|entry| entry.path.eq_ignore_ascii_case(path)) {
+        Some(entry) if entry.path != path => TarFault::CaseTwin { of: entry.path.to_owned() },
+        _ => TarFault::Duplicate,
+    }
+}
