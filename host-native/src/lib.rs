@@ -1,1 +1,4 @@
-//! Host.
+//! What a runtime needs around the gate.
+
+pub mod bundle;
+pub mod key;

@@ -1,0 +1,239 @@
+//! Makes and signs bundles. Reading one is gate-core's business, for every language the same.
+
+use gate_core::{
+    Bundle, BundleError, Digest,
+    dsse::{self, Envelope},
+    limits,
+    manifest::{Channel, ENVELOPE_PATH, MANIFEST_PATH, Manifest, ManifestError, PAYLOAD_TYPE, Provenance},
+    ustar::{self, Entry, TarFault},
+};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::key::PrivateKey;
+
+/// Why a bundle cannot be made or signed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A file or directory cannot be read.
+    #[error("cannot read `{}`: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something that is neither a regular file nor a directory.
+    #[error("`{}` is neither a file nor a directory: bundles hold regular files only", path.display())]
+    NotAFile {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A path that may not stand in a bundle.
+    #[error("`{path}` cannot stand in a bundle: {}", rule(fault))]
+    Path {
+        /// The path inside the bundle.
+        path: String,
+        /// The rule it breaks.
+        fault: TarFault,
+    },
+    /// A source directory without policies.
+    #[error("`{}` holds no `policies/*.rego`: a bundle without a policy would deny every call", path.display())]
+    NoPolicies {
+        /// The source directory.
+        path: PathBuf,
+    },
+    /// The manifest's fields.
+    #[error("{0}")]
+    Manifest(ManifestError),
+    /// What would be written, or was to be signed, is no bundle.
+    #[error("{0}")]
+    Bundle(BundleError),
+    /// The key has signed this bundle before.
+    #[error("key `{0}` has already signed this bundle")]
+    AlreadySigned(gate_core::key::KeyId),
+    /// An envelope is full.
+    #[error("the bundle has {} signatures already: no more fit", limits::SIGNATURES)]
+    TooManySignatures,
+}
+
+fn rule(fault: &TarFault) -> String {
+    let error = ustar::TarError { offset: 0, path: None, fault: fault.clone() };
+    error.to_string().trim_start_matches("tar at byte 0: ").to_owned()
+}
+
+/// What the builder says of a bundle.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// The bundle's name.
+    pub name: String,
+    /// Its version (SemVer 2.0).
+    pub version: String,
+    /// How far it has come.
+    pub channel: Channel,
+    /// The version of its policies.
+    pub policy_version: String,
+    /// Where it comes from, and the enrollment it is for.
+    pub provenance: Provenance,
+}
+
+/// The files of a bundle: path inside it, and bytes.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// Reads every file below `source`, which holds `policies/` and whatever else the bundle carries.
+///
+/// # Errors
+/// What cannot be read, or may not stand in a bundle.
+pub fn read_files(source: &Path) -> Result<Files, BuildError> {
+    let mut files = Files::new();
+    read_directory(source, "", &mut files)?;
+    if !files.keys().any(|path| path.starts_with("policies/") && path.ends_with(".rego")) {
+        return Err(BuildError::NoPolicies { path: source.to_owned() });
+    }
+    Ok(files)
+}
+
+fn read_directory(directory: &Path, prefix: &str, files: &mut Files) -> Result<(), BuildError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BuildError::Read { path, source }
+    };
+    for entry in fs::read_dir(directory).map_err(failed(directory))? {
+        let entry = entry.map_err(failed(directory))?;
+        let (path, kind) = (entry.path(), entry.file_type().map_err(failed(directory))?);
+        let inside = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        ustar::check_path(&inside).map_err(|fault| BuildError::Path { path: inside.clone(), fault })?;
+        if kind.is_dir() {
+            read_directory(&path, &format!("{inside}/"), files)?;
+        } else if kind.is_file() {
+            files.insert(inside, fs::read(&path).map_err(failed(&path))?);
+        } else {
+            return Err(BuildError::NotAFile { path });
+        }
+    }
+    Ok(())
+}
+
+/// An unsigned bundle: the same description and files give the same bytes.
+///
+/// # Errors
+/// The first rule that it would break.
+pub fn build(description: Description, files: &Files) -> Result<Vec<u8>, BuildError> {
+    let Description { name, version, channel, policy_version, provenance } = description;
+    let digests = files.iter().map(|(path, bytes)| (path.clone(), Digest::of(bytes))).collect();
+    let manifest = Manifest::new(name, version, channel, policy_version, provenance, digests)
+        .map_err(BuildError::Manifest)?
+        .to_bytes();
+    let envelope = Envelope { payload_type: PAYLOAD_TYPE.to_owned(), payload: manifest, signatures: Vec::new() };
+    let entries: Vec<_> = files.iter().map(|(path, data)| Entry { path, data }).collect();
+    pack(&envelope, &entries)
+}
+
+/// The bundle with one more signature.
+///
+/// # Errors
+/// Why it is no bundle, or cannot take the signature.
+pub fn sign(tar: &[u8], key: &PrivateKey) -> Result<Vec<u8>, BuildError> {
+    let (bundle, _) = Bundle::inspect(tar).map_err(BuildError::Bundle)?;
+    let entries = ustar::read(tar).map_err(|error| BuildError::Bundle(BundleError::Tar(error)))?;
+    let envelope = entries.iter().find(|entry| entry.path == ENVELOPE_PATH).map_or(&[][..], |entry| entry.data);
+    let mut envelope = Envelope::parse(envelope).map_err(|error| BuildError::Bundle(BundleError::Envelope(error)))?;
+    if envelope.signatures.iter().any(|signature| signature.0 == key.id()) {
+        return Err(BuildError::AlreadySigned(key.id()));
+    }
+    if envelope.signatures.len() == limits::SIGNATURES {
+        return Err(BuildError::TooManySignatures);
+    }
+    let message = dsse::pre_authentication_encoding(PAYLOAD_TYPE, &envelope.payload);
+    envelope.signatures.push((key.id(), key.sign(&message)));
+    pack(&envelope, &bundle.files)
+}
+
+fn pack(envelope: &Envelope, files: &[Entry<'_>]) -> Result<Vec<u8>, BuildError> {
+    let sealed = envelope.to_bytes();
+    let head = [Entry { path: MANIFEST_PATH, data: &envelope.payload }, Entry { path: ENVELOPE_PATH, data: &sealed }];
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut append = |entry: &Entry<'_>| -> io::Result<()> {
+        let mut header = tar::Header::new_ustar();
+        header.set_path(entry.path)?;
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(entry.data.len() as u64);
+        header.set_cksum();
+        tar.append(&header, entry.data)
+    };
+    let in_memory = |source| BuildError::Read { path: PathBuf::from("<memory>"), source };
+    head.iter().chain(files).try_for_each(&mut append).map_err(in_memory)?;
+    let bytes = tar.into_inner().map_err(in_memory)?;
+    // What the reader would refuse is never written.
+    Bundle::inspect(&bytes).map_err(BuildError::Bundle)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gate_core::{EnrollmentRef, TrustedKeys};
+
+    fn description() -> Description {
+        Description {
+            name: "fleet/policies".into(),
+            version: "1.4.0".into(),
+            channel: Channel::Stable,
+            policy_version: "7".into(),
+            provenance: Provenance {
+                enrollment_ref: Some(EnrollmentRef::parse("fleet-a").unwrap()),
+                ..Provenance::default()
+            },
+        }
+    }
+
+    fn files() -> Files {
+        let rego = b"package autonomy\nallow := true\n".to_vec();
+        [("policies/main.rego".to_owned(), rego), ("data/limits.json".to_owned(), b"{}".to_vec())].into()
+    }
+
+    #[test]
+    fn a_built_bundle_verifies_once_enough_keys_have_signed() {
+        let (a, b) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
+        let keys = TrustedKeys::new([a.public().clone(), b.public().clone()], 2).unwrap();
+        let unsigned = build(description(), &files()).unwrap();
+        assert_eq!(unsigned, build(description(), &files()).unwrap(), "the same bytes each time");
+        let once = sign(&unsigned, &a).unwrap();
+        assert_eq!(
+            Bundle::verify(&once, &keys).unwrap_err().to_string(),
+            "1 of 2 needed trusted keys have signed: sign with `autonomy bundle sign`"
+        );
+        assert!(matches!(sign(&once, &a), Err(BuildError::AlreadySigned(_))));
+        let twice = sign(&once, &b).unwrap();
+        let bundle = Bundle::verify(&twice, &keys).unwrap();
+        assert_eq!(bundle.signers, [a.id(), b.id()]);
+        assert_eq!(bundle.manifest.declared_ref().unwrap().as_str(), "fleet-a");
+        assert_eq!(bundle.policies().count(), 1);
+        assert_eq!(bundle.digest, Bundle::inspect(&unsigned).unwrap().0.digest, "signing is not part of the identity");
+    }
+
+    #[test]
+    fn key_files_read_back_and_refuse_to_be_overwritten_or_exposed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("release");
+        let key = PrivateKey::generate().unwrap();
+        let public = key.write(&path).unwrap();
+        assert_eq!(PrivateKey::read(&path).unwrap().id(), key.id());
+        assert!(crate::key::read_trusted(std::slice::from_ref(&public), 1).is_ok());
+        assert!(key.write(&path).is_err());
+        assert!(PrivateKey::read(&public).is_err());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            assert!(matches!(PrivateKey::read(&path), Err(crate::key::KeyFileError::Exposed { mode: 0o644, .. })));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Key files: Ed25519 private keys as PKCS#8 PEM (RFC 5958, RFC 8410), public keys as SPKI PEM.
+
+use ed25519_dalek::{
+    Signer as _, SigningKey,
+    pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes, spki::der::pem::LineEnding},
+};
+use gate_core::{
+    PublicKey, TrustedKeys,
+    key::{KeyError, KeyId},
+};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Why a key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// The file cannot be read.
+    #[error("cannot read key `{}`: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file cannot be written.
+    #[error("cannot write key `{}`: {source}; choose another `--out`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file holds no private key of the right kind.
+    #[error("`{}` is not an Ed25519 private key in PKCS#8 PEM: make one with `autonomy key generate` or `openssl genpkey -algorithm ed25519`", path.display())]
+    NotPrivate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A private key that everybody on the machine can read.
+    #[error("private key `{}` can be read by others (mode {mode:03o}): run `chmod 600 {}`", path.display(), path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file holds no public key of the right kind.
+    #[error("trusted key `{}`: {source}", path.display())]
+    NotPublic {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: KeyError,
+    },
+    /// The keys do not make a set that can be trusted.
+    #[error("trusted keys: {0}")]
+    Set(KeyError),
+    /// The system gave no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    Random(getrandom::Error),
+}
+
+/// An Ed25519 private key. Its bytes are wiped from memory when it is dropped.
+pub struct PrivateKey {
+    signing: SigningKey,
+    public: PublicKey,
+}
+
+impl PrivateKey {
+    /// A new key from the system's random bytes.
+    ///
+    /// # Errors
+    /// [`KeyFileError::Random`].
+    pub fn generate() -> Result<Self, KeyFileError> {
+        loop {
+            let mut seed = [0; 32];
+            getrandom::fill(&mut seed).map_err(KeyFileError::Random)?;
+            // Every seed gives a fit key but for odds that nobody will meet; then the next seed does.
+            if let Ok(key) = Self::from_signing(SigningKey::from_bytes(&seed)) {
+                return Ok(key);
+            }
+        }
+    }
+
+    /// Reads a PKCS#8 PEM file that only its owner can read.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn read(path: &Path) -> Result<Self, KeyFileError> {
+        let read = |source| KeyFileError::Read { path: path.to_owned(), source };
+        refuse_exposed(path)?;
+        let pem = fs::read_to_string(path).map_err(read)?;
+        SigningKey::from_pkcs8_pem(&pem)
+            .ok()
+            .and_then(|signing| Self::from_signing(signing).ok())
+            .ok_or_else(|| KeyFileError::NotPrivate { path: path.to_owned() })
+    }
+
+    fn from_signing(signing: SigningKey) -> Result<Self, KeyError> {
+        let public = PublicKey::from_bytes(signing.verifying_key().as_bytes())?;
+        Ok(Self { signing, public })
+    }
+
+    /// Writes `<path>` (PKCS#8, mode 0600) and `<path>.pub` (SPKI). Files that exist are kept and refuse the call.
+    ///
+    /// # Errors
+    /// Why a file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<PathBuf, KeyFileError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| KeyFileError::Write { path, source }
+        };
+        // Version 1, without the public key in it: what every OpenSSL reads.
+        let pair = KeypairBytes { secret_key: self.signing.to_bytes(), public_key: None };
+        let pem = pair.to_pkcs8_pem(LineEnding::LF).map_err(io::Error::other).map_err(failed(path))?;
+        let mut public_path = path.as_os_str().to_owned();
+        public_path.push(".pub");
+        let public_path = PathBuf::from(public_path);
+        if public_path.exists() {
+            return Err(failed(&public_path)(io::ErrorKind::AlreadyExists.into()));
+        }
+        create_new(path, pem.as_bytes(), 0o600).map_err(failed(path))?;
+        create_new(&public_path, self.public.to_pem().as_bytes(), 0o644).map_err(failed(&public_path))?;
+        Ok(public_path)
+    }
+
+    /// The public half.
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// The public half's id.
+    pub fn id(&self) -> KeyId {
+        self.public.id()
+    }
+
+    /// Signs a message (RFC 8032, Ed25519).
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.signing.sign(message).to_bytes()
+    }
+}
+
+/// Reads public keys and how many of them must sign.
+///
+/// # Errors
+/// The first file that is no public key, or why they make no set.
+pub fn read_trusted(paths: &[PathBuf], threshold: usize) -> Result<TrustedKeys, KeyFileError> {
+    let mut keys = Vec::with_capacity(paths.len());
+    for path in paths {
+        let pem = fs::read_to_string(path).map_err(|source| KeyFileError::Read { path: path.clone(), source })?;
+        keys.push(PublicKey::from_pem(&pem).map_err(|source| KeyFileError::NotPublic { path: path.clone(), source })?);
+    }
+    TrustedKeys::new(keys, threshold).map_err(KeyFileError::Set)
+}
+
+#[cfg(unix)]
+fn refuse_exposed(path: &Path) -> Result<(), KeyFileError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let metadata = fs::metadata(path).map_err(|source| KeyFileError::Read { path: path.to_owned(), source })?;
+    match metadata.permissions().mode() & 0o777 {
+        mode if mode & 0o077 != 0 => Err(KeyFileError::Exposed { path: path.to_owned(), mode }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+fn refuse_exposed(_: &Path) -> Result<(), KeyFileError> {
+    Ok(())
+}
+
+fn create_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    use std::io::Write as _;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    #[cfg(not(unix))]
+    let _ = mode;
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
