@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// How far the gate is turned on across a fleet. The mode never touches the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String", into = "&'static str")]
 pub enum Mode {
     /// The gate is not asked.
     Off,
@@ -55,6 +55,19 @@ impl FromStr for Mode {
             .into_iter()
             .find(|mode| mode.as_str() == word)
             .ok_or_else(|| ParseModeError(crate::text::cut(word, 80).to_owned()))
+    }
+}
+
+impl TryFrom<String> for Mode {
+    type Error = ParseModeError;
+    fn try_from(word: String) -> Result<Self, ParseModeError> {
+        word.parse()
+    }
+}
+
+impl From<Mode> for &'static str {
+    fn from(mode: Mode) -> Self {
+        mode.as_str()
     }
 }
 

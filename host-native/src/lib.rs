@@ -1,4 +1,5 @@
 //! What a runtime needs around the gate.
 
 pub mod bundle;
+pub mod config;
 pub mod key;

@@ -1,0 +1,707 @@
+//! What an operator sets: flag beats environment beats config file beats default.
+//!
+//! Every layer is read into the same typed [`Settings`], so that a word is refused at the same place with the same
+//! message wherever it was written, and an unknown name is refused everywhere.
+
+use gate_core::{Freshness, Mode, NodeId};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs, io,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    path::{Path, PathBuf},
+};
+use toml_edit::{Array, DocumentMut, Item, Table, Value};
+
+/// The settings of a layer, or of all of them together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Who this node is.
+    pub identity: Identity,
+    /// The gate.
+    pub attestation: Attestation,
+    /// Where enrollments are.
+    pub store: Store,
+    /// Where the log is.
+    pub wal: Wal,
+    /// The runtime.
+    pub runtime: Runtime,
+}
+
+/// Who this node is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Identity {
+    /// Which node this is.
+    pub node_id: Option<NodeId>,
+}
+
+/// The gate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Attestation {
+    /// How far it is turned on.
+    pub mode: Option<Mode>,
+    /// How long an enrollment answer counts, in milliseconds.
+    pub max_staleness_ms: Option<u64>,
+    /// How far the source's clock may be ahead, in milliseconds.
+    pub max_skew_ms: Option<u64>,
+    /// The public keys that may sign bundles.
+    pub trusted_keys: Option<Vec<PathBuf>>,
+    /// How many distinct trusted keys must sign.
+    pub threshold: Option<usize>,
+}
+
+/// Where enrollments are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// The SQLite file.
+    pub path: Option<PathBuf>,
+}
+
+/// Where the log is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Wal {
+    /// Its directory.
+    pub dir: Option<PathBuf>,
+}
+
+/// The runtime.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Runtime {
+    /// Where it listens.
+    pub listen: Option<SocketAddr>,
+    /// The bundle it runs.
+    pub bundle: Option<PathBuf>,
+    /// Policies without a bundle, for development.
+    pub policy_dir: Option<PathBuf>,
+    /// What `tool.http_get` may fetch.
+    pub http_allow: Option<Vec<String>>,
+}
+
+/// How a value is written in an environment variable or on a command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Text,
+    Number,
+    /// Joined by the platform's path separator.
+    Paths,
+    /// Joined by commas.
+    List,
+}
+
+/// A setting that has a name.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name in the config file: `<table>.<key>`.
+    pub name: &'static str,
+    /// Its environment variable.
+    pub env: &'static str,
+    /// What it means, in a line.
+    pub help: &'static str,
+    shape: Shape,
+}
+
+const fn key(name: &'static str, env: &'static str, shape: Shape, help: &'static str) -> Key {
+    Key { name, env, help, shape }
+}
+
+/// Every setting.
+pub const KEYS: [Key; 12] = [
+    key("identity.node_id", "AUTONOMY_NODE_ID", Shape::Text, "which node this is"),
+    key("attestation.mode", "AUTONOMY_ATTESTATION_MODE", Shape::Text, "`off`, `advisory` or `enforce`"),
+    key(
+        "attestation.max_staleness_ms",
+        "AUTONOMY_ATTESTATION_MAX_STALENESS_MS",
+        Shape::Number,
+        "how long an enrollment answer counts",
+    ),
+    key(
+        "attestation.max_skew_ms",
+        "AUTONOMY_ATTESTATION_MAX_SKEW_MS",
+        Shape::Number,
+        "how far the enrollment source's clock may be ahead",
+    ),
+    key(
+        "attestation.trusted_keys",
+        "AUTONOMY_ATTESTATION_TRUSTED_KEYS",
+        Shape::Paths,
+        "public keys that may sign bundles",
+    ),
+    key(
+        "attestation.threshold",
+        "AUTONOMY_ATTESTATION_THRESHOLD",
+        Shape::Number,
+        "how many distinct trusted keys must sign",
+    ),
+    key("store.path", "AUTONOMY_STORE_PATH", Shape::Text, "the SQLite file of enrollments"),
+    key("wal.dir", "AUTONOMY_WAL_DIR", Shape::Text, "the directory of the write-ahead log"),
+    key("runtime.listen", "AUTONOMY_RUNTIME_LISTEN", Shape::Text, "where the runtime listens"),
+    key("runtime.bundle", "AUTONOMY_RUNTIME_BUNDLE", Shape::Text, "the bundle the runtime runs"),
+    key("runtime.policy_dir", "AUTONOMY_RUNTIME_POLICY_DIR", Shape::Text, "policies without a bundle, for development"),
+    key("runtime.http_allow", "AUTONOMY_RUNTIME_HTTP_ALLOW", Shape::List, "what `tool.http_get` may fetch"),
+];
+
+/// Why the settings are refused. Nothing starts with half of them.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The config file cannot be read or written.
+    #[error("config file `{}`: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The config file is not what it must be.
+    #[error("config file `{}`: {why}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A value is refused.
+    #[error("{origin}: {why}")]
+    Value {
+        /// Where it was written.
+        origin: String,
+        /// Why.
+        why: String,
+    },
+    /// An environment variable that nothing reads.
+    #[error("environment variable `{name}` is not known: use one of {}", known_attestation_variables())]
+    UnknownVariable {
+        /// The variable.
+        name: String,
+    },
+    /// An environment variable that is not Unicode.
+    #[error("environment variable `{name}` is not UTF-8: set it again, or unset it")]
+    NotUnicode {
+        /// The variable.
+        name: String,
+    },
+    /// A name that is no setting's.
+    #[error("`{name}` is not a setting{}: `autonomy config show` lists them", nearest(name))]
+    UnknownKey {
+        /// The name.
+        name: String,
+    },
+    /// There is nowhere to keep state.
+    #[error("no home directory: set `AUTONOMY_HOME`, or `HOME`")]
+    NoHome,
+    /// A variable for something that this version does not have.
+    #[error(
+        "`AUTONOMY_ORCHESTRATOR_URL` is set to `{url}`, and this version reads enrollments only from the local store: unset it"
+    )]
+    Orchestrator {
+        /// Its value.
+        url: String,
+    },
+}
+
+fn known_attestation_variables() -> String {
+    let names = KEYS.iter().map(|key| key.env).filter(|env| env.starts_with("AUTONOMY_ATTESTATION_"));
+    names.map(|env| format!("`{env}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn nearest(name: &str) -> String {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let close = KEYS.iter().find(|key| key.name.ends_with(last) || name.contains(key.name));
+    close.map(|key| format!(", did you mean `{}`", key.name)).unwrap_or_default()
+}
+
+/// Where a setting's value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// The command line.
+    Flag,
+    /// The environment.
+    Environment,
+    /// The config file.
+    File,
+    /// Nobody set it.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Flag => "flag",
+            Self::Environment => "environment",
+            Self::File => "file",
+            Self::Default => "default",
+        })
+    }
+}
+
+/// Where this machine keeps configuration and state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// The config file.
+    pub config_file: PathBuf,
+    /// Keys and enrollments.
+    pub data: PathBuf,
+    /// The log.
+    pub state: PathBuf,
+}
+
+impl Places {
+    /// Everything below one directory.
+    pub fn below(home: &Path) -> Self {
+        Self { config_file: home.join("config.toml"), data: home.to_owned(), state: home.to_owned() }
+    }
+
+    /// `AUTONOMY_HOME`, else the XDG base directories (version 0.8).
+    fn from_environment(variables: &Variables) -> Result<Self, ConfigError> {
+        if let Some(home) = variables.text("AUTONOMY_HOME")? {
+            if home.is_empty() {
+                return Err(ConfigError::Value {
+                    origin: "environment variable `AUTONOMY_HOME`".into(),
+                    why: "is empty: name a directory, or unset it".into(),
+                });
+            }
+            return Ok(Self::below(Path::new(&home)));
+        }
+        let user = variables.text("HOME")?.filter(|home| !home.is_empty()).map(PathBuf::from);
+        let base = |variable: &str, below_home: &str| -> Result<PathBuf, ConfigError> {
+            // The specification: a relative path is to be ignored.
+            match variables.text(variable)?.map(PathBuf::from).filter(|path| path.is_absolute()) {
+                Some(base) => Ok(base.join("autonomy")),
+                None => user.as_ref().map(|user| user.join(below_home).join("autonomy")).ok_or(ConfigError::NoHome),
+            }
+        };
+        Ok(Self {
+            config_file: base("XDG_CONFIG_HOME", ".config")?.join("config.toml"),
+            data: base("XDG_DATA_HOME", ".local/share")?,
+            state: base("XDG_STATE_HOME", ".local/state")?,
+        })
+    }
+}
+
+/// The environment, taken once.
+#[derive(Debug, Clone, Default)]
+pub struct Variables(BTreeMap<String, Option<String>>);
+
+impl Variables {
+    /// The process's.
+    pub fn of_process() -> Self {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()))
+        };
+        Self(env::vars_os().filter_map(text).collect())
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>, ConfigError> {
+        match self.0.get(name) {
+            None => Ok(None),
+            Some(Some(value)) => Ok(Some(value.clone())),
+            Some(None) => Err(ConfigError::NotUnicode { name: name.to_owned() }),
+        }
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for Variables {
+    fn from(pairs: [(&str, &str); N]) -> Self {
+        Self(pairs.into_iter().map(|(name, value)| (name.to_owned(), Some(value.to_owned()))).collect())
+    }
+}
+
+/// The settings in force, each with its origin.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where this machine keeps things.
+    pub places: Places,
+    settings: Settings,
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+impl Config {
+    /// Reads the config file, the environment and the command line's values (`name`, value), and checks them all.
+    ///
+    /// # Errors
+    /// The first thing that is refused, with where it was written.
+    pub fn load(
+        variables: &Variables,
+        config_file: Option<PathBuf>,
+        flags: &[(&'static str, String)],
+    ) -> Result<Self, ConfigError> {
+        let mut places = Places::from_environment(variables)?;
+        let named = config_file.or(variables.text("AUTONOMY_CONFIG")?.map(PathBuf::from));
+        let must_exist = named.is_some();
+        if let Some(file) = named {
+            places.config_file = file;
+        }
+        refuse_unknown_variables(variables)?;
+        let file = read_file(&places.config_file, must_exist)?;
+        let mut merged = file.as_table().clone();
+        let mut origins: BTreeMap<_, _> =
+            KEYS.iter().filter(|key| item(&merged, key.name).is_some()).map(|key| (key.name, Origin::File)).collect();
+        for key in &KEYS {
+            if let Some(text) = variables.text(key.env)? {
+                put(&mut merged, key, &text, &format!("environment variable `{}`", key.env))?;
+                origins.insert(key.name, Origin::Environment);
+            }
+        }
+        for (name, text) in flags {
+            let key = find(name)?;
+            let flag = name.rsplit('.').next().unwrap_or(name).replace('_', "-");
+            put(&mut merged, key, text, &format!("flag `--{flag}`"))?;
+            origins.insert(key.name, Origin::Flag);
+        }
+        let settings = typed(merged).map_err(|why| ConfigError::Content { path: places.config_file.clone(), why })?;
+        Ok(Self { places, settings, origins })
+    }
+
+    /// Which node this is.
+    pub fn node_id(&self) -> Option<&NodeId> {
+        self.settings.identity.node_id.as_ref()
+    }
+
+    /// How far the gate is turned on: `off` unless somebody said otherwise.
+    pub fn mode(&self) -> Mode {
+        self.settings.attestation.mode.unwrap_or(Mode::Off)
+    }
+
+    /// How old an enrollment answer may be.
+    pub fn freshness(&self) -> Freshness {
+        let default = Freshness::default();
+        let Attestation { max_staleness_ms, max_skew_ms, .. } = self.settings.attestation;
+        Freshness {
+            max_staleness_ms: max_staleness_ms.unwrap_or(default.max_staleness_ms),
+            max_skew_ms: max_skew_ms.unwrap_or(default.max_skew_ms),
+        }
+    }
+
+    /// The public keys that may sign bundles: those that are set, else every `*.pub` and `*.pem` in [`Self::trust_dir`].
+    ///
+    /// # Errors
+    /// The directory exists and cannot be read.
+    pub fn trusted_keys(&self) -> Result<Vec<PathBuf>, ConfigError> {
+        if let Some(keys) = &self.settings.attestation.trusted_keys {
+            return Ok(keys.clone());
+        }
+        let directory = self.trust_dir();
+        let failed = |source| ConfigError::File { path: directory.clone(), source };
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut keys = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == "pub" || extension == "pem") {
+                keys.push(path);
+            }
+        }
+        keys.sort();
+        Ok(keys)
+    }
+
+    /// Where the public keys lie that may sign bundles.
+    pub fn trust_dir(&self) -> PathBuf {
+        self.places.data.join("trusted-keys")
+    }
+
+    /// How many distinct trusted keys must sign.
+    pub fn threshold(&self) -> usize {
+        self.settings.attestation.threshold.unwrap_or(1)
+    }
+
+    /// The SQLite file of enrollments.
+    pub fn store_path(&self) -> PathBuf {
+        self.settings.store.path.clone().unwrap_or_else(|| self.places.data.join("enrollment.sqlite"))
+    }
+
+    /// The directory of the write-ahead log.
+    pub fn wal_dir(&self) -> PathBuf {
+        self.settings.wal.dir.clone().unwrap_or_else(|| self.places.state.join("wal"))
+    }
+
+    /// Where the runtime listens.
+    pub fn listen(&self) -> SocketAddr {
+        self.settings.runtime.listen.unwrap_or(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7777).into())
+    }
+
+    /// The bundle the runtime runs.
+    pub fn bundle(&self) -> Option<&Path> {
+        self.settings.runtime.bundle.as_deref()
+    }
+
+    /// Policies without a bundle.
+    pub fn policy_dir(&self) -> Option<&Path> {
+        self.settings.runtime.policy_dir.as_deref()
+    }
+
+    /// What `tool.http_get` may fetch.
+    pub fn http_allow(&self) -> &[String] {
+        self.settings.runtime.http_allow.as_deref().unwrap_or_default()
+    }
+
+    /// Every setting with its value in force, as text, and where it comes from.
+    ///
+    /// # Errors
+    /// The directory of trusted keys exists and cannot be read.
+    pub fn show(&self) -> Result<Vec<(Key, String, Origin)>, ConfigError> {
+        KEYS.iter().map(|key| Ok((*key, self.value(key.name)?, self.origin(key.name)))).collect()
+    }
+
+    /// One setting's value in force, as text; empty when there is none.
+    ///
+    /// # Errors
+    /// A name that is no setting's.
+    pub fn value(&self, name: &str) -> Result<String, ConfigError> {
+        let path = |path: &Path| path.display().to_string();
+        Ok(match find(name)?.name {
+            "identity.node_id" => self.node_id().map(ToString::to_string).unwrap_or_default(),
+            "attestation.mode" => self.mode().to_string(),
+            "attestation.max_staleness_ms" => self.freshness().max_staleness_ms.to_string(),
+            "attestation.max_skew_ms" => self.freshness().max_skew_ms.to_string(),
+            "attestation.trusted_keys" => {
+                self.trusted_keys()?.iter().map(|key| path(key)).collect::<Vec<_>>().join(PATH_SEPARATOR)
+            }
+            "attestation.threshold" => self.threshold().to_string(),
+            "store.path" => path(&self.store_path()),
+            "wal.dir" => path(&self.wal_dir()),
+            "runtime.listen" => self.listen().to_string(),
+            "runtime.bundle" => self.bundle().map(path).unwrap_or_default(),
+            "runtime.policy_dir" => self.policy_dir().map(path).unwrap_or_default(),
+            _ => self.http_allow().join(","),
+        })
+    }
+
+    /// Where a setting's value comes from.
+    pub fn origin(&self, name: &str) -> Origin {
+        self.origins.get(name).copied().unwrap_or(Origin::Default)
+    }
+
+    /// Writes one setting into the config file, keeping its comments; `None` takes it out. Nothing is written that
+    /// would be refused at the next start.
+    ///
+    /// # Errors
+    /// What is refused, or why the file cannot be written.
+    pub fn write(&self, name: &str, value: Option<&str>) -> Result<(), ConfigError> {
+        let (path, key) = (&self.places.config_file, find(name)?);
+        let mut document = read_file(path, false)?;
+        match value {
+            Some(text) => put(document.as_table_mut(), key, text, &format!("setting `{name}`"))?,
+            None => {
+                let (table, leaf) = split(key.name);
+                if let Some(table) = document.get_mut(table).and_then(Item::as_table_like_mut) {
+                    table.remove(leaf);
+                }
+            }
+        }
+        let failed = |source| ConfigError::File { path: path.clone(), source };
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::create_dir_all(directory).map_err(failed)?;
+        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+        io::Write::write_all(&mut file, document.to_string().as_bytes()).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(path).map_err(|error| failed(error.error))?;
+        Ok(())
+    }
+}
+
+#[cfg(windows)]
+const PATH_SEPARATOR: &str = ";";
+#[cfg(not(windows))]
+const PATH_SEPARATOR: &str = ":";
+
+fn find(name: &str) -> Result<&'static Key, ConfigError> {
+    KEYS.iter().find(|key| key.name == name).ok_or_else(|| ConfigError::UnknownKey { name: name.to_owned() })
+}
+
+fn split(name: &'static str) -> (&'static str, &'static str) {
+    name.split_once('.').unwrap_or(("", name))
+}
+
+fn item<'a>(table: &'a Table, name: &'static str) -> Option<&'a Item> {
+    let (outer, leaf) = split(name);
+    table.get(outer)?.get(leaf)
+}
+
+fn refuse_unknown_variables(variables: &Variables) -> Result<(), ConfigError> {
+    if let Some(url) = variables.text("AUTONOMY_ORCHESTRATOR_URL")? {
+        return Err(ConfigError::Orchestrator { url });
+    }
+    let unknown = variables.0.keys().find(|name| {
+        name.to_ascii_uppercase().starts_with("AUTONOMY_ATTESTATION_")
+            && !KEYS.iter().any(|key| key.env == name.as_str())
+    });
+    unknown.map_or(Ok(()), |name| Err(ConfigError::UnknownVariable { name: name.clone() }))
+}
+
+fn read_file(path: &Path, must_exist: bool) -> Result<DocumentMut, ConfigError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => String::new(),
+        Err(source) => return Err(ConfigError::File { path: path.to_owned(), source }),
+    };
+    let content = |why: String| ConfigError::Content { path: path.to_owned(), why };
+    let document: DocumentMut =
+        text.parse().map_err(|error: toml_edit::TomlError| content(one_line(&error.to_string())))?;
+    typed(document.as_table().clone()).map_err(content)?;
+    Ok(document)
+}
+
+fn typed(table: Table) -> Result<Settings, String> {
+    toml_edit::de::from_document(DocumentMut::from(table)).map_err(|error| one_line(&error.to_string()))
+}
+
+/// Errors of the TOML reader draw the place over several lines.
+fn one_line(text: &str) -> String {
+    let parts: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('|')).collect();
+    parts.join(": ")
+}
+
+/// Sets one key from text, refusing what its type refuses.
+fn put(table: &mut Table, key: &Key, text: &str, origin: &str) -> Result<(), ConfigError> {
+    let fail = |why: String| Err(ConfigError::Value { origin: origin.to_owned(), why });
+    let list = |separator: &str| Value::Array(text.split(separator).filter(|part| !part.is_empty()).collect::<Array>());
+    let value = match key.shape {
+        Shape::Text if text.is_empty() && key.name != "attestation.mode" && key.name != "identity.node_id" => {
+            return fail("is empty: give a value, or leave it out".into());
+        }
+        Shape::Text => Value::from(text),
+        Shape::Number => match text.parse::<i64>() {
+            Ok(number) if number >= 0 => Value::from(number),
+            _ => return fail(format!("`{}` is not a whole number from 0", text.escape_debug())),
+        },
+        Shape::Paths => list(PATH_SEPARATOR),
+        Shape::List => list(","),
+    };
+    let (outer, leaf) = split(key.name);
+    let mut alone = Table::new();
+    alone.insert(outer, Item::Table(Table::from_iter([(leaf, value.clone())])));
+    if let Err(why) = typed(alone) {
+        return fail(why.split(": in `").next().unwrap_or(&why).to_owned());
+    }
+    let entry = table.entry(outer).or_insert_with(|| Item::Table(Table::new()));
+    if let Some(inner) = entry.as_table_like_mut() {
+        inner.insert(leaf, Item::Value(value));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(pairs: &[(&str, &str)], file: &str, flags: &[(&'static str, &str)]) -> Result<Config, ConfigError> {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("config.toml"), file).unwrap();
+        let mut variables: Variables = [("AUTONOMY_HOME", home.path().to_str().unwrap())].into();
+        variables.0.extend(pairs.iter().map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned()))));
+        let flags: Vec<_> = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Config::load(&variables, None, &flags)
+    }
+
+    #[test]
+    fn flag_beats_environment_beats_file_beats_default() {
+        let file = "[attestation]\nmode = \"advisory\"\nthreshold = 2\n";
+        let config = load(&[], "", &[]).unwrap();
+        assert_eq!((config.mode(), config.origin("attestation.mode")), (Mode::Off, Origin::Default));
+        let config = load(&[], file, &[]).unwrap();
+        assert_eq!((config.mode(), config.origin("attestation.mode")), (Mode::Advisory, Origin::File));
+        assert_eq!(config.threshold(), 2);
+        let config = load(&[("AUTONOMY_ATTESTATION_MODE", "enforce")], file, &[]).unwrap();
+        assert_eq!((config.mode(), config.origin("attestation.mode")), (Mode::Enforce, Origin::Environment));
+        let config = load(&[("AUTONOMY_ATTESTATION_MODE", "enforce")], file, &[("attestation.mode", "off")]).unwrap();
+        assert_eq!((config.mode(), config.origin("attestation.mode")), (Mode::Off, Origin::Flag));
+    }
+
+    #[test]
+    fn each_typo_is_refused_with_its_place() {
+        let environment = [
+            (
+                "AUTONOMY_ATTESTATION_MODE",
+                "",
+                "environment variable `AUTONOMY_ATTESTATION_MODE`: mode `` is not known: use `off`, `advisory` or `enforce`",
+            ),
+            (
+                "AUTONOMY_ATTESTATION_MODE",
+                "Enforce",
+                "environment variable `AUTONOMY_ATTESTATION_MODE`: mode `Enforce` is not known: use `off`, `advisory` or `enforce`",
+            ),
+            (
+                "AUTONOMY_NODE_ID",
+                "",
+                "environment variable `AUTONOMY_NODE_ID`: node id is empty: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`",
+            ),
+            (
+                "AUTONOMY_NODE_ID",
+                "robot 7",
+                "environment variable `AUTONOMY_NODE_ID`: node id `robot 7` holds ` `: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`",
+            ),
+            (
+                "AUTONOMY_ATTESTATION_THRESHOLD",
+                "two",
+                "environment variable `AUTONOMY_ATTESTATION_THRESHOLD`: `two` is not a whole number from 0",
+            ),
+            (
+                "AUTONOMY_ATTESTATION_MAX_SKEW_MS",
+                "-1",
+                "environment variable `AUTONOMY_ATTESTATION_MAX_SKEW_MS`: `-1` is not a whole number from 0",
+            ),
+            (
+                "AUTONOMY_RUNTIME_LISTEN",
+                "localhost",
+                "environment variable `AUTONOMY_RUNTIME_LISTEN`: invalid socket address syntax",
+            ),
+            (
+                "AUTONOMY_ORCHESTRATOR_URL",
+                "http://x",
+                "`AUTONOMY_ORCHESTRATOR_URL` is set to `http://x`, and this version reads enrollments only from the local store: unset it",
+            ),
+        ];
+        for (name, value, message) in environment {
+            assert_eq!(load(&[(name, value)], "", &[]).unwrap_err().to_string(), message);
+        }
+        let unknown = load(&[("AUTONOMY_ATTESTATION_MODUS", "off")], "", &[]).unwrap_err().to_string();
+        assert!(unknown.starts_with("environment variable `AUTONOMY_ATTESTATION_MODUS` is not known"), "{unknown}");
+        for (file, part) in [
+            ("[attestation]\nmodus = \"off\"", "unknown field `modus`"),
+            ("[atestation]\nmode = \"off\"", "unknown field `atestation`"),
+            ("[attestation]\nmode = \"on\"", "mode `on` is not known: use `off`, `advisory` or `enforce`"),
+            ("[attestation]\nmode = off", "TOML parse error at line 2"),
+            ("[identity]\nnode_id = \"a\u{2013}b\"", "which only looks like `-`"),
+            ("[attestation]\nmode = \"off\"\nmode = \"enforce\"", "duplicate key"),
+        ] {
+            let message = load(&[], file, &[]).unwrap_err().to_string();
+            assert!(message.starts_with("config file `") && message.contains(part), "{message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+        let flag = load(&[], "", &[("attestation.mode", "enforced")]).unwrap_err().to_string();
+        assert_eq!(flag, "flag `--mode`: mode `enforced` is not known: use `off`, `advisory` or `enforce`");
+    }
+
+    #[test]
+    fn a_setting_is_written_only_when_it_would_be_accepted_and_comments_stay() {
+        let home = tempfile::tempdir().unwrap();
+        let variables: Variables = [("AUTONOMY_HOME", home.path().to_str().unwrap())].into();
+        let file = home.path().join("config.toml");
+        fs::write(&file, "# ours\n[attestation] # the gate\nmode = \"off\"\n").unwrap();
+        let config = Config::load(&variables, None, &[]).unwrap();
+        config.write("attestation.mode", Some("enforce")).unwrap();
+        config.write("identity.node_id", Some("robot-7")).unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with("# ours\n[attestation] # the gate\nmode = \"enforce\"\n"), "{text}");
+        assert!(config.write("attestation.mode", Some("on")).is_err());
+        let unknown = config.write("node_id", Some("x")).unwrap_err().to_string();
+        assert_eq!(
+            unknown,
+            "`node_id` is not a setting, did you mean `identity.node_id`: `autonomy config show` lists them"
+        );
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        config.write("identity.node_id", None).unwrap();
+        let config = Config::load(&variables, None, &[]).unwrap();
+        assert_eq!((config.mode(), config.node_id()), (Mode::Enforce, None));
+    }
+}
