@@ -23,8 +23,7 @@ impl Digest {
 
     /// 64 lower-case hexadecimal digits, without the `sha256:` before them.
     pub fn to_hex(&self) -> String {
-        let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
-        self.0.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+        self.0.iter().copied().flat_map(hex).collect()
     }
 
     /// Reads what [`Self::to_hex`] writes; `None` for anything else, upper case too.
@@ -42,6 +41,12 @@ impl Digest {
         }
         Some(Self(bytes))
     }
+}
+
+/// A byte's two lower-case hexadecimal digits.
+pub(crate) fn hex(byte: u8) -> [char; 2] {
+    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+    [digit(byte >> 4), digit(byte & 15)]
 }
 
 impl fmt::Display for Digest {

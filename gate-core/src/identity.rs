@@ -206,6 +206,20 @@ name! {
     }
 }
 
+impl AuditId {
+    /// The text form of a UUID (RFC 9562, section 4).
+    pub fn from_uuid(bytes: [u8; 16]) -> Self {
+        let mut text = String::with_capacity(36);
+        for (at, byte) in bytes.into_iter().enumerate() {
+            if matches!(at, 4 | 6 | 8 | 10) {
+                text.push('-');
+            }
+            text.extend(crate::digest::hex(byte));
+        }
+        Self(text)
+    }
+}
+
 impl EnrollmentRef {
     /// Names the mistake people really make when two refs that should be equal are not.
     pub(crate) fn likely_mistake(&self, other: &Self) -> Option<&'static str> {
@@ -259,6 +273,14 @@ mod tests {
         assert!(long.starts_with("node id has 129 bytes"), "{long}");
         assert!(EnrollmentRef::parse(&"r".repeat(257)).is_err());
         assert!(EnrollmentRef::parse("é").is_err());
+    }
+
+    #[test]
+    fn an_audit_id_is_made_from_a_uuid() {
+        let bytes = core::array::from_fn(|at| u8::try_from(at).unwrap() * 17);
+        let id = AuditId::from_uuid(bytes);
+        assert_eq!(id.as_str(), "00112233-4455-6677-8899-aabbccddeeff");
+        assert_eq!(AuditId::parse(id.as_str()).unwrap(), id);
     }
 
     #[test]
