@@ -1,0 +1,41 @@
+//! Which nodes are enrolled: where it is kept, and how a runtime asks.
+//!
+//! A [`Store`] is what operators change: enroll, revoke, set a rollout. [`SqliteStore`] is the one on disk.
+//! A [`Source`] is what a runtime asks on every decision. [`LocalSource`] asks the file that a [`SqliteStore`] writes,
+//! and sees a change made by another process on the very next call.
+//!
+//! ```
+//! use gate_core::identity::{EnrollmentRef, NodeId};
+//! use host_native::enrollment::{IfActive, LocalSource, Observation, Source, SqliteStore, Store};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("enrollment.db");
+//! let node_id = NodeId::parse("robot-7")?;
+//! let store = SqliteStore::open(&path)?;
+//! store.enroll(&node_id, &EnrollmentRef::parse("fleet/a")?, IfActive::Refuse, "ops@example.com", 1_000)?;
+//!
+//! let mut source = LocalSource::new(&path, node_id.clone(), 5_000)?;
+//! assert!(matches!(source.observe(2_000), Observation::Changed(_)));
+//! assert_eq!(source.observe(2_001), Observation::Unchanged);
+//! store.revoke(&node_id, "ops@example.com", 2_002)?;
+//! assert!(matches!(source.observe(2_003), Observation::Changed(_)));
+//! # Ok(())
+//! # }
+//! ```
+
+#[cfg(test)]
+mod conformance;
+mod database;
+mod error;
+mod request;
+mod source;
+mod sqlite;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use error::StoreError;
+pub use source::{LocalSource, Observation, Source};
+pub use sqlite::SqliteStore;
+pub use store::{Action, Change, IfActive, Mutation, Query, Row, Store};

@@ -1,0 +1,310 @@
+//! The SQLite file under a [`SqliteStore`](super::SqliteStore) and a [`LocalSource`](super::LocalSource): how it is
+//! opened, what is in it, and whether it is still the one that was opened.
+
+use std::{
+    borrow::Cow,
+    fs,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use gate_core::{
+    enrollment::{Enrollment, RolloutState, Status},
+    identity::{EnrollmentRef, NodeId},
+};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, config::DbConfig};
+
+use super::{Row, StoreError};
+
+/// `AGen`: what `file` and other programs know the database by.
+const APPLICATION_ID: i32 = i32::from_be_bytes(*b"AGen");
+
+/// Each entry takes the schema from its index to the next version. An entry that was released never changes.
+const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+
+/// The columns that [`row`] reads, in its order.
+pub(super) const ROW: &str =
+    "node_id, enrollment_ref, status, rollout_state, serial, created_at_ms, updated_at_ms FROM enrollment";
+
+/// What goes wrong below, before it is known on which file.
+pub(super) enum Fault {
+    Sqlite(rusqlite::Error),
+    Store(StoreError),
+}
+
+impl Fault {
+    pub(super) fn at(self, path: &Path) -> StoreError {
+        let source = match self {
+            Self::Store(error) => return error,
+            Self::Sqlite(source) => source,
+        };
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked { path },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, source },
+            Some(_) | None => StoreError::Sqlite { path, source },
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(source: rusqlite::Error) -> Self {
+        Self::Sqlite(source)
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Makes the path absolute, so that neither a change of directory nor a name that SQLite reads in its own way
+/// (`:memory:`) leads elsewhere.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, StoreError> {
+    std::path::absolute(path).map_err(|source| StoreError::Io { doing: "find", path: path.to_owned(), source })
+}
+
+/// Makes an empty database file where there is none: directory 0700, file 0600.
+pub(super) fn create(path: &Path) -> Result<(), StoreError> {
+    let io = |doing, path: &Path| {
+        let path = path.to_owned();
+        move |source| StoreError::Io { doing, path, source }
+    };
+    if path.exists() {
+        return Ok(());
+    }
+    let dir = path.parent().unwrap_or(path);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io("create directory", dir))?;
+    // Closing any descriptor of a file drops this process's locks on it. So the file gets its name only after it is
+    // closed: another thread may already have SQLite at work on that name.
+    let file = tempfile::Builder::new()
+        .prefix(".enrollment-")
+        .permissions(fs::Permissions::from_mode(0o600))
+        .tempfile_in(dir)
+        .map_err(io("create a file in", dir))?
+        .into_temp_path();
+    match file.persist_noclobber(path) {
+        Ok(()) => fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync", dir)),
+        Err(_) if path.exists() => Ok(()),
+        Err(error) => Err(io("create", path)(error.error)),
+    }
+}
+
+/// Opens for reading and writing, and brings the schema up to date.
+pub(super) fn open_writer(paths: &Paths, patience: Duration) -> Result<(Connection, Files), StoreError> {
+    let path = paths.database.as_path();
+    open(paths, OpenFlags::SQLITE_OPEN_READ_WRITE, patience, |connection| {
+        // Another opener may be switching the same new file: SQLite then answers `busy` without waiting.
+        let start = Instant::now();
+        loop {
+            match prepare_writer(connection, path).map_err(|fault| fault.at(path)) {
+                Err(StoreError::Locked { .. }) if start.elapsed() < patience => thread::sleep(Duration::from_millis(5)),
+                done => return done,
+            }
+        }
+    })
+}
+
+/// Opens for reading a file that has the schema of this version.
+pub(super) fn open_reader(paths: &Paths, patience: Duration) -> Result<(Connection, Files), StoreError> {
+    let path = paths.database.as_path();
+    open(paths, OpenFlags::SQLITE_OPEN_READ_ONLY, patience, |connection| {
+        check_schema(connection, path).map_err(|fault| fault.at(path))
+    })
+}
+
+fn open(
+    paths: &Paths,
+    access: OpenFlags,
+    patience: Duration,
+    prepare: impl FnOnce(&Connection) -> Result<(), StoreError>,
+) -> Result<(Connection, Files), StoreError> {
+    let path = paths.database.as_path();
+    let before = paths.files();
+    if before.database.is_none() {
+        return Err(StoreError::Missing { path: path.to_owned() });
+    }
+    let connect = || {
+        // Without SQLITE_OPEN_CREATE (the mode is ours to choose) and SQLITE_OPEN_URI (a path is a path).
+        let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(patience)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        connection.pragma_update(None, "cell_size_check", true)?;
+        Ok(connection)
+    };
+    let connection = connect().map_err(|source: rusqlite::Error| Fault::from(source).at(path))?;
+    prepare(&connection)?;
+    // Only now are the log and its index there.
+    let files = paths.files();
+    if files.database != before.database {
+        return Err(StoreError::Moved { path: path.to_owned() });
+    }
+    Ok((connection, files))
+}
+
+fn prepare_writer(connection: &Connection, path: &Path) -> Result<(), Fault> {
+    // Nothing is written before it is known that the file is ours.
+    schema_version(connection, path)?;
+    connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    let transaction = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let version = usize::try_from(schema_version(&transaction, path)?).unwrap_or_default();
+    for migration in MIGRATIONS.iter().skip(version) {
+        transaction.execute_batch(migration)?;
+    }
+    if version < MIGRATIONS.len() {
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", latest_schema())?;
+    }
+    Ok(transaction.commit()?)
+}
+
+/// Refuses a file without the schema of this version.
+pub(super) fn check_schema(connection: &Connection, path: &Path) -> Result<(), Fault> {
+    match schema_version(connection, path)? {
+        version if version == latest_schema() => Ok(()),
+        0 => Err(StoreError::Missing { path: path.to_owned() }.into()),
+        found => Err(StoreError::OlderSchema { path: path.to_owned(), found, known: latest_schema() }.into()),
+    }
+}
+
+/// The version of the schema in a file that is ours or empty.
+fn schema_version(connection: &Connection, path: &Path) -> Result<i32, Fault> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let application_id = pragma("application_id")?;
+    let version = pragma("user_version")?;
+    let ours = match application_id {
+        APPLICATION_ID => true,
+        0 if version == 0 => {
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))? == 0
+        }
+        _ => false,
+    };
+    let path = || path.to_owned();
+    if !ours {
+        return Err(StoreError::Foreign { path: path(), application_id }.into());
+    }
+    if version > latest_schema() {
+        return Err(StoreError::NewerSchema { path: path(), found: version, known: latest_schema() }.into());
+    }
+    Ok(version)
+}
+
+fn latest_schema() -> i32 {
+    i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
+}
+
+/// Reads one row in the order of [`ROW`].
+pub(super) fn row(row: &rusqlite::Row<'_>) -> Result<Row, Fault> {
+    let on_disk = OnDisk { row, node_id: text(row, 0)? };
+    Ok(Row {
+        enrollment: Enrollment {
+            node_id: on_disk.parse("node_id", 0, NodeId::parse)?,
+            enrollment_ref: on_disk.parse("enrollment_ref", 1, EnrollmentRef::parse)?,
+            // Words that nobody knows are kept as they came: the gate denies them by name.
+            status: Status::from_word(&text(row, 2)?),
+            rollout_state: RolloutState::from_word(&text(row, 3)?),
+            serial: on_disk.count("serial", 4)?,
+        },
+        created_at_ms: on_disk.count("created_at_ms", 5)?,
+        updated_at_ms: on_disk.count("updated_at_ms", 6)?,
+    })
+}
+
+/// A row that may have been written by anybody.
+pub(super) struct OnDisk<'a> {
+    pub(super) row: &'a rusqlite::Row<'a>,
+    pub(super) node_id: Cow<'a, str>,
+}
+
+impl OnDisk<'_> {
+    pub(super) fn parse<T, E: std::fmt::Display>(
+        &self,
+        column: &'static str,
+        index: usize,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<T, Fault> {
+        let value = text(self.row, index)?;
+        parse(&value).map_err(|why| self.damaged(column, &value, &why))
+    }
+
+    pub(super) fn count(&self, column: &'static str, index: usize) -> Result<u64, Fault> {
+        self.parse(column, index, str::parse)
+    }
+
+    pub(super) fn damaged(&self, column: &'static str, value: &str, why: &dyn std::fmt::Display) -> Fault {
+        let (node_id, value, why) = (self.node_id.to_string(), value.to_owned(), why.to_string());
+        StoreError::Damaged { node_id, column, value, why }.into()
+    }
+}
+
+/// Whatever is in the column, as text: what does not fit its type fails to parse, by name.
+pub(super) fn text<'a>(row: &'a rusqlite::Row<'_>, index: usize) -> Result<Cow<'a, str>, Fault> {
+    use rusqlite::types::ValueRef;
+    Ok(match row.get_ref(index)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes),
+        ValueRef::Integer(number) => Cow::Owned(number.to_string()),
+        ValueRef::Real(number) => Cow::Owned(format!("{number:?}")),
+        ValueRef::Null => Cow::Borrowed(""),
+    })
+}
+
+/// An id that differs from `node_id` only in case.
+pub(super) fn close_match(connection: &Connection, node_id: &NodeId) -> Result<Option<NodeId>, Fault> {
+    let mut statement = connection
+        .prepare_cached("SELECT node_id FROM enrollment WHERE lower(node_id) = lower(?1) AND node_id <> ?1")?;
+    let found = statement.query_row([node_id.as_str()], |row| row.get::<_, String>(0)).optional()?;
+    Ok(found.and_then(|id| NodeId::parse(&id).ok()))
+}
+
+/// Which files a connection has open: the database, its log and the log's index. While a connection is open they stay
+/// the same, unless somebody deletes or replaces them; a reader would then see an old state for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Files {
+    database: Option<(u64, u64)>,
+    wal: Option<(u64, u64)>,
+    shm: Option<(u64, u64)>,
+    /// Size and time of the last change of the database file itself: only a checkpoint, or a stranger, moves them.
+    touched: Option<(u64, i64, i64)>,
+}
+
+impl Files {
+    pub(super) fn same_as(&self, other: &Self) -> bool {
+        self.database.is_some() && self.database == other.database && self.wal == other.wal && self.shm == other.shm
+    }
+}
+
+/// The three names of one database, kept so that looking at them allocates nothing.
+#[derive(Debug)]
+pub(super) struct Paths {
+    pub(super) database: PathBuf,
+    wal: PathBuf,
+    shm: PathBuf,
+}
+
+impl Paths {
+    pub(super) fn new(database: PathBuf) -> Self {
+        let beside = |suffix: &str| {
+            let mut name = database.clone().into_os_string();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        Self { wal: beside("-wal"), shm: beside("-shm"), database }
+    }
+
+    pub(super) fn files(&self) -> Files {
+        let id = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+        let database = fs::metadata(&self.database).ok();
+        Files {
+            database: database.as_ref().map(|meta| (meta.dev(), meta.ino())),
+            touched: database.as_ref().map(|meta| (meta.size(), meta.ctime(), meta.ctime_nsec())),
+            wal: id(&self.wal),
+            shm: id(&self.shm),
+        }
+    }
+}
