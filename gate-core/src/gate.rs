@@ -143,7 +143,7 @@ impl Gate {
 
     /// Decides a call at `now_ms`, milliseconds since the Unix epoch.
     pub fn decide(&self, call: Call, now_ms: u64) -> Decision {
-        decision::decide(self.config.mode, &self.facts, self.facts_id, self.bundle_digest(), call, now_ms)
+        decision::decide(self.config.mode, &self.facts, self.facts_id, call, now_ms)
     }
 
     /// Every sub-check at `now_ms` with what it expected and found, in their order.
@@ -170,13 +170,6 @@ impl Gate {
     /// What the gate was told once.
     pub fn config(&self) -> &Config {
         &self.config
-    }
-
-    fn bundle_digest(&self) -> Option<Digest> {
-        match &self.facts.bundle {
-            BundleFact::Verified { digest, .. } => Some(*digest),
-            BundleFact::Unverified { .. } => None,
-        }
     }
 
     fn row_validity(&self, observed_at_ms: u64) -> Validity {
