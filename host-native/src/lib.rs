@@ -1,6 +1,7 @@
 //! What a runtime needs around the gate.
 
 pub mod enrollment;
+pub mod oci;
 
 /// What a caller does about an error: correct the request, or wait for the thing that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
