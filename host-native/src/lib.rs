@@ -4,6 +4,7 @@ pub mod bundle;
 pub mod config;
 pub mod enrollment;
 pub mod key;
+pub mod oci;
 
 /// What a caller does about an error: correct the request, or wait for the thing that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
