@@ -1,3 +1,4 @@
 //! Host.
 
 pub mod policy;
+pub mod serve;

@@ -236,10 +236,10 @@ fn parse_data(text: &str) -> Result<Value, Error> {
         return Err(Error::TooLarge { what: "policy data".to_owned(), max: limits::DATA_BYTES, unit: "bytes" });
     }
     let data: Value = serde_json::from_str(text).map_err(|e| Error::Data(e.to_string()))?;
-    match data {
-        Value::Object(_) => Ok(data),
-        other => Err(Error::Data(format!("it is {}", name_of(&other)))),
+    if data.as_object().is_err() {
+        return Err(Error::Data(format!("it is {}", name_of(&data))));
     }
+    Ok(data)
 }
 
 /// Data under the name of a package would answer in place of a rule that has no value.

@@ -51,7 +51,7 @@ pub(super) async fn run(
 
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = stop.wait_for(|stop| *stop) => {
+        () = async { drop(stop.wait_for(|stop| *stop).await) } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -64,25 +64,27 @@ pub(super) async fn run(
 /// Reads the whole request, then asks the router.
 async fn answer(request: Request<Incoming>, mut router: Router, limits: &Limits) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let body = match tokio::time::timeout(limits.body_timeout, Limited::new(body, limits.max_body_bytes).collect()).await {
-        Ok(Ok(body)) => Body::from(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let max = limits.max_body_bytes;
-            return last(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {max} bytes: send less"));
-        }
-        Ok(Err(error)) => {
-            return last(StatusCode::BAD_REQUEST, format!("cannot read the body: {error}: send it whole"));
-        }
-        Err(_) => {
-            let max = limits.body_timeout;
-            return last(StatusCode::REQUEST_TIMEOUT, format!("the body took more than {max:?}: send it faster"));
-        }
-    };
+    let body =
+        match tokio::time::timeout(limits.body_timeout, Limited::new(body, limits.max_body_bytes).collect()).await {
+            Ok(Ok(body)) => Body::from(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                let max = limits.max_body_bytes;
+                return last(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {max} bytes: send less"));
+            }
+            Ok(Err(error)) => {
+                return last(StatusCode::BAD_REQUEST, format!("cannot read the body: {error}: send it whole"));
+            }
+            Err(_) => {
+                let max = limits.body_timeout;
+                return last(StatusCode::REQUEST_TIMEOUT, format!("the body took more than {max:?}: send it faster"));
+            }
+        };
     match tokio::time::timeout(limits.handler_timeout, router.call(Request::from_parts(head, body))).await {
         Ok(Ok(response)) => response,
         Err(_) => {
             let max = limits.handler_timeout;
-            let error = format!("no answer within {max:?}: what it did until then is in the log, look there before a retry");
+            let error =
+                format!("no answer within {max:?}: what it did until then is in the log, look there before a retry");
             last(StatusCode::GATEWAY_TIMEOUT, error)
         }
     }
