@@ -18,7 +18,7 @@ use host_native::serve::{Limits, Metrics, fallbacks, serve};
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const REQUEST: &[u8] = b"POST /v1/tool HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-    content-length: 37\r\n\r\n{\"kind\":\"tool.echo\",\"params\":{\"a\":12}}";
+    content-length: 38\r\n\r\n{\"kind\":\"tool.echo\",\"params\":{\"a\":12}}";
 
 #[allow(clippy::print_stdout, reason = "a bench prints")]
 fn main() -> Result<(), Failure> {

@@ -64,21 +64,23 @@ pub(super) async fn run(
 /// Reads the whole request, then asks the router.
 async fn answer(request: Request<Incoming>, mut router: Router, limits: &Limits) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let body =
-        match tokio::time::timeout(limits.body_timeout, Limited::new(body, limits.max_body_bytes).collect()).await {
-            Ok(Ok(body)) => Body::from(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                let max = limits.max_body_bytes;
-                return last(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {max} bytes: send less"));
-            }
-            Ok(Err(error)) => {
-                return last(StatusCode::BAD_REQUEST, format!("cannot read the body: {error}: send it whole"));
-            }
-            Err(_) => {
-                let max = limits.body_timeout;
-                return last(StatusCode::REQUEST_TIMEOUT, format!("the body took more than {max:?}: send it faster"));
-            }
-        };
+    let max_body = limits.max_body_bytes;
+    let too_large =
+        || last(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {max_body} bytes: send less"));
+    if hyper::body::Body::size_hint(&body).lower() > max_body as u64 {
+        return too_large(); // announced: not a byte of it is read, no `100 continue` is sent
+    }
+    let body = match tokio::time::timeout(limits.body_timeout, Limited::new(body, max_body).collect()).await {
+        Ok(Ok(body)) => Body::from(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return too_large(),
+        Ok(Err(error)) => {
+            return last(StatusCode::BAD_REQUEST, format!("cannot read the body: {error}: send it whole"));
+        }
+        Err(_) => {
+            let max = limits.body_timeout;
+            return last(StatusCode::REQUEST_TIMEOUT, format!("the body took more than {max:?}: send it faster"));
+        }
+    };
     match tokio::time::timeout(limits.handler_timeout, router.call(Request::from_parts(head, body))).await {
         Ok(Ok(response)) => response,
         Err(_) => {

@@ -101,6 +101,11 @@ async fn each_request_gets_the_answer_it_deserves() {
         ("whole", request("/echo", "hello"), &["HTTP/1.1 200 ", "hello"]),
         ("largest body", request("/echo", &large[..100]), &["HTTP/1.1 200 "]),
         ("announced too large", request("/echo", &large), &["HTTP/1.1 413 ", r#"{"error":"the body has more than 100 bytes"#]),
+        (
+            "announced and not sent",
+            "POST /echo HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 101\r\n\r\n".to_owned(),
+            &["HTTP/1.1 413 "],
+        ),
         ("too large in chunks", chunked, &["HTTP/1.1 413 ", r#"{"error":""#]),
         ("too many headers", headers, &["HTTP/1.1 431 "]),
         ("head too large", head, &["HTTP/1.1 431 "]),
