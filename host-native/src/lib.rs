@@ -5,6 +5,9 @@ pub mod config;
 pub mod enrollment;
 pub mod key;
 pub mod oci;
+pub mod policy;
+pub mod serve;
+pub mod tool;
 
 /// What a caller does about an error: correct the request, or wait for the thing that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
