@@ -40,8 +40,8 @@ pub mod limits {
     pub const FOLDER_DEPTH: usize = 16;
     /// Entries, of any kind, below a policy folder.
     pub const FOLDER_ENTRIES: usize = 10_000;
-    /// Functions that call one another, from the first to the last.
-    pub const CALL_DEPTH: usize = 32;
+    /// Rules and functions that need one another, from the first to the last.
+    pub const RULE_DEPTH: usize = 32;
     /// Wall time of one evaluation.
     pub const EVALUATION: Duration = Duration::from_millis(100);
     /// Elements that `numbers.range` may make.

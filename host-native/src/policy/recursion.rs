@@ -1,8 +1,8 @@
-//! Functions that call themselves are refused before a call is evaluated.
+//! Functions that call themselves, and rules that need each other through too many steps, are refused at compile time.
 //!
-//! Rego forbids recursion. The evaluator notices when a rule needs itself, but not when a function does: it would use up
-//! the stack, and that ends the process. So the text of every function is searched for names of functions. The search reads a
-//! local variable as a function of the same name, so it refuses a little too much, never too little.
+//! Rego forbids recursion. The evaluator notices when a rule needs itself, but not when a function does, and a long chain of
+//! either uses up the stack, which ends the process. So the text of every rule is searched for names of rules. The search
+//! reads a local variable as a rule of the same name, so it refuses a little too much, never too little.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,73 +14,102 @@ use regorus::{
 
 use super::{Error, limits, syntax};
 
-/// Full path of a function, as components: `data`, package, name.
+/// Full path of a rule, as components: `data`, package, name.
 type Path = Vec<String>;
-type Calls = BTreeMap<Path, BTreeSet<Path>>;
+/// What each rule mentions.
+type Graph = BTreeMap<Path, BTreeSet<Path>>;
 
-/// Refuses functions that reach themselves, or others through too many steps.
+/// Refuses functions that reach themselves, and chains that are too long.
 pub(super) fn refuse(engine: &mut Engine) -> Result<(), Error> {
-    let calls = calls(engine).map_err(syntax)?;
-    let mut depths = BTreeMap::new();
-    for function in calls.keys() {
-        depth(function, &calls, &mut depths, 0)?;
-    }
-    Ok(())
+    let (rules, functions) = graph(engine).map_err(syntax)?;
+    let mut calls = rules.clone();
+    calls.retain(|rule, mentioned| {
+        mentioned.retain(|path| functions.contains(path));
+        functions.contains(rule)
+    });
+    let mut calls = Walk { graph: &calls, depths: BTreeMap::new(), circles: Circles::Refuse };
+    let mut needs = Walk { graph: &rules, depths: BTreeMap::new(), circles: Circles::LeaveToEvaluator };
+    functions.iter().try_for_each(|function| calls.depth(function, 0).map(drop))?;
+    rules.keys().try_for_each(|rule| needs.depth(rule, 0).map(drop))
+}
+/// What to do about a rule that reaches itself.
+enum Circles {
+    Refuse,
+    /// It notices, and a local variable may only look like one.
+    LeaveToEvaluator,
 }
 
-/// How many calls deep `function` goes; `None` while that is being found out.
-fn depth(
-    function: &Path,
-    calls: &Calls,
-    depths: &mut BTreeMap<Path, Option<usize>>,
-    above: usize,
-) -> Result<usize, Error> {
-    match depths.get(function) {
-        Some(Some(depth)) => return Ok(*depth),
-        Some(None) => return Err(Error::Recursion(function.join("."))),
-        None if above > limits::CALL_DEPTH => return Err(too_deep()),
-        None => {}
+struct Walk<'a> {
+    graph: &'a Graph,
+    /// `None` while it is being found out.
+    depths: BTreeMap<&'a Path, Option<usize>>,
+    circles: Circles,
+}
+
+impl<'a> Walk<'a> {
+    /// How many steps `rule` goes down; `above` is how many led to it.
+    fn depth(&mut self, rule: &'a Path, above: usize) -> Result<usize, Error> {
+        match (self.depths.get(rule), &self.circles) {
+            (Some(Some(depth)), _) => return Ok(*depth),
+            (Some(None), Circles::Refuse) => return Err(Error::Recursion(rule.join("."))),
+            (Some(None), Circles::LeaveToEvaluator) => return Ok(0),
+            (None, _) if above > limits::RULE_DEPTH => return Err(too_deep()),
+            (None, _) => {}
+        }
+        self.depths.insert(rule, None);
+        let mut deepest = 0;
+        for needed in self.graph.get(rule).into_iter().flatten() {
+            deepest = deepest.max(self.depth(needed, above.saturating_add(1))?);
+        }
+        let depth = deepest.saturating_add(1);
+        if depth > limits::RULE_DEPTH {
+            return Err(too_deep());
+        }
+        self.depths.insert(rule, Some(depth));
+        Ok(depth)
     }
-    depths.insert(function.clone(), None);
-    let mut deepest = 0;
-    for callee in calls.get(function).into_iter().flatten() {
-        deepest = deepest.max(depth(callee, calls, depths, above.saturating_add(1))?);
-    }
-    let depth = deepest.saturating_add(1);
-    if depth > limits::CALL_DEPTH {
-        return Err(too_deep());
-    }
-    depths.insert(function.clone(), Some(depth));
-    Ok(depth)
 }
 
 fn too_deep() -> Error {
-    Error::TooLarge { what: "policy".to_owned(), max: limits::CALL_DEPTH, unit: "functions that call one another" }
+    Error::TooLarge { what: "policy".to_owned(), max: limits::RULE_DEPTH, unit: "rules that need one another" }
 }
 
-fn calls(engine: &mut Engine) -> Result<Calls> {
+/// What every rule mentions, and which rules are functions.
+fn graph(engine: &mut Engine) -> Result<(Graph, BTreeSet<Path>)> {
     let modules = engine.get_modules().iter().map(|module| Scan::new(module)).collect::<Result<Vec<_>>>()?;
-    let mut functions = Calls::new();
+    let rules = || modules.iter().flat_map(|module| &module.rules);
+    let functions = rules().filter(|rule| rule.is_function).map(|rule| rule.path.clone()).collect();
+    let names: BTreeSet<Path> = rules().map(|rule| rule.path.clone()).collect();
+    let mut graph = Graph::new();
     for module in &modules {
-        functions.extend(module.functions.iter().map(|(function, _)| (function.clone(), BTreeSet::new())));
-    }
-    let names: BTreeSet<Path> = functions.keys().cloned().collect();
-    for module in modules {
-        for (function, span) in &module.functions {
-            // The first occurrence is the head, which is no call.
-            let mentioned = module.paths(span).skip(1).map(|path| resolve(path, &module.package, &module.aliases));
-            functions.entry(function.clone()).or_default().extend(mentioned.filter(|path| names.contains(path)));
+        for rule in &module.rules {
+            let mentioned = graph.entry(rule.path.clone()).or_default();
+            // The first occurrence is the head, which is no use of the rule.
+            for path in module.paths(&rule.span).skip(1) {
+                let path = resolve(path, &module.package, &module.aliases);
+                // `rule.field` is the rule; `data.package` is all rules in it.
+                let shorter = (1..=path.len()).filter_map(|n| path.get(..n)).map(<[String]>::to_vec);
+                mentioned.extend(shorter.filter(|path| names.contains(path)));
+                let longer = names.range::<Path, _>(&path..).take_while(|name| name.starts_with(&path));
+                mentioned.extend(longer.cloned());
+            }
         }
     }
-    Ok(functions)
+    Ok((graph, functions))
+}
+
+struct Named {
+    path: Path,
+    span: Span,
+    is_function: bool,
 }
 
 /// What a module is searched for.
 struct Scan {
     package: Path,
     aliases: BTreeMap<String, Path>,
-    /// A function with several definitions comes several times.
-    functions: Vec<(Path, Span)>,
+    /// A rule with several definitions comes several times.
+    rules: Vec<Named>,
     /// Every `a.b["c"]` of the text, with its place.
     paths: Vec<(u32, Path)>,
 }
@@ -88,7 +117,7 @@ struct Scan {
 impl Scan {
     fn new(module: &Module) -> Result<Self> {
         let paths = paths(&module.package.span.source)?;
-        let mut scan = Self { package: Vec::new(), aliases: BTreeMap::new(), functions: Vec::new(), paths };
+        let mut scan = Self { package: Vec::new(), aliases: BTreeMap::new(), rules: Vec::new(), paths };
         scan.package.push("data".to_owned());
         scan.package.extend(scan.path_of(&module.package.refr));
         for import in &module.imports {
@@ -97,10 +126,15 @@ impl Scan {
             scan.aliases.extend(alias.map(|alias| (alias, path)));
         }
         for rule in &module.policy {
-            if let Rule::Spec { span, head: RuleHead::Func { refr, .. }, .. } = rule.as_ref() {
-                let path = scan.package.iter().cloned().chain(scan.path_of(refr)).collect();
-                scan.functions.push((path, span.clone()));
-            }
+            let (span, refr, is_function) = match rule.as_ref() {
+                Rule::Spec { span, head: RuleHead::Func { refr, .. }, .. } => (span, refr, true),
+                Rule::Spec { span, head: RuleHead::Compr { refr, .. } | RuleHead::Set { refr, .. }, .. } => {
+                    (span, refr, false)
+                }
+                Rule::Default { span, refr, args, .. } => (span, refr, !args.is_empty()),
+            };
+            let path = scan.package.iter().cloned().chain(scan.path_of(refr)).collect();
+            scan.rules.push(Named { path, span: span.clone(), is_function });
         }
         Ok(scan)
     }

@@ -108,6 +108,8 @@ fn recursion_is_refused_or_fails_but_never_ends_the_process() {
     let policy_ref = || PolicyRef::parse("test@1").unwrap();
     let chain =
         |n: usize| (0..n).map(|i| format!("f{i}(x) := f{}(x)\n", i + 1)).collect::<String>() + &format!("f{n}(x) := x");
+    let rules =
+        |n: usize| (0..n).map(|i| format!("r{i} if r{}\n", i + 1)).collect::<String>() + &format!("r{n} := true\n");
     let refused = [
         ("f(x) := f(x + 1)".to_owned(), "function `data.autonomy.f` reaches itself"),
         ("f(x) := y if { y := data.autonomy.f(x) }".to_owned(), "reaches itself"),
@@ -118,7 +120,10 @@ fn recursion_is_refused_or_fails_but_never_ends_the_process() {
         ("f(x) := [y | some z in x; y := f(z)]".to_owned(), "reaches itself"),
         ("f(x) if g(x) with g as f\ng(x) := x".to_owned(), "reaches itself"),
         ("a.f(x) := a.f(x)".to_owned(), "reaches itself"),
-        (chain(limits::CALL_DEPTH + 1), "more than 32 functions that call one another"),
+        (rules(limits::RULE_DEPTH + 1), "more than 32 rules that need one another"),
+        (rules(1000), "more than 32 rules that need one another"),
+        (rules(1000) + "r1000 if r0", "more than 32 rules that need one another"),
+        (chain(limits::RULE_DEPTH + 1), "more than 32 rules that need one another"),
     ];
     for (body, wanted) in refused {
         let message = compile(&format!("package autonomy\n{body}\nallow if true\n")).unwrap_err().to_string();
@@ -139,7 +144,9 @@ fn recursion_is_refused_or_fails_but_never_ends_the_process() {
         "f(x) := \"f(x)\"\nallow if f(true)".to_owned(),
         "f(x) := `f(x)`\nallow if f(true)".to_owned(),
         "f(x) := x.f\nallow if f({\"f\": true})".to_owned(),
-        format!("{}\nallow if f0(true)", chain(limits::CALL_DEPTH - 1)),
+        format!("{}\nallow if f0(true)", chain(limits::RULE_DEPTH - 2)),
+        format!("{}\nallow if r0", rules(limits::RULE_DEPTH - 2)),
+        "f(user) := user\nuser := f(input.kind)\nallow if user".to_owned(), // a variable, not the rule
     ];
     for body in fine {
         let modules =
