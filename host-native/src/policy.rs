@@ -9,6 +9,7 @@
 //! built-in function, so the built-ins whose result can be far larger than their arguments are bounded here as well.
 
 mod builtins;
+mod recursion;
 mod source;
 
 use std::{
@@ -39,6 +40,8 @@ pub mod limits {
     pub const FOLDER_DEPTH: usize = 16;
     /// Entries, of any kind, below a policy folder.
     pub const FOLDER_ENTRIES: usize = 10_000;
+    /// Rules and functions that need one another, from the first to the last.
+    pub const RULE_DEPTH: usize = 32;
     /// Wall time of one evaluation.
     pub const EVALUATION: Duration = Duration::from_millis(100);
     /// Elements that `numbers.range` may make.
@@ -81,6 +84,9 @@ pub enum Error {
         /// The compiler's words.
         cause: String,
     },
+    /// A function needs itself.
+    #[error("function `{0}` reaches itself: rego has no recursion; use a comprehension, `walk` or `graph.reachable`")]
+    Recursion(String),
     /// The data document is not a JSON object, or claims the place of a rule.
     #[error("policy data is unusable: {0}: give one json object that has no key of a policy package")]
     Data(String),
@@ -149,6 +155,7 @@ impl Policy {
         if !defines_allow {
             return Err(Error::NoAllowRule);
         }
+        recursion::refuse(&mut engine)?;
         if let Some(data) = data {
             let data = parse_data(data)?;
             refuse_package_keys(&engine, &data)?;

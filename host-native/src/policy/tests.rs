@@ -104,6 +104,63 @@ fn a_policy_cannot_hang_or_exhaust_the_runtime() {
 }
 
 #[test]
+fn recursion_is_refused_or_fails_but_never_ends_the_process() {
+    let policy_ref = || PolicyRef::parse("test@1").unwrap();
+    let chain =
+        |n: usize| (0..n).map(|i| format!("f{i}(x) := f{}(x)\n", i + 1)).collect::<String>() + &format!("f{n}(x) := x");
+    let rules =
+        |n: usize| (0..n).map(|i| format!("r{i} if r{}\n", i + 1)).collect::<String>() + &format!("r{n} := true\n");
+    let refused = [
+        ("f(x) := f(x + 1)".to_owned(), "function `data.autonomy.f` reaches itself"),
+        ("f(x) := y if { y := data.autonomy.f(x) }".to_owned(), "reaches itself"),
+        ("f(x) := y if { y := data[\"autonomy\"].f(x) }".to_owned(), "reaches itself"),
+        ("f(x) if { g(x) }\ng(x) if { h(x) }\nh(x) if { not f(x) }".to_owned(), "reaches itself"),
+        ("f(0) := 0\nf(x) := f(x - 1) if x > 0".to_owned(), "reaches itself"),
+        ("f(x) := 0 if x == 0 else := f(x - 1)".to_owned(), "reaches itself"),
+        ("f(x) := [y | some z in x; y := f(z)]".to_owned(), "reaches itself"),
+        ("f(x) if g(x) with g as f\ng(x) := x".to_owned(), "reaches itself"),
+        ("a.f(x) := a.f(x)".to_owned(), "reaches itself"),
+        (rules(limits::RULE_DEPTH + 1), "more than 32 rules that need one another"),
+        (rules(1000), "more than 32 rules that need one another"),
+        (rules(1000) + "r1000 if r0", "more than 32 rules that need one another"),
+        (chain(limits::RULE_DEPTH + 1), "more than 32 rules that need one another"),
+    ];
+    for (body, wanted) in refused {
+        let message = compile(&format!("package autonomy\n{body}\nallow if true\n")).unwrap_err().to_string();
+        assert!(message.contains(wanted), "{body}: {message}");
+    }
+    let other = ("b.rego", "package b\nimport data.autonomy as up\ng(x) := up.f(x)\n");
+    let both = Policy::compile(
+        policy_ref(),
+        [("a.rego", "package autonomy\nimport data.b.g\nf(x) := g(x)\nallow if f(1)\n"), other],
+        None,
+    );
+    assert!(matches!(both, Err(Error::Recursion(_))), "{both:?}");
+
+    // Functions of one name in two packages, names in texts and comments, and the longest chain are no recursion.
+    let fine = [
+        "f(x) := data.b.f(x)\nallow if f(1)".to_owned(),
+        "f(x) := x # f(x)\nallow if f(true)".to_owned(),
+        "f(x) := \"f(x)\"\nallow if f(true)".to_owned(),
+        "f(x) := `f(x)`\nallow if f(true)".to_owned(),
+        "f(x) := x.f\nallow if f({\"f\": true})".to_owned(),
+        format!("{}\nallow if f0(true)", chain(limits::RULE_DEPTH - 2)),
+        format!("{}\nallow if r0", rules(limits::RULE_DEPTH - 2)),
+        "f(user) := user\nuser := f(input.kind)\nallow if user".to_owned(), // a variable, not the rule
+    ];
+    for body in fine {
+        let modules =
+            [("a.rego", format!("package autonomy\n{body}\n")), ("b.rego", "package b\nf(x) := x\n".to_owned())];
+        assert_eq!(ask(&Policy::compile(policy_ref(), modules, None).unwrap(), &json!({})), Outcome::Allowed, "{body}");
+    }
+    // A rule in the circle is found by the evaluator.
+    for body in ["allow if f(1)\nf(x) := allow", "allow if a\na if b\nb if allow", "allow if data.autonomy[\"allow\"]"]
+    {
+        assert!(matches!(ask(&policy(body), &json!({})), Outcome::EvaluationFailed(_)), "{body}");
+    }
+}
+
+#[test]
 fn what_cannot_be_a_policy_is_refused_with_place_and_remedy() {
     let large = format!("package autonomy\nallow := true\n#{}", "x".repeat(limits::MODULE_BYTES));
     let cases = [
