@@ -13,6 +13,7 @@ use std::{
 use gate_core::{
     enrollment::{Enrollment, RolloutState, Status},
     identity::{EnrollmentRef, NodeId},
+    limits::ENROLLMENT_REF_BYTES,
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, config::DbConfig};
 
@@ -43,8 +44,10 @@ impl Fault {
         let path = path.to_owned();
         match source.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked { path },
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, source },
-            Some(_) | None => StoreError::Sqlite { path, source },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                StoreError::Corrupt { path, source: source.into() }
+            }
+            Some(_) | None => StoreError::Engine { path, source: source.into() },
         }
     }
 }
@@ -239,7 +242,9 @@ impl OnDisk<'_> {
     }
 
     pub(super) fn damaged(&self, column: &'static str, value: &str, why: &dyn std::fmt::Display) -> Fault {
-        let (node_id, value, why) = (self.node_id.to_string(), value.to_owned(), why.to_string());
+        // Whoever edited the file may have put anything in: a message stays one line that can be read.
+        let cut = |text: &str| text.get(..text.floor_char_boundary(ENROLLMENT_REF_BYTES)).unwrap_or(text).to_owned();
+        let (node_id, value, why) = (cut(&self.node_id), cut(value), why.to_string());
         StoreError::Damaged { node_id, column, value, why }.into()
     }
 }

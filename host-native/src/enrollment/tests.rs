@@ -239,8 +239,14 @@ mod store {
         let error = store.get(&id).unwrap_err();
         assert!(error.to_string().starts_with("`updated_at_ms` of node `n` is `-1` on disk"), "{error}");
 
+        edit(
+            &path,
+            "UPDATE enrollment SET updated_at_ms = 1, enrollment_ref = printf('%.*c', 100000, 'r'), serial = 4",
+        );
+        assert!(store.get(&id).unwrap_err().to_string().len() < 1000);
+
         // An unknown word is kept: the gate denies it by name. Every change out of it is recorded.
-        edit(&path, "UPDATE enrollment SET status = 'paused', updated_at_ms = 1, serial = 4");
+        edit(&path, "UPDATE enrollment SET status = 'paused', enrollment_ref = 'r', serial = 5");
         assert_eq!(store.get(&id).unwrap().unwrap().enrollment.status, Status::Unknown("paused".into()));
         let revoked = store.revoke(&id, "ana", 2).unwrap().change.unwrap();
         assert_eq!(revoked.before.unwrap().status, Status::Unknown("paused".into()));

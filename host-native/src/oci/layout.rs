@@ -196,7 +196,7 @@ impl Layout {
     /// A blob that is there and whole stays; a damaged one is replaced.
     fn write_blob(&self, content: &[u8]) -> Result<(), OciError> {
         let path = self.blob(&Digest::of(content));
-        if fs::read(&path).is_ok_and(|there| there == content) {
+        if read(&path, BUNDLE_BYTES_U64).is_ok_and(|there| there == content) {
             return Ok(());
         }
         fs::create_dir_all(beside(&path)).map_err(io_error("create", beside(&path)))?;

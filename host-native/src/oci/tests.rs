@@ -3,6 +3,7 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
+    sync::Barrier,
     thread,
 };
 
@@ -324,6 +325,33 @@ mod pull {
         pull(&rig.reference(":v1"), &link, IfPresent::Refuse).unwrap_err();
         pull(&rig.reference(":v1"), &link, IfPresent::Replace).unwrap();
         assert!(!victim.exists());
+    }
+
+    #[test]
+    fn of_many_pulls_to_one_path_one_wins() {
+        let rig = Rig::new();
+        for round in 0..8 {
+            let out = rig.dir.path().join(format!("bundle-{round}.tar"));
+            let start = Barrier::new(8);
+            let wins: usize = thread::scope(|scope| {
+                let pulls: Vec<_> = (0..8)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            start.wait();
+                            match pull(&rig.reference(":v1"), &out, IfPresent::Refuse) {
+                                Ok(_) => 1,
+                                Err(error) => {
+                                    assert!(matches!(error, OciError::OutputPresent { .. }), "{error}");
+                                    0
+                                }
+                            }
+                        })
+                    })
+                    .collect();
+                pulls.into_iter().map(|pull| pull.join().unwrap()).sum()
+            });
+            assert_eq!(wins, 1);
+        }
     }
 
     #[test]
