@@ -3,14 +3,15 @@
 //! They are an opinion of their own: nothing here uses gate-core. Format: `docs/src/spec/corpus.md`.
 
 mod bundles;
+mod decision;
 mod make;
 
 use std::{fs, path::Path};
 
 use crate::Result;
 
-fn outputs() -> Result<[(&'static str, String); 1]> {
-    Ok([("tests/corpus/bundles.json", bundles::corpus()?)])
+fn outputs() -> Result<[(&'static str, String); 2]> {
+    Ok([("tests/corpus/bundles.json", bundles::corpus()?), ("tests/corpus/decision.json", decision::corpus()?)])
 }
 
 /// Writes the corpora.

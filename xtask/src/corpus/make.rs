@@ -7,6 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 /// What a bundle's envelope holds.
 pub const MANIFEST_TYPE: &str = "application/vnd.autonomy.bundle.manifest.v1+json";
+/// What a lease's envelope holds.
+pub const LEASE_TYPE: &str = "application/vnd.autonomy.enrollment.lease.v1+json";
 
 /// A signing key that is the same in every run.
 pub struct Signer {
