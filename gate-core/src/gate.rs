@@ -6,7 +6,7 @@ use crate::{
     bundle::{Bundle, BundleError},
     decision::{self, Call, Decision},
     digest::Digest,
-    enrollment::Answer,
+    enrollment::{Answer, RolloutState, Status},
     facts::{BundleFact, EnrollmentFact, Facts, SubCheck, Validity, Verdict},
     frame::{Frame, Kind},
     identity::{AuditId, NodeId},
@@ -186,8 +186,13 @@ impl Gate {
         self.facts_id = self.facts.id();
     }
 
-    fn set_enrollment_fact(&mut self, enrollment: EnrollmentFact) {
-        self.facts.enrollment = enrollment;
+    fn set_enrollment_fact(&mut self, mut fact: EnrollmentFact) {
+        if let EnrollmentFact::Enrolled { enrollment, .. } = &mut fact {
+            // Words are kept as the log will read them back: bounded, and never `Unknown` of a known one.
+            enrollment.status = Status::from(bounded(enrollment.status.as_str()));
+            enrollment.rollout_state = RolloutState::from(bounded(enrollment.rollout_state.as_str()));
+        }
+        self.facts.enrollment = fact;
         self.facts_id = self.facts.id();
     }
 }
