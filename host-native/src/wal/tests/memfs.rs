@@ -118,9 +118,9 @@ struct Disk {
     operations: u64,
     fault: Option<(u64, Failing)>,
     crashed: bool,
-    /// Syncs wait here, so that a test can let callers gather.
     fired: bool,
     fail_syncs: bool,
+    largest_read: usize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -150,6 +150,11 @@ impl MemFs {
 
     pub(super) fn fail_syncs(&self) {
         self.disk().fail_syncs = true;
+    }
+
+    /// The largest buffer that a read was given.
+    pub(super) fn largest_read(&self) -> usize {
+        self.disk().largest_read
     }
 
     /// Whether the failure that was asked for has happened.
@@ -332,6 +337,7 @@ impl File for MemFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let mut disk = self.fs.disk();
         MemFs::simple(&mut disk)?;
+        disk.largest_read = disk.largest_read.max(buf.len());
         let bytes = &disk.inodes[self.inode].cached;
         let rest = bytes.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
         let got = rest.len().min(buf.len());

@@ -1,7 +1,12 @@
 //! The log against a file system that fails, and against every bit.
 
 mod bits;
+mod commit;
+mod faults;
+mod format;
 mod memfs;
+mod operator;
+mod reader;
 mod table;
 
 use std::{path::Path, sync::Arc, time::Duration};
