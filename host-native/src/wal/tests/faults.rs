@@ -65,7 +65,14 @@ fn check(records: &[Record], acked: &[Acked]) {
 /// The log after the crash: it opens, keeps its promises, takes more, and keeps that through another crash.
 fn recover_and_check(fs: &MemFs, acked: &[Acked], may_be_torn: bool) {
     let before = fs.files("telemetry.");
-    if let Err(error) = open(fs).map(|(wal, _)| wal.close().unwrap()) {
+    let opened = open(fs).map(|(wal, _)| {
+        // What opening relied on is durable before anything is appended.
+        let at_once = fs.after(Keep::Synced);
+        drop(open(&at_once).unwrap());
+        check(&records(&at_once), acked);
+        wal.close().unwrap();
+    });
+    if let Err(error) = opened {
         assert_eq!(error.class(), Class::Damaged, "{error}");
         assert!(may_be_torn, "a log that a crash left behind does not open: {error}");
         assert_eq!(fs.files("telemetry."), before);
