@@ -7,10 +7,13 @@ use super::{
     memfs::{Failing, Keep, MemFs},
     open, path, records,
 };
-use crate::wal::{
-    Class, Loss, Record,
-    dir::Dir,
-    doctor::{diagnose_on, doctor_on, verify_on},
+use crate::{
+    ErrorClass,
+    wal::{
+        Loss, Record,
+        dir::Dir,
+        doctor::{diagnose_on, doctor_on, verify_on},
+    },
 };
 
 /// What was promised: these numbers hold this batch.
@@ -73,7 +76,7 @@ fn recover_and_check(fs: &MemFs, acked: &[Acked], may_be_torn: bool) {
         wal.close().unwrap();
     });
     if let Err(error) = opened {
-        assert_eq!(error.class(), Class::Damaged, "{error}");
+        assert_eq!(error.class(), ErrorClass::Damaged, "{error}");
         assert!(may_be_torn, "a log that a crash left behind does not open: {error}");
         assert_eq!(fs.files("telemetry."), before);
         doctor_on(Arc::new(fs.clone()), Path::new(DIR), Loss::Accept).unwrap();
@@ -192,7 +195,7 @@ fn the_doctor_survives_every_failure() {
             for keep in keeps(nth) {
                 let later = fs.after(keep);
                 if let Err(error) = open(&later).map(drop) {
-                    assert_eq!(error.class(), Class::Damaged, "{error}");
+                    assert_eq!(error.class(), ErrorClass::Damaged, "{error}");
                     doctor_on(Arc::new(later.clone()), Path::new(DIR), Loss::Accept).unwrap();
                 }
                 let now = records(&later);
