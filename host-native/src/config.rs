@@ -168,7 +168,7 @@ pub const KEYS: [Key; 12] = [
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The config file cannot be read or written.
-    #[error("config file `{}`: {source}", path.display())]
+    #[error("config file `{}` ({source}): correct the path, or who may read and write it", path.display())]
     File {
         /// The file.
         path: PathBuf,
