@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod config;
 pub mod enrollment;
+pub mod evaluate;
 pub mod key;
 
 /// What a caller does about an error: correct the request, or wait for the thing that failed.
