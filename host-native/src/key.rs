@@ -26,6 +26,12 @@ pub enum KeyFileError {
         /// Why.
         source: io::Error,
     },
+    /// There is a file where the key would be written.
+    #[error("`{}` exists, and keys are never overwritten: choose another `--out`", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file cannot be written.
     #[error("cannot write key `{}` ({source}): choose another `--out`", path.display())]
     Write {
@@ -68,9 +74,12 @@ impl KeyFileError {
     /// Whether to correct the request or the thing it needs.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Write { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => ErrorClass::Usage,
             Self::Read { .. } | Self::Write { .. } | Self::Random(_) => ErrorClass::Unavailable,
-            Self::NotPrivate { .. } | Self::Exposed { .. } | Self::NotPublic { .. } | Self::Set(_) => ErrorClass::Usage,
+            Self::Exists { .. }
+            | Self::NotPrivate { .. }
+            | Self::Exposed { .. }
+            | Self::NotPublic { .. }
+            | Self::Set(_) => ErrorClass::Usage,
         }
     }
 }
@@ -124,7 +133,12 @@ impl PrivateKey {
     pub fn write(&self, path: &Path) -> Result<PathBuf, KeyFileError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
-            move |source| KeyFileError::Write { path, source }
+            move |source: io::Error| {
+                if source.kind() == io::ErrorKind::AlreadyExists {
+                    return KeyFileError::Exists { path };
+                }
+                KeyFileError::Write { path, source }
+            }
         };
         // Version 1, without the public key in it: what every OpenSSL reads.
         let pair = KeypairBytes { secret_key: self.signing.to_bytes(), public_key: None };
@@ -132,8 +146,9 @@ impl PrivateKey {
         let mut public_path = path.as_os_str().to_owned();
         public_path.push(".pub");
         let public_path = PathBuf::from(public_path);
-        if public_path.exists() {
-            return Err(failed(&public_path)(io::ErrorKind::AlreadyExists.into()));
+        // Neither half is written where the other could not be.
+        if let Some(there) = [path, &public_path].into_iter().find(|path| path.exists()) {
+            return Err(KeyFileError::Exists { path: there.to_owned() });
         }
         if let Some(directory) = path.parent() {
             create_directory(directory, 0o700).map_err(failed(directory))?;
