@@ -128,7 +128,7 @@ impl Envelope {
     /// # Errors
     /// What is malformed. Nothing is verified yet.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
-        let malformed = |error: serde_json::Error| EnvelopeError::Malformed(alloc::format!("{error}"));
+        let malformed = |error: serde_json::Error| EnvelopeError::Malformed(crate::text::line(&error));
         let wire: WireEnvelope = json::read(bytes).map_err(malformed)?;
         if wire.signatures.len() > limits::SIGNATURES {
             return Err(EnvelopeError::TooMany(wire.signatures.len()));

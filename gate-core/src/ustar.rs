@@ -57,6 +57,7 @@ pub enum TarFault {
     Field(&'static str),
     Padding,
     EmptyPath,
+    PathLength,
     AbsolutePath,
     ParentPath,
     DotPath,
@@ -102,6 +103,7 @@ impl fmt::Display for TarError {
             TarFault::Field(name) => write!(f, "the header's {name} is not what a bundle's header holds"),
             TarFault::Padding => f.write_str("the padding after the file is not zero"),
             TarFault::EmptyPath => f.write_str("the path is empty"),
+            TarFault::PathLength => write!(f, "the path is longer than {} bytes", limits::BUNDLE_PATH_BYTES),
             TarFault::AbsolutePath => f.write_str("the path is absolute"),
             TarFault::ParentPath => f.write_str("the path holds `..`"),
             TarFault::DotPath => f.write_str("the path holds a `.` segment"),
@@ -124,7 +126,7 @@ pub fn check_path(path: &str) -> Result<(), TarFault> {
         return Err(TarFault::EmptyPath);
     }
     if path.len() > limits::BUNDLE_PATH_BYTES {
-        return Err(TarFault::Field("path length"));
+        return Err(TarFault::PathLength);
     }
     if path.starts_with('/') {
         return Err(TarFault::AbsolutePath);
@@ -154,7 +156,7 @@ pub fn header(path: &str, size: usize) -> [u8; BLOCK] {
     block[100..107].copy_from_slice(b"0000644");
     block[108..115].copy_from_slice(b"0000000");
     block[116..123].copy_from_slice(b"0000000");
-    write_octal(&mut block[124..135], size);
+    write_octal(&mut block[124..135], size as u64);
     block[136..147].copy_from_slice(b"00000000000");
     block[156] = b'0';
     block[257..265].copy_from_slice(b"ustar\x0000");
@@ -181,24 +183,25 @@ const FIELDS: [(&str, usize, usize); 14] = [
     ("checksum", 148, 156),
 ];
 
-fn write_octal(field: &mut [u8], mut value: usize) {
+fn write_octal(field: &mut [u8], mut value: u64) {
     for digit in field.iter_mut().rev() {
-        *digit = b"01234567".get(value & 7).copied().unwrap_or(b'0');
+        *digit = b'0' | value.to_le_bytes()[0] & 7;
         value >>= 3;
     }
 }
 
-fn read_octal(field: &[u8]) -> Option<usize> {
-    field.iter().try_fold(0_usize, |value, digit| match digit {
-        b'0'..=b'7' => value.checked_mul(8)?.checked_add(usize::from(digit - b'0')),
+/// A number that no machine's word size changes.
+fn read_octal(field: &[u8]) -> Option<u64> {
+    field.iter().try_fold(0_u64, |value, digit| match digit {
+        b'0'..=b'7' => value.checked_mul(8)?.checked_add(u64::from(digit - b'0')),
         _ => None,
     })
 }
 
 /// The sum of the header's bytes, its checksum field counted as spaces.
-fn checksum(block: &[u8; BLOCK]) -> usize {
-    let sum = |bytes: &[u8]| bytes.iter().copied().map(usize::from).sum::<usize>();
-    sum(&block[..148]) + 8 * usize::from(b' ') + sum(&block[156..])
+fn checksum(block: &[u8; BLOCK]) -> u64 {
+    let sum = |bytes: &[u8]| bytes.iter().copied().map(u64::from).sum::<u64>();
+    sum(&block[..148]) + 8 * u64::from(b' ') + sum(&block[156..])
 }
 
 /// Reads a whole tar.
@@ -284,6 +287,8 @@ fn read_header(block: &[u8; BLOCK]) -> Result<(&str, usize), TarFault> {
         return Err(TarFault::BinarySize);
     }
     let size = read_octal(&block[124..135]).ok_or(TarFault::Size)?;
+    // What does not fit the address space does not fit the tar either.
+    let size = usize::try_from(size).map_err(|_| TarFault::Truncated)?;
     let path = str::from_utf8(name(block)).map_err(|_| TarFault::PathCharacter)?;
     check_path(path)?;
     // What is left is compared whole: one encoding for a path and a size, so nothing can hide in a header.
