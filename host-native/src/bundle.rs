@@ -9,19 +9,34 @@ use gate_core::{
 };
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
-use crate::key::PrivateKey;
+use crate::{ErrorClass, key::PrivateKey};
 
-/// Why a bundle cannot be made or signed.
+/// Why a bundle cannot be made, signed, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// A file or directory cannot be read.
-    #[error("cannot read `{}`: {source}", path.display())]
+    #[error("cannot read `{}` ({source}): correct the path, or who may read it", path.display())]
     Read {
         /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is a file where the bundle would be written.
+    #[error("`{}` exists: choose another `--out`, or replace it with `--force`", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The bundle cannot be written.
+    #[error("cannot write `{}` ({source}): check that the directory is there and may be written", path.display())]
+    Write {
+        /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -58,6 +73,23 @@ pub enum BuildError {
     /// An envelope is full.
     #[error("the bundle has {} signatures already: no more fit", limits::SIGNATURES)]
     TooManySignatures,
+}
+
+impl BuildError {
+    /// Whether to correct the request or the thing it needs.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Read { .. } | Self::Write { .. } => ErrorClass::Unavailable,
+            Self::Exists { .. }
+            | Self::NotAFile { .. }
+            | Self::Path { .. }
+            | Self::NoPolicies { .. }
+            | Self::Manifest(_)
+            | Self::Bundle(_)
+            | Self::AlreadySigned(_)
+            | Self::TooManySignatures => ErrorClass::Usage,
+        }
+    }
 }
 
 fn rule(fault: &TarFault) -> String {
@@ -152,6 +184,58 @@ pub fn sign(tar: &[u8], key: &PrivateKey) -> Result<Vec<u8>, BuildError> {
     pack(&envelope, &bundle.files)
 }
 
+/// Reads a bundle's bytes, and of a file that is too large to be one only as many as show that it is.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
+    let limit = limits::BUNDLE_BYTES as u64 + 1;
+    let read = || -> io::Result<Vec<u8>> {
+        let file = fs::File::open(path)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(file.metadata()?.len().min(limit)).unwrap_or_default());
+        file.take(limit).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|source| BuildError::Read { path: path.to_owned(), source })
+}
+
+/// What to do with a file that is where the bundle is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfExists {
+    /// Leaves it, and fails.
+    Refuse,
+    /// Replaces it, all at once.
+    Replace,
+}
+
+/// Writes a bundle's bytes. The file is there whole and on disk, or not at all.
+///
+/// # Errors
+/// There is such a file and `if_exists` refuses, or it cannot be written.
+pub fn write(path: &Path, bytes: &[u8], if_exists: IfExists) -> Result<(), BuildError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> io::Result<()> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".bundle-");
+        // A bundle holds no secret; the umask still has its say.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+        let mut file = builder.tempfile_in(directory)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        match if_exists {
+            IfExists::Refuse => file.persist_noclobber(path)?,
+            IfExists::Replace => file.persist(path)?,
+        };
+        fs::File::open(directory)?.sync_all()
+    };
+    let path = || path.to_owned();
+    write().map_err(|source| match (source.kind(), if_exists) {
+        (io::ErrorKind::AlreadyExists, IfExists::Refuse) => BuildError::Exists { path: path() },
+        _ => BuildError::Write { path: path(), source },
+    })
+}
+
 fn pack(envelope: &Envelope, files: &[Entry<'_>]) -> Result<Vec<u8>, BuildError> {
     let sealed = envelope.to_bytes();
     let head = [Entry { path: MANIFEST_PATH, data: &envelope.payload }, Entry { path: ENVELOPE_PATH, data: &sealed }];
@@ -217,6 +301,32 @@ mod tests {
         assert_eq!(bundle.manifest.declared_ref().unwrap().as_str(), "fleet-a");
         assert_eq!(bundle.policies().count(), 1);
         assert_eq!(bundle.digest, Bundle::inspect(&unsigned).unwrap().0.digest, "signing is not part of the identity");
+    }
+
+    #[test]
+    fn a_bundle_file_is_replaced_only_when_asked_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bundle.tar");
+        assert!(matches!(read(&path), Err(BuildError::Read { .. })));
+        write(&path, b"one", IfExists::Refuse).unwrap();
+        let refused = write(&path, b"two", IfExists::Refuse).unwrap_err();
+        assert_eq!((refused.class(), read(&path).unwrap().as_slice()), (ErrorClass::Usage, &b"one"[..]));
+        write(&path, b"two", IfExists::Replace).unwrap();
+        assert_eq!(read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+        let lost = write(&directory.path().join("no/such/bundle.tar"), b"", IfExists::Replace).unwrap_err();
+        assert_eq!(lost.class(), ErrorClass::Unavailable);
+    }
+
+    #[test]
+    fn a_key_is_trusted_once_and_its_directories_are_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = PrivateKey::generate().unwrap();
+        key.write(&directory.path().join("keys/bundle.pem")).unwrap();
+        let trust_dir = directory.path().join("trusted");
+        let path = crate::key::trust(key.public(), &trust_dir).unwrap();
+        assert_eq!(crate::key::trust(key.public(), &trust_dir).unwrap(), path);
+        assert_eq!(crate::key::read_trusted(&[path], 1).unwrap().find(key.id()), Some(key.public()));
     }
 
     #[test]

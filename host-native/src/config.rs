@@ -101,56 +101,74 @@ pub struct Key {
     pub name: &'static str,
     /// Its environment variable.
     pub env: &'static str,
+    /// Its flag on a command line, where one value may be given, or several by repeating it.
+    pub flag: &'static str,
     /// What it means, in a line.
     pub help: &'static str,
     shape: Shape,
 }
 
-const fn key(name: &'static str, env: &'static str, shape: Shape, help: &'static str) -> Key {
-    Key { name, env, help, shape }
+const fn key(name: &'static str, env: &'static str, flag: &'static str, shape: Shape, help: &'static str) -> Key {
+    Key { name, env, flag, help, shape }
 }
 
 /// Every setting.
 pub const KEYS: [Key; 12] = [
-    key("identity.node_id", "AUTONOMY_NODE_ID", Shape::Text, "which node this is"),
-    key("attestation.mode", "AUTONOMY_ATTESTATION_MODE", Shape::Text, "`off`, `advisory` or `enforce`"),
+    key("identity.node_id", "AUTONOMY_NODE_ID", "--node-id", Shape::Text, "which node this is"),
+    key("attestation.mode", "AUTONOMY_ATTESTATION_MODE", "--mode", Shape::Text, "`off`, `advisory` or `enforce`"),
     key(
         "attestation.max_staleness_ms",
         "AUTONOMY_ATTESTATION_MAX_STALENESS_MS",
+        "--max-staleness-ms",
         Shape::Number,
         "how long an enrollment answer counts",
     ),
     key(
         "attestation.max_skew_ms",
         "AUTONOMY_ATTESTATION_MAX_SKEW_MS",
+        "--max-skew-ms",
         Shape::Number,
         "how far the enrollment source's clock may be ahead",
     ),
     key(
         "attestation.trusted_keys",
         "AUTONOMY_ATTESTATION_TRUSTED_KEYS",
+        "--trusted-key",
         Shape::Paths,
         "public keys that may sign bundles",
     ),
     key(
         "attestation.threshold",
         "AUTONOMY_ATTESTATION_THRESHOLD",
+        "--threshold",
         Shape::Number,
         "how many distinct trusted keys must sign",
     ),
-    key("store.path", "AUTONOMY_STORE_PATH", Shape::Text, "the SQLite file of enrollments"),
-    key("wal.dir", "AUTONOMY_WAL_DIR", Shape::Text, "the directory of the write-ahead log"),
-    key("runtime.listen", "AUTONOMY_RUNTIME_LISTEN", Shape::Text, "where the runtime listens"),
-    key("runtime.bundle", "AUTONOMY_RUNTIME_BUNDLE", Shape::Text, "the bundle the runtime runs"),
-    key("runtime.policy_dir", "AUTONOMY_RUNTIME_POLICY_DIR", Shape::Text, "policies without a bundle, for development"),
-    key("runtime.http_allow", "AUTONOMY_RUNTIME_HTTP_ALLOW", Shape::List, "what `tool.http_get` may fetch"),
+    key("store.path", "AUTONOMY_STORE_PATH", "--store", Shape::Text, "the SQLite file of enrollments"),
+    key("wal.dir", "AUTONOMY_WAL_DIR", "--wal-dir", Shape::Text, "the directory of the write-ahead log"),
+    key("runtime.listen", "AUTONOMY_RUNTIME_LISTEN", "--listen", Shape::Text, "where the runtime listens"),
+    key("runtime.bundle", "AUTONOMY_RUNTIME_BUNDLE", "--bundle", Shape::Text, "the bundle the runtime runs"),
+    key(
+        "runtime.policy_dir",
+        "AUTONOMY_RUNTIME_POLICY_DIR",
+        "--policy-dir",
+        Shape::Text,
+        "policies without a bundle, for development",
+    ),
+    key(
+        "runtime.http_allow",
+        "AUTONOMY_RUNTIME_HTTP_ALLOW",
+        "--http-allow",
+        Shape::List,
+        "what `tool.http_get` may fetch",
+    ),
 ];
 
 /// Why the settings are refused. Nothing starts with half of them.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The config file cannot be read or written.
-    #[error("config file `{}`: {source}", path.display())]
+    #[error("config file `{}` ({source}): correct the path, or who may read and write it", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -297,6 +315,13 @@ impl Variables {
         Self(env::vars_os().filter_map(text).collect())
     }
 
+    /// The same, with one of them set.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.0.insert(name.to_owned(), Some(value.to_owned()));
+        self
+    }
+
     fn text(&self, name: &str) -> Result<Option<String>, ConfigError> {
         match self.0.get(name) {
             None => Ok(None),
@@ -350,8 +375,7 @@ impl Config {
         }
         for (name, text) in flags {
             let key = find(name)?;
-            let flag = name.rsplit('.').next().unwrap_or(name).replace('_', "-");
-            put(&mut merged, key, text, &format!("flag `--{flag}`"))?;
+            put(&mut merged, key, text, &format!("flag `{}`", key.flag))?;
             origins.insert(key.name, Origin::Flag);
         }
         let settings = typed(merged).map_err(|why| ConfigError::Content { path: places.config_file.clone(), why })?;
@@ -680,6 +704,8 @@ mod tests {
         }
         let flag = load(&[], "", &[("attestation.mode", "enforced")]).unwrap_err().to_string();
         assert_eq!(flag, "flag `--mode`: mode `enforced` is not known: use `off`, `advisory` or `enforce`");
+        let flag = load(&[], "", &[("store.path", "")]).unwrap_err().to_string();
+        assert_eq!(flag, "flag `--store`: is empty: give a value, or leave it out");
     }
 
     #[test]

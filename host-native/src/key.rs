@@ -13,19 +13,27 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::ErrorClass;
+
 /// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The file cannot be read.
-    #[error("cannot read key `{}`: {source}", path.display())]
+    #[error("cannot read key `{}` ({source}): correct the path, or make a key with `autonomy key generate`", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+    /// There is a file where the key would be written.
+    #[error("`{}` exists, and keys are never overwritten: choose another `--out`", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file cannot be written.
-    #[error("cannot write key `{}`: {source}; choose another `--out`", path.display())]
+    #[error("cannot write key `{}` ({source}): choose another `--out`", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -60,6 +68,20 @@ pub enum KeyFileError {
     /// The system gave no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(getrandom::Error),
+}
+
+impl KeyFileError {
+    /// Whether to correct the request or the thing it needs.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Read { .. } | Self::Write { .. } | Self::Random(_) => ErrorClass::Unavailable,
+            Self::Exists { .. }
+            | Self::NotPrivate { .. }
+            | Self::Exposed { .. }
+            | Self::NotPublic { .. }
+            | Self::Set(_) => ErrorClass::Usage,
+        }
+    }
 }
 
 /// An Ed25519 private key. Its bytes are wiped from memory when it is dropped.
@@ -103,14 +125,20 @@ impl PrivateKey {
         Ok(Self { signing, public })
     }
 
-    /// Writes `<path>` (PKCS#8, mode 0600) and `<path>.pub` (SPKI). Files that exist are kept and refuse the call.
+    /// Writes `<path>` (PKCS#8, mode 0600) and `<path>.pub` (SPKI), and the directory if it is missing (mode 0700).
+    /// Files that exist are kept and refuse the call.
     ///
     /// # Errors
     /// Why a file cannot be written.
     pub fn write(&self, path: &Path) -> Result<PathBuf, KeyFileError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
-            move |source| KeyFileError::Write { path, source }
+            move |source: io::Error| {
+                if source.kind() == io::ErrorKind::AlreadyExists {
+                    return KeyFileError::Exists { path };
+                }
+                KeyFileError::Write { path, source }
+            }
         };
         // Version 1, without the public key in it: what every OpenSSL reads.
         let pair = KeypairBytes { secret_key: self.signing.to_bytes(), public_key: None };
@@ -118,8 +146,12 @@ impl PrivateKey {
         let mut public_path = path.as_os_str().to_owned();
         public_path.push(".pub");
         let public_path = PathBuf::from(public_path);
-        if public_path.exists() {
-            return Err(failed(&public_path)(io::ErrorKind::AlreadyExists.into()));
+        // Neither half is written where the other could not be.
+        if let Some(there) = [path, &public_path].into_iter().find(|path| path.exists()) {
+            return Err(KeyFileError::Exists { path: there.to_owned() });
+        }
+        if let Some(directory) = path.parent() {
+            create_directory(directory, 0o700).map_err(failed(directory))?;
         }
         create_new(path, pem.as_bytes(), 0o600).map_err(failed(path))?;
         create_new(&public_path, self.public.to_pem().as_bytes(), 0o644).map_err(failed(&public_path))?;
@@ -153,6 +185,31 @@ pub fn read_trusted(paths: &[PathBuf], threshold: usize) -> Result<TrustedKeys, 
         keys.push(PublicKey::from_pem(&pem).map_err(|source| KeyFileError::NotPublic { path: path.clone(), source })?);
     }
     TrustedKeys::new(keys, threshold).map_err(KeyFileError::Set)
+}
+
+/// Puts a public key among the trusted ones, under its id, and gives the file.
+///
+/// # Errors
+/// Why the file cannot be written. A key that is there already is no error.
+pub fn trust(key: &PublicKey, directory: &Path) -> Result<PathBuf, KeyFileError> {
+    let path = directory.join(format!("{}.pub", key.id()));
+    let written =
+        create_directory(directory, 0o755).and_then(|()| match create_new(&path, key.to_pem().as_bytes(), 0o644) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            written => written,
+        });
+    written.map_err(|source| KeyFileError::Write { path: path.clone(), source })?;
+    Ok(path)
+}
+
+fn create_directory(path: &Path, mode: u32) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, mode);
+    #[cfg(not(unix))]
+    let _ = mode;
+    if path.as_os_str().is_empty() { Ok(()) } else { builder.create(path) }
 }
 
 #[cfg(unix)]

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod bundle;
 pub mod config;
 pub mod enrollment;
+pub mod evaluate;
 pub mod gate;
 pub mod key;
 mod layer;

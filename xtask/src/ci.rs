@@ -58,7 +58,9 @@ fn install_programs() -> Result<()> {
         return Ok(());
     }
     if !runs("apt-get", "--version") || !is_root() {
-        return Err(format!("install {} with the system's package manager, then run this again", packages.join(", ")).into());
+        return Err(
+            format!("install {} with the system's package manager, then run this again", packages.join(", ")).into()
+        );
     }
     step("package lists", Command::new("apt-get").args(["update", "--quiet", "--quiet"]))?;
     let mut install = Command::new("apt-get");

@@ -45,7 +45,6 @@ use fs::{Fs, RealFs};
 
 /// What a log may hold in memory, and how far `telemetry.safe_seq` may lag.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Options {
     /// Most frames that wait for the disk; more are refused as overload.
     pub queue_frames: usize,

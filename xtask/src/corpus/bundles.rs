@@ -814,7 +814,7 @@ fn envelopes(t: &mut Table) {
         "envelope: a key twice",
         ONE,
         &sound.replacen('{', r#"{"payload":"","#, 1),
-        "envelope is not DSSE JSON: key `payload` stands twice at line 1 column 23",
+        "envelope is not DSSE JSON: duplicate field `payload` at line 1 column 23",
     );
     fault("envelope: not JSON", ONE, "DSSEv1", "envelope is not DSSE JSON: expected value at line 1 column 1");
     fault(

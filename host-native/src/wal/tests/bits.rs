@@ -1,11 +1,14 @@
 //! Damage, one bit and one byte at a time.
 
 use super::{DIR, killed_log, memfs::MemFs, open, path};
-use crate::wal::{
-    Opened, Reader, Record, WalError,
-    dir::{Dir, SafeSeq},
-    recovery::{Action, Survey},
-    scan::{Place, Scanner},
+use crate::{
+    ErrorClass,
+    wal::{
+        Opened, Reader, Record, WalError,
+        dir::{Dir, SafeSeq},
+        recovery::{Action, Survey},
+        scan::{Place, Scanner},
+    },
 };
 use std::{
     path::Path,
@@ -133,7 +136,7 @@ fn a_reader_never_hands_out_a_changed_frame() {
             }
             good += 1;
         };
-        assert_eq!(error.class(), crate::ErrorClass::Damaged, "{error}");
+        assert_eq!(error.class(), ErrorClass::Damaged, "{error}");
         assert_eq!(reader.next_record().unwrap(), None, "after an error there is nothing more");
     });
 }

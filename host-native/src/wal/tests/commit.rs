@@ -10,7 +10,10 @@ use std::{
 use gate_core::frame::Frame;
 
 use super::{DIR, batch, frame, memfs::MemFs, open, path, records, timeless};
-use crate::wal::{Class, Opened, Options, Reader, Wal, WalError};
+use crate::{
+    ErrorClass,
+    wal::{Opened, Options, Reader, Wal, WalError},
+};
 
 #[test]
 fn a_failed_sync_fails_everybody_at_once_and_for_good() {
@@ -30,7 +33,7 @@ fn a_failed_sync_fails_everybody_at_once_and_for_good() {
     assert_eq!(errors.len(), 64);
     for error in &errors {
         assert!(matches!(error, WalError::Poisoned { op: "sync", .. }), "{error}");
-        assert_eq!(error.class(), Class::Unavailable);
+        assert_eq!(error.class(), ErrorClass::Unavailable);
     }
     let written = fs.bytes(&path("telemetry.wal"));
     assert!(matches!(wal.append(batch("after", 1)).wait(), Err(WalError::Poisoned { .. })));
@@ -107,7 +110,7 @@ fn a_second_writer_is_refused_until_the_first_is_gone() {
         std::process::id()
     );
     assert_eq!(refused.to_string(), expected);
-    assert_eq!(refused.class(), Class::Unavailable);
+    assert_eq!(refused.class(), ErrorClass::Unavailable);
     wal.append(batch("still", 2)).wait().unwrap();
     wal.close().unwrap();
     assert!(matches!(wal.append(batch("late", 1)).wait(), Err(WalError::Closed)));
@@ -122,7 +125,7 @@ fn what_no_reader_would_accept_is_refused_and_nothing_is_written() {
     let with = |attrs: String| Frame { attrs, ..frame("x") };
     let refusal = |batch: Vec<Frame>| {
         let error = wal.append(batch).wait().unwrap_err();
-        assert_eq!(error.class(), Class::Refused);
+        assert_eq!(error.class(), ErrorClass::Usage);
         error.to_string()
     };
     assert_eq!(refusal(vec![]), "append holds no frame: give at least one");

@@ -7,10 +7,13 @@ use super::{
     memfs::{Failing, Keep, MemFs},
     open, path, records,
 };
-use crate::wal::{
-    Class, Loss, Record,
-    dir::Dir,
-    doctor::{diagnose_on, doctor_on, verify_on},
+use crate::{
+    ErrorClass,
+    wal::{
+        Loss, Record,
+        dir::Dir,
+        doctor::{diagnose_on, doctor_on, verify_on},
+    },
 };
 
 /// What was promised: these numbers hold this batch.
@@ -66,14 +69,19 @@ fn check(records: &[Record], acked: &[Acked]) {
 fn recover_and_check(fs: &MemFs, acked: &[Acked], may_be_torn: bool) {
     let before = fs.files("telemetry.");
     let opened = open(fs).map(|(wal, _)| {
-        // What opening relied on is durable before anything is appended.
-        let at_once = fs.after(Keep::Synced);
-        drop(open(&at_once).unwrap());
-        check(&records(&at_once), acked);
+        // What opening relied on is durable before the first append is acknowledged.
+        let stopped = fs.after(Keep::Synced);
+        drop(open(&stopped).unwrap());
+        check(&records(&stopped), acked);
+        let seqs = wal.append(batch("first", 2)).wait().unwrap();
+        let first = Acked { seqs, name: "first".to_owned() };
+        let stopped = fs.after(Keep::Synced);
         wal.close().unwrap();
+        drop(open(&stopped).unwrap());
+        check(&records(&stopped), &[acked, &[first]].concat());
     });
-    if let Err(error) = opened {
-        assert_eq!(error.class(), Class::Damaged, "{error}");
+    if let Err(error) = &opened {
+        assert_eq!(error.class(), ErrorClass::Damaged, "{error}");
         assert!(may_be_torn, "a log that a crash left behind does not open: {error}");
         assert_eq!(fs.files("telemetry."), before);
         doctor_on(Arc::new(fs.clone()), Path::new(DIR), Loss::Accept).unwrap();
@@ -137,6 +145,20 @@ fn going_on_after_a_kill_survives_every_failure() {
 }
 
 #[test]
+fn going_on_after_a_failed_sync_survives_every_failure() {
+    let (start, original) = killed_log(4);
+    let (wal, _) = open(&start).unwrap();
+    start.fail_syncs();
+    assert!(wal.append(batch("lost", 3)).wait().is_err());
+    drop(wal);
+    // The frames can be read, their pages are clean, and the disk does not have them.
+    assert_eq!(start.after(Keep::Synced).bytes(&path("telemetry.wal")).unwrap().len(), {
+        original.iter().map(|record| record.payload.len() + 4).sum::<usize>()
+    });
+    every_operation_fails(&start, &promises(&original));
+}
+
+#[test]
 fn repairing_survives_every_failure() {
     let (start, original) = killed_log(9);
     let mut log = start.bytes(&path("telemetry.wal")).unwrap();
@@ -192,7 +214,7 @@ fn the_doctor_survives_every_failure() {
             for keep in keeps(nth) {
                 let later = fs.after(keep);
                 if let Err(error) = open(&later).map(drop) {
-                    assert_eq!(error.class(), Class::Damaged, "{error}");
+                    assert_eq!(error.class(), ErrorClass::Damaged, "{error}");
                     doctor_on(Arc::new(later.clone()), Path::new(DIR), Loss::Accept).unwrap();
                 }
                 let now = records(&later);

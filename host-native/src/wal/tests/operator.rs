@@ -3,10 +3,13 @@
 use std::{path::Path, sync::Arc};
 
 use super::{DIR, killed_log, memfs::MemFs, open, path, records};
-use crate::wal::{
-    Class, Loss, Opened, Record, Verdict, WalError, diagnose,
-    dir::Dir,
-    doctor::{diagnose_on, doctor_on, verify_on},
+use crate::{
+    ErrorClass,
+    wal::{
+        Loss, Opened, Record, Verdict, WalError, diagnose,
+        dir::Dir,
+        doctor::{diagnose_on, doctor_on, verify_on},
+    },
 };
 
 fn dir(fs: &MemFs) -> Dir {
@@ -106,7 +109,7 @@ fn every_row_is_met_by_a_log_in_that_state() {
                 assert!(matches!(treat(&fs, Loss::Accept), Err(WalError::NoDoctorNeeded { .. })));
             }
             (Verdict::Fail, Err(error)) => {
-                assert_eq!(error.class(), Class::Damaged);
+                assert_eq!(error.class(), ErrorClass::Damaged);
                 let text = error.to_string();
                 assert!(text.ends_with("run `autonomy wal doctor --wal-dir /wal`") && !text.contains('\n'), "{text}");
                 let refused = treat(&fs, Loss::Refuse).unwrap_err();

@@ -3,7 +3,10 @@
 use std::{path::Path, sync::Arc, thread};
 
 use super::{DIR, batch, killed_log, memfs::MemFs, open, path};
-use crate::wal::{Class, Options, Reader, Wal, WalError, dir::Dir, doctor::diagnose_on};
+use crate::{
+    ErrorClass,
+    wal::{Options, Reader, Wal, WalError, dir::Dir, doctor::diagnose_on},
+};
 
 fn reader(fs: &MemFs) -> Reader {
     Reader::open_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap()
@@ -82,7 +85,7 @@ fn an_absurd_length_is_refused_before_anything_is_allocated_for_it() {
         assert!(fs.largest_read() <= bytes, "{} bytes were asked for", fs.largest_read());
         fs.put(&path("telemetry.safe_seq"), Some(4_u64.to_le_bytes().to_vec()));
         let error = reader(&fs).find_map(Result::err).unwrap();
-        assert_eq!(error.class(), Class::Damaged);
+        assert_eq!(error.class(), ErrorClass::Damaged);
     }
 }
 

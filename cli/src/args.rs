@@ -1,0 +1,168 @@
+//! The command line as a whole, and the flags that several commands share.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum as _};
+
+use crate::{
+    attestation, bundle, completions, config,
+    context::Flags,
+    error::CliError,
+    key, node,
+    output::{Color, Format},
+    rollout,
+};
+
+/// Decides whether an AI agent or robot may run a tool now, and proves it afterwards.
+#[derive(Debug, Parser)]
+#[command(
+    name = "autonomy",
+    version,
+    arg_required_else_help = true,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  autonomy node enroll --node-id robot-7 --enrollment-ref fleet-a
+  autonomy attestation status --node-id robot-7
+  autonomy attestation explain not_enrolled
+  autonomy config show
+
+Exit codes: 0 done, 1 the gate would deny, 2 usage or configuration, 3 unavailable, 4 damaged log."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What stands before or after any command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Keep configuration and state below this directory (else `AUTONOMY_HOME`, else the XDG directories).
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) home: Option<String>,
+    /// Read this config file (else `AUTONOMY_CONFIG`, else `config.toml` in its place).
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print for people or for programs.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    output: Format,
+    /// Print with colours.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    color: Color,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make the keys that sign bundles.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Build, sign, look at and check bundles.
+    #[command(subcommand)]
+    Bundle(bundle::Command),
+    /// Enroll nodes, withdraw enrollments, look them up.
+    #[command(subcommand)]
+    Node(node::Command),
+    /// Say where a node's rollout stands.
+    #[command(subcommand)]
+    Rollout(rollout::Command),
+    /// Ask what the gate knows, and what it would say.
+    #[command(subcommand)]
+    Attestation(attestation::Command),
+    /// Read and write settings.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print a completion script for a shell.
+    Completions(completions::Completions),
+    /// Write the manual pages.
+    Man(completions::Man),
+}
+
+/// What `--output` and `--color` ask for, whatever else is on the command line.
+pub(crate) fn format_and_color(arguments: &[OsString]) -> (Format, Color) {
+    let words: Vec<_> = arguments.iter().filter_map(|word| word.to_str()).take_while(|word| *word != "--").collect();
+    let value = |flag: &str| {
+        let apart = words.windows(2).filter_map(|pair| match pair {
+            [name, value] if *name == flag => Some(*value),
+            _ => None,
+        });
+        let joined = words.iter().filter_map(|word| word.strip_prefix(flag)?.strip_prefix('='));
+        apart.chain(joined).last()
+    };
+    let format = value("--output").and_then(|word| Format::from_str(word, false).ok()).unwrap_or(Format::Text);
+    let color = value("--color").and_then(|word| Color::from_str(word, false).ok()).unwrap_or(Color::Auto);
+    (format, color)
+}
+
+const SETTINGS: &str = "Settings";
+
+/// Which node.
+#[derive(Debug, Args)]
+pub(crate) struct NodeFlag {
+    /// The node (else `AUTONOMY_NODE_ID`, else `identity.node_id`).
+    #[arg(long, value_name = "ID")]
+    pub(crate) node_id: Option<String>,
+}
+
+impl NodeFlag {
+    pub(crate) fn add_to(&self, flags: Flags) -> Flags {
+        flags.set("identity.node_id", self.node_id.as_ref())
+    }
+}
+
+/// Where enrollments are.
+#[derive(Debug, Args)]
+pub(crate) struct StoreFlag {
+    /// The SQLite file of enrollments (else `AUTONOMY_STORE_PATH`, else `store.path`).
+    #[arg(long, value_name = "FILE", help_heading = SETTINGS)]
+    pub(crate) store: Option<String>,
+}
+
+impl StoreFlag {
+    pub(crate) fn add_to(&self, flags: Flags) -> Flags {
+        flags.set("store.path", self.store.as_ref())
+    }
+}
+
+/// Who may sign bundles.
+#[derive(Debug, Args)]
+pub(crate) struct TrustFlags {
+    /// A public key that may sign bundles; repeat it for several (else every key in the trust directory).
+    #[arg(long = "trusted-key", value_name = "FILE", help_heading = SETTINGS)]
+    pub(crate) trusted_keys: Vec<String>,
+    /// How many distinct trusted keys must have signed.
+    #[arg(long, value_name = "N", help_heading = SETTINGS)]
+    pub(crate) threshold: Option<String>,
+}
+
+impl TrustFlags {
+    pub(crate) fn add_to(&self, flags: Flags) -> Result<Flags, CliError> {
+        flags.set("attestation.threshold", self.threshold.as_ref()).paths(
+            "attestation.trusted_keys",
+            "--trusted-key",
+            &self.trusted_keys,
+        )
+    }
+}
+
+/// When an enrollment answer counts.
+#[derive(Debug, Args)]
+pub(crate) struct FreshnessFlags {
+    /// How long an enrollment answer counts.
+    #[arg(long, value_name = "MS", help_heading = SETTINGS)]
+    pub(crate) max_staleness_ms: Option<String>,
+    /// How far the enrollment source's clock may be ahead.
+    #[arg(long, value_name = "MS", help_heading = SETTINGS)]
+    pub(crate) max_skew_ms: Option<String>,
+}
+
+impl FreshnessFlags {
+    pub(crate) fn add_to(&self, flags: Flags) -> Flags {
+        flags
+            .set("attestation.max_staleness_ms", self.max_staleness_ms.as_ref())
+            .set("attestation.max_skew_ms", self.max_skew_ms.as_ref())
+    }
+}

@@ -1,0 +1,169 @@
+//! `autonomy attestation`
+
+mod eval;
+
+use clap::{
+    Subcommand,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _},
+};
+use gate_core::{EnrollmentRef, NodeId, Reason, RolloutState, Status, reason::UnknownReason};
+use host_native::enrollment::{SqliteStore, Store as _};
+use serde::Serialize;
+
+use crate::{
+    args::{NodeFlag, StoreFlag},
+    context::{self, Context, Flags},
+    error::{CliError, Exit},
+    node::{rollout_cell, status_cell},
+    output::{Cell, Format},
+};
+
+/// Ask what the gate knows, and what it would say.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what a node is enrolled with and where its rollout stands.
+    #[command(after_help = "Examples:
+  autonomy attestation status --node-id robot-7
+  AUTONOMY_NODE_ID=robot-7 autonomy attestation status --output json")]
+    Status {
+        #[command(flatten)]
+        node: NodeFlag,
+        #[command(flatten)]
+        store: StoreFlag,
+    },
+    /// Judge nodes against bundles as the gate would in `enforce`, without running anything.
+    ///
+    /// Exits with 0 when every pair would be allowed, 1 when any would be denied, 3 when enrollments could not be read.
+    #[command(after_help = "Examples:
+  autonomy attestation eval --bundle bundle.tar --node-id robot-7
+  autonomy attestation eval --bundle bundle.tar --node-id robot-7 --node-id robot-8
+  autonomy attestation eval --bundle bundle.tar --bundle unsigned.tar --all-nodes --output json")]
+    Eval(Box<eval::Eval>),
+    /// Explain a reason: when it is given, and what to do about it. Without one, list them all.
+    #[command(after_help = "Examples:
+  autonomy attestation explain
+  autonomy attestation explain not_enrolled
+  autonomy attestation explain 'attestation: rollout_incoherent'
+  autonomy attestation explain 9 --output json")]
+    Explain {
+        /// The reason: as the wire has it, without its layer, or its number.
+        #[arg(value_parser = PossibleValuesParser::new(Reason::ALL.iter().map(names)).try_map(|name| reason(&name)), hide_possible_values = true)]
+        reason: Option<Reason>,
+    },
+}
+
+/// Every way to write a reason.
+fn names(reason: &Reason) -> PossibleValue {
+    let name = name(*reason);
+    PossibleValue::new(name).help(reason.meaning()).aliases([reason.as_str().to_owned(), reason.number().to_string()])
+}
+
+/// A reason without its layer.
+fn name(reason: Reason) -> &'static str {
+    reason.as_str().rsplit(": ").next().unwrap_or_default()
+}
+
+fn reason(text: &str) -> Result<Reason, UnknownReason> {
+    let is =
+        |reason: &&Reason| [reason.as_str(), name(**reason)].contains(&text) || text.parse() == Ok(reason.number());
+    Reason::ALL.iter().find(is).copied().ok_or(UnknownReason)
+}
+
+#[derive(Debug, Serialize)]
+struct StatusOf {
+    node_id: NodeId,
+    enrollment_ref: Option<EnrollmentRef>,
+    status: Option<Status>,
+    rollout_state: Option<RolloutState>,
+}
+
+#[derive(Debug, Serialize)]
+struct Explained {
+    number: u8,
+    reason: Reason,
+    meaning: &'static str,
+    remedy: &'static str,
+    anchor: &'static str,
+    since: &'static str,
+}
+
+impl From<Reason> for Explained {
+    fn from(reason: Reason) -> Self {
+        Self {
+            number: reason.number(),
+            reason,
+            meaning: reason.meaning(),
+            remedy: reason.remedy(),
+            anchor: reason.anchor(),
+            since: reason.since(),
+        }
+    }
+}
+
+impl Command {
+    pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        match self {
+            Self::Status { node, store } => status(context, &node, &store),
+            Self::Eval(eval) => eval.run(context),
+            Self::Explain { reason } => explain(context, reason),
+        }
+    }
+}
+
+fn status(context: &mut Context<'_>, node: &NodeFlag, store: &StoreFlag) -> Result<Exit, CliError> {
+    let config = context.config(&store.add_to(node.add_to(Flags::default())))?;
+    let node_id = context::node_id(&config)?;
+    let row = SqliteStore::open_read_only(config.store_path())?.get(&node_id)?.map(|row| row.enrollment);
+    let out = &mut context.out;
+    if out.format() == Format::Json {
+        let (enrollment_ref, status, rollout_state) = match row {
+            Some(row) => (Some(row.enrollment_ref), Some(row.status), Some(row.rollout_state)),
+            None => (None, None, None),
+        };
+        out.json(&StatusOf { node_id, enrollment_ref, status, rollout_state })?;
+        return Ok(Exit::Success);
+    }
+    let none = || Cell::or_none(None::<&str>);
+    let mut table = out.table(["ENROLLMENT_REF", "STATUS", "ROLLOUT_STATE"]);
+    table.row(match &row {
+        Some(row) => [Cell::new(&row.enrollment_ref), status_cell(&row.status), rollout_cell(&row.rollout_state)],
+        None => [none(), none(), none()],
+    })?;
+    table.finish()?;
+    if row.is_none() {
+        out.note(format_args!(
+            "node `{node_id}` is not enrolled: run `autonomy node enroll --node-id {node_id} --enrollment-ref REF`"
+        ))?;
+    }
+    Ok(Exit::Success)
+}
+
+fn explain(context: &mut Context<'_>, reason: Option<Reason>) -> Result<Exit, CliError> {
+    let out = &mut context.out;
+    match (reason, out.format()) {
+        (Some(reason), Format::Json) => out.json(&Explained::from(reason))?,
+        (None, Format::Json) => {
+            out.json(&Reason::ALL.iter().map(|reason| (*reason).into()).collect::<Vec<Explained>>())?
+        }
+        (Some(reason), Format::Text) => {
+            let Explained { number, reason, meaning, remedy, anchor, since } = reason.into();
+            out.fields([
+                ("REASON", Cell::new(reason)),
+                ("NUMBER", Cell::new(number)),
+                ("MEANING", Cell::new(meaning)),
+                ("REMEDY", Cell::new(remedy)),
+                ("BOOK", Cell::new(format_args!("docs/src/reasons.md#{anchor}"))),
+                ("SINCE", Cell::new(since)),
+            ])?;
+        }
+        (None, Format::Text) => {
+            let mut table = out.table(["NUMBER", "REASON", "MEANING"]);
+            for reason in Reason::ALL {
+                table.row([Cell::new(reason.number()), Cell::new(reason), Cell::new(reason.meaning())])?;
+            }
+            table.finish()?;
+            out.note("`autonomy attestation explain REASON` says what to do")?;
+        }
+    }
+    Ok(Exit::Success)
+}

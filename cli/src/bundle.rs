@@ -1,0 +1,296 @@
+//! `autonomy bundle`
+
+use std::path::{Path, PathBuf};
+
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
+use gate_core::{
+    Bundle, BundleError, Digest, EnrollmentRef,
+    manifest::{Channel, Provenance},
+};
+use host_native::{
+    bundle::{self, Description, IfExists},
+    key::PrivateKey,
+};
+use serde::Serialize;
+
+use crate::{
+    args::TrustFlags,
+    context::{self, Context, Flags},
+    error::{CliError, Exit},
+    output::{Cell, Format},
+};
+
+/// Build, sign, look at and check bundles.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a bundle from a directory that holds `policies/*.rego`.
+    #[command(after_help = "Examples:
+  autonomy bundle build --source src --name fleet/policies --version 1.0.0 --enrollment-ref fleet-a --key release.pem --out bundle.tar
+  autonomy bundle build --source src --name fleet/policies --version 1.1.0 --channel canary --enrollment-ref fleet-a --out unsigned.tar")]
+    Build(Box<Build>),
+    /// Add signatures to a bundle.
+    #[command(after_help = "Examples:
+  autonomy bundle sign --key release.pem unsigned.tar
+  autonomy bundle sign --key release.pem unsigned.tar --out signed.tar")]
+    Sign {
+        /// A private key to sign with; repeat it for several.
+        #[arg(long = "key", value_name = "FILE", required = true)]
+        keys: Vec<PathBuf>,
+        /// The bundle.
+        bundle: PathBuf,
+        /// Where the signed bundle goes [default: in place of the bundle].
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Replace the file at `--out` if there is one.
+        #[arg(long, requires = "out")]
+        force: bool,
+    },
+    /// Show what a bundle says of itself, without asking who signed it.
+    #[command(after_help = "Examples:
+  autonomy bundle inspect bundle.tar
+  autonomy bundle inspect bundle.tar --output json")]
+    Inspect {
+        /// The bundle.
+        bundle: PathBuf,
+    },
+    /// Check a bundle as a runtime does: every byte accounted for, signed by enough trusted keys.
+    #[command(after_help = "Examples:
+  autonomy bundle verify bundle.tar
+  autonomy bundle verify bundle.tar --trusted-key release.pem.pub --threshold 1")]
+    Verify {
+        /// The bundle.
+        bundle: PathBuf,
+        #[command(flatten)]
+        trust: TrustFlags,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// The directory with `policies/` and whatever else the bundle carries.
+    #[arg(long, value_name = "DIR")]
+    source: PathBuf,
+    /// The bundle's name: lower-case words, joined by `/`.
+    #[arg(long)]
+    name: String,
+    /// The bundle's version (SemVer 2.0).
+    #[arg(long)]
+    version: String,
+    /// How far it has come.
+    #[arg(long, default_value = Channel::Dev.as_str(), value_parser = PossibleValuesParser::new(Channel::ALL.map(Channel::as_str)).map(channel))]
+    channel: Channel,
+    /// The version of its policies, as their authors count them [default: the bundle's version].
+    #[arg(long, value_name = "VERSION")]
+    policy_version: Option<String>,
+    /// The enrollment that the bundle is for. Without it the gate denies every node.
+    #[arg(long, value_name = "REF")]
+    enrollment_ref: Option<EnrollmentRef>,
+    /// The repository it is built from.
+    #[arg(long, value_name = "URL", help_heading = "Provenance")]
+    source_repo: Option<String>,
+    /// The revision in that repository.
+    #[arg(long, help_heading = "Provenance")]
+    revision: Option<String>,
+    /// When it is built (RFC 3339).
+    #[arg(long, value_name = "TIME", help_heading = "Provenance")]
+    built_at: Option<String>,
+    /// By what it is built.
+    #[arg(long, help_heading = "Provenance")]
+    builder: Option<String>,
+    /// A private key to sign with; repeat it for several.
+    #[arg(long = "key", value_name = "FILE")]
+    keys: Vec<PathBuf>,
+    /// Where the bundle goes.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Replace the file at `--out` if there is one.
+    #[arg(long)]
+    force: bool,
+}
+
+fn channel(word: String) -> Channel {
+    Channel::ALL.into_iter().find(|channel| channel.as_str() == word).unwrap_or(Channel::Dev)
+}
+
+/// A bundle as it is shown.
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    path: &'a Path,
+    bytes: usize,
+    /// Whether enough trusted keys have signed. Where it is false, nothing else here is to be believed.
+    verified: bool,
+    digest: Digest,
+    schema_version: String,
+    name: &'a str,
+    version: &'a str,
+    channel: &'static str,
+    policy_version: &'a str,
+    provenance: &'a Provenance,
+    signers: Vec<String>,
+    files: Vec<File<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct File<'a> {
+    path: &'a str,
+    bytes: usize,
+    digest: Digest,
+}
+
+impl Command {
+    pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        match self {
+            Self::Build(build) => build.run(context),
+            Self::Sign { keys, bundle: path, out, force } => {
+                let tar = sign(bundle::read(&path)?, &keys)?;
+                let (target, if_exists) = match &out {
+                    Some(out) => (out, if force { IfExists::Replace } else { IfExists::Refuse }),
+                    None => (&path, IfExists::Replace),
+                };
+                bundle::write(target, &tar, if_exists)?;
+                show_unverified(context, target, &tar, "signed")
+            }
+            Self::Inspect { bundle: path } => {
+                let tar = bundle::read(&path)?;
+                show_unverified(context, &path, &tar, "inspected")
+            }
+            Self::Verify { bundle: path, trust } => {
+                let config = context.config(&trust.add_to(Flags::default())?)?;
+                let keys = context::trusted_keys(&config)?;
+                let tar = bundle::read(&path)?;
+                let bundle = Bundle::verify(&tar, &keys).map_err(|error| refused(&path, &error))?;
+                let signers = bundle.signers.iter().map(ToString::to_string).collect();
+                show(context, &path, &tar, &bundle, signers, Shows::Verified(keys.threshold()))
+            }
+        }
+    }
+}
+
+impl Build {
+    fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        let Self { source, name, version, channel, policy_version, enrollment_ref, keys, out, force, .. } = self;
+        let description = Description {
+            policy_version: policy_version.unwrap_or_else(|| version.clone()),
+            name,
+            version,
+            channel,
+            provenance: Provenance {
+                enrollment_ref,
+                source: self.source_repo,
+                revision: self.revision,
+                built_at: self.built_at,
+                builder: self.builder,
+            },
+        };
+        let tar = sign(bundle::build(description, &bundle::read_files(&source)?)?, &keys)?;
+        bundle::write(&out, &tar, if force { IfExists::Replace } else { IfExists::Refuse })?;
+        show_unverified(context, &out, &tar, "built")
+    }
+}
+
+fn sign(tar: Vec<u8>, keys: &[PathBuf]) -> Result<Vec<u8>, CliError> {
+    // Every key is read before the first signature is made.
+    let keys = keys.iter().map(|path| PrivateKey::read(path)).collect::<Result<Vec<_>, _>>()?;
+    keys.iter().try_fold(tar, |tar, key| Ok(bundle::sign(&tar, key)?))
+}
+
+fn refused(path: &Path, error: &BundleError) -> CliError {
+    CliError::usage(format!("bundle `{}` is refused: {error}", path.display()))
+}
+
+/// What was done to the bundle that is shown.
+enum Shows {
+    /// Something that says nothing of whether to trust it.
+    Unverified(&'static str),
+    /// Checked against so many needed keys.
+    Verified(usize),
+}
+
+fn show_unverified(context: &mut Context<'_>, path: &Path, tar: &[u8], done: &'static str) -> Result<Exit, CliError> {
+    let (bundle, claimed) = Bundle::inspect(tar).map_err(|error| refused(path, &error))?;
+    let signers = claimed.iter().map(ToString::to_string).collect();
+    show(context, path, tar, &bundle, signers, Shows::Unverified(done))
+}
+
+fn show(
+    context: &mut Context<'_>,
+    path: &Path,
+    tar: &[u8],
+    bundle: &Bundle<'_>,
+    signers: Vec<String>,
+    shows: Shows,
+) -> Result<Exit, CliError> {
+    let out = &mut context.out;
+    let manifest = &bundle.manifest;
+    let file = |file: &gate_core::ustar::Entry<'_>| (file.path.to_owned(), file.data.len());
+    if out.format() == Format::Json {
+        let digest = |path: &str| manifest.files.get(path).copied();
+        out.json(&Shown {
+            path,
+            bytes: tar.len(),
+            verified: matches!(shows, Shows::Verified(_)),
+            digest: bundle.digest,
+            schema_version: manifest.schema_version.to_string(),
+            name: &manifest.name,
+            version: &manifest.version,
+            channel: manifest.channel.as_str(),
+            policy_version: &manifest.policy_version,
+            provenance: &manifest.provenance,
+            signers,
+            files: bundle
+                .files
+                .iter()
+                .filter_map(|file| Some(File { path: file.path, bytes: file.data.len(), digest: digest(file.path)? }))
+                .collect(),
+        })?;
+        return Ok(Exit::Success);
+    }
+    match &shows {
+        Shows::Unverified(done) => out.line(format_args!("{done} {}", path.display()))?,
+        Shows::Verified(threshold) => {
+            out.line(format_args!(
+                "verified {}: {} of {threshold} needed trusted keys signed",
+                path.display(),
+                signers.len()
+            ))?;
+        }
+    }
+    let provenance = &manifest.provenance;
+    out.fields([
+        ("BUNDLE", Cell::new(format_args!("{}@{}", manifest.name, manifest.version))),
+        ("DIGEST", Cell::new(bundle.digest)),
+        ("CHANNEL", Cell::new(manifest.channel.as_str())),
+        ("POLICY_VERSION", Cell::new(&manifest.policy_version)),
+        ("SCHEMA_VERSION", Cell::new(manifest.schema_version)),
+        ("ENROLLMENT_REF", Cell::or_none(provenance.enrollment_ref.as_ref())),
+        ("SOURCE", Cell::or_none(provenance.source.as_ref())),
+        ("REVISION", Cell::or_none(provenance.revision.as_ref())),
+        ("BUILT_AT", Cell::or_none(provenance.built_at.as_ref())),
+        ("BUILDER", Cell::or_none(provenance.builder.as_ref())),
+        ("SIGNED_BY", Cell::or_none(Some(signers.join(" ")).filter(|ids| !ids.is_empty()))),
+    ])?;
+    out.line("")?;
+    let mut table = out.table(["FILE", "BYTES"]);
+    for (path, bytes) in bundle.files.iter().map(file) {
+        table.row([Cell::new(path), Cell::new(bytes)])?;
+    }
+    table.finish()?;
+    match shows {
+        Shows::Verified(_) => {}
+        Shows::Unverified(_) if signers.is_empty() => {
+            out.note(format_args!("nobody has signed it: run `autonomy bundle sign --key FILE {}`", path.display()))?;
+        }
+        Shows::Unverified(_) => {
+            out.note(format_args!("not verified: `autonomy bundle verify {}` asks who signed it", path.display()))?;
+        }
+    }
+    if provenance.enrollment_ref.is_none() {
+        out.warning(
+            "it declares no enrollment ref: the gate fails every node that runs it; build it with `--enrollment-ref`",
+        )?;
+    }
+    Ok(Exit::Success)
+}

@@ -1,0 +1,73 @@
+//! `autonomy key`
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use host_native::key::{self, PrivateKey};
+use serde::Serialize;
+
+use crate::{
+    context::{Context, Flags},
+    error::{CliError, Exit},
+    output::Format,
+};
+
+/// Make the keys that sign bundles.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make an Ed25519 key: the private half for you, the public half for those who trust you.
+    ///
+    /// Writes FILE (PKCS#8 PEM, readable by you alone) and FILE.pub (SPKI PEM). Existing files are never overwritten.
+    #[command(after_help = "Examples:
+  autonomy key generate --trust
+  autonomy key generate --out release.pem
+
+A key made by `openssl genpkey -algorithm ed25519` serves as well.")]
+    Generate {
+        /// Where the private key goes [default: keys/bundle.pem among the data].
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Trust the key on this machine: bundles that it signs verify here.
+        #[arg(long)]
+        trust: bool,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct Generated {
+    key_id: String,
+    private_key: PathBuf,
+    public_key: PathBuf,
+    trusted_as: Option<PathBuf>,
+}
+
+impl Command {
+    pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        let Self::Generate { out, trust } = self;
+        let config = context.config(&Flags::default())?;
+        let private_key = out.unwrap_or_else(|| config.places.data.join("keys").join("bundle.pem"));
+        let key = PrivateKey::generate()?;
+        let public_key = key.write(&private_key)?;
+        let trusted_as = trust.then(|| key::trust(key.public(), &config.trust_dir())).transpose()?;
+        let made = Generated { key_id: key.id().to_string(), private_key, public_key, trusted_as };
+        let out = &mut context.out;
+        if out.format() == Format::Json {
+            out.json(&made)?;
+            return Ok(Exit::Success);
+        }
+        let Generated { key_id, private_key, public_key, trusted_as } = made;
+        let (private_key, public_key) = (private_key.display(), public_key.display());
+        out.line(format_args!("made key {key_id}"))?;
+        out.line(format_args!("  private: {private_key} (keep it secret)"))?;
+        out.line(format_args!("  public:  {public_key}"))?;
+        match trusted_as {
+            Some(path) => out.line(format_args!("  trusted: {}", path.display()))?,
+            None => out.note(format_args!(
+                "nobody trusts it yet: copy `{public_key}` into `{}` of each node, or give it as `--trusted-key`",
+                config.trust_dir().display()
+            ))?,
+        }
+        out.note(format_args!("sign with `autonomy bundle build … --key {private_key}` or `autonomy bundle sign`"))?;
+        Ok(Exit::Success)
+    }
+}

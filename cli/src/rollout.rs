@@ -1,0 +1,49 @@
+//! `autonomy rollout`
+
+use clap::{
+    Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
+use gate_core::{NodeId, RolloutState};
+use host_native::enrollment::{SqliteStore, Store as _};
+
+use crate::{
+    args::StoreFlag,
+    context::{Context, Flags},
+    error::{CliError, Exit},
+    node::{self, By},
+    time,
+};
+
+/// Say where a node's rollout stands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Set a node's rollout state. The node's very next decision sees it.
+    ///
+    /// `<none>`, `pending`, `acknowledged` and `active` are good; `rolled_back` and `failed` deny.
+    #[command(after_help = "Examples:
+  autonomy rollout set --node-id robot-7 --state pending
+  autonomy rollout set --node-id robot-7 --state failed --by ops@example.com")]
+    Set {
+        /// The node.
+        #[arg(long, value_name = "ID")]
+        node_id: NodeId,
+        /// Where its rollout stands.
+        #[arg(long, value_parser = PossibleValuesParser::new(RolloutState::KNOWN.iter().map(|state| state.as_str().to_owned())).map(|word| RolloutState::from_word(&word)))]
+        state: RolloutState,
+        #[command(flatten)]
+        by: By,
+        #[command(flatten)]
+        store: StoreFlag,
+    },
+}
+
+impl Command {
+    pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        let Self::Set { node_id, state, by, store } = self;
+        let config = context.config(&store.add_to(Flags::default()))?;
+        let store = SqliteStore::open_existing(config.store_path())?;
+        let mutation = store.set_rollout(&node_id, &state, &by.name(), time::now_ms())?;
+        node::print_mutation(context, &mutation)
+    }
+}

@@ -1,0 +1,192 @@
+//! What the gate would say of many nodes and bundles, before anything is rolled out.
+//!
+//! A [`Matrix`] opens each bundle once and is shown one row at a time; each pair costs a verdict and nothing more.
+
+use std::mem;
+
+use gate_core::{
+    Answer, Bundle, BundleError, Config, Facts, Freshness, Gate, Mode, NodeId, TrustedKeys, Verdict,
+    enrollment::Enrollment,
+    facts::{BundleFact, EnrollmentFact, Validity},
+};
+
+/// Bundles against which nodes are judged as of one instant.
+#[derive(Debug)]
+pub struct Matrix {
+    bundles: Vec<BundleFact>,
+    facts: Facts,
+    validity: Validity,
+    now_ms: u64,
+}
+
+impl Matrix {
+    /// Judges as a gate would that asks its source at `now_ms`.
+    pub fn new(freshness: Freshness, now_ms: u64) -> Self {
+        // The gate itself says for how long an answer of now counts.
+        let mut gate = gate(None, freshness);
+        gate.set_enrollment(Answer::NotEnrolled { observed_at_ms: now_ms });
+        let validity = match gate.facts().enrollment {
+            EnrollmentFact::NotEnrolled { validity } | EnrollmentFact::Enrolled { validity, .. } => validity,
+            EnrollmentFact::Unavailable { .. } | EnrollmentFact::Untrusted { .. } => {
+                Validity { observed_at_ms: now_ms, not_before_ms: now_ms, not_after_ms: now_ms }
+            }
+        };
+        Self { bundles: Vec::new(), facts: Facts::unknown(None), validity, now_ms }
+    }
+
+    /// Adds a bundle, verified once. One that is refused stays in the matrix, where it fails every node.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn add_bundle<'a>(&mut self, tar: &'a [u8], keys: &TrustedKeys) -> Result<Bundle<'a>, BundleError> {
+        let mut gate = gate(Some(keys.clone()), Freshness::default());
+        let verified = gate.load_bundle(tar);
+        self.bundles.push(gate.facts().bundle.clone());
+        verified
+    }
+
+    /// What was made of each bundle, in the order they were added.
+    pub fn bundles(&self) -> &[BundleFact] {
+        &self.bundles
+    }
+
+    /// The node that the next verdicts are about, and the source's answer.
+    pub fn set_node(&mut self, node_id: NodeId, answer: Lookup) {
+        self.facts.node_id = Some(node_id);
+        let validity = self.validity;
+        self.facts.enrollment = match answer {
+            Lookup::Enrolled(enrollment) => EnrollmentFact::Enrolled { enrollment, validity },
+            Lookup::NotEnrolled => EnrollmentFact::NotEnrolled { validity },
+            Lookup::Unavailable(why) => EnrollmentFact::Unavailable { why },
+        };
+    }
+
+    /// Shows the verdict on each bundle for this node, in the order they were added. Allocates nothing.
+    pub fn verdicts(&mut self, mut visit: impl FnMut(usize, &Facts, Verdict)) {
+        for (at, bundle) in self.bundles.iter_mut().enumerate() {
+            mem::swap(&mut self.facts.bundle, bundle);
+            visit(at, &self.facts, self.facts.verdict(self.now_ms));
+            mem::swap(&mut self.facts.bundle, bundle);
+        }
+    }
+
+    /// The time that it judges at, in milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+}
+
+/// What a store said of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// Its row.
+    Enrolled(Enrollment),
+    /// There is none.
+    NotEnrolled,
+    /// It could not say.
+    Unavailable(String),
+}
+
+fn gate(bundle_keys: Option<TrustedKeys>, freshness: Freshness) -> Gate {
+    Gate::new(Config { mode: Mode::Off, node_id: None, bundle_keys, lease_keys: None, freshness })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        bundle::{self, Description, Files},
+        key::PrivateKey,
+    };
+    use gate_core::{
+        EnrollmentRef, RolloutState, Status,
+        manifest::{Channel, Provenance},
+        reason::Attestation,
+    };
+
+    fn signed(enrollment_ref: Option<&str>, key: &PrivateKey) -> Vec<u8> {
+        let enrollment_ref = enrollment_ref.map(|name| EnrollmentRef::parse(name).unwrap());
+        let description = Description {
+            name: "fleet/policies".into(),
+            version: "1.0.0".into(),
+            channel: Channel::Dev,
+            policy_version: "1".into(),
+            provenance: Provenance { enrollment_ref, ..Provenance::default() },
+        };
+        let files: Files = [("policies/main.rego".to_owned(), b"package autonomy\n".to_vec())].into();
+        bundle::sign(&bundle::build(description, &files).unwrap(), key).unwrap()
+    }
+
+    fn row(node_id: &str, enrollment_ref: &str, status: &str, rollout_state: &str) -> Enrollment {
+        Enrollment {
+            node_id: NodeId::parse(node_id).unwrap(),
+            enrollment_ref: EnrollmentRef::parse(enrollment_ref).unwrap(),
+            status: Status::from_word(status),
+            rollout_state: RolloutState::from_word(rollout_state),
+            serial: 1,
+        }
+    }
+
+    /// Every cell is what a gate of that node with that bundle says.
+    #[test]
+    fn the_matrix_and_a_gate_say_the_same_of_every_pair() {
+        let (trusted, stranger) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
+        let keys = TrustedKeys::new([trusted.public().clone()], 1).unwrap();
+        let tars = [
+            signed(Some("fleet-a"), &trusted),
+            signed(Some("fleet-b"), &trusted),
+            signed(None, &trusted),
+            signed(Some("fleet-a"), &stranger),
+            b"no tar".to_vec(),
+        ];
+        let freshness = Freshness { max_staleness_ms: 5, max_skew_ms: 2 };
+        let mut answers = vec![Lookup::NotEnrolled, Lookup::Unavailable("the disk is gone".into())];
+        for enrollment_ref in ["fleet-a", "fleet-b", "Fleet-a"] {
+            for status in ["active", "revoked", "paused"] {
+                for state in ["<none>", "pending", "acknowledged", "active", "rolled_back", "failed", "odd"] {
+                    answers.push(Lookup::Enrolled(row("robot-7", enrollment_ref, status, state)));
+                }
+            }
+        }
+        let mut matrix = Matrix::new(freshness, 1_000);
+        for tar in &tars {
+            let _ = matrix.add_bundle(tar, &keys);
+        }
+        let (mut pairs, mut passed) = (0, 0);
+        for answer in answers {
+            matrix.set_node(NodeId::parse("robot-7").unwrap(), answer.clone());
+            matrix.verdicts(|at, facts, verdict| {
+                let mut gate = Gate::new(Config {
+                    mode: Mode::Enforce,
+                    node_id: Some(NodeId::parse("robot-7").unwrap()),
+                    bundle_keys: Some(keys.clone()),
+                    lease_keys: None,
+                    freshness,
+                });
+                let _ = gate.load_bundle(&tars[at]);
+                gate.set_enrollment(match answer.clone() {
+                    Lookup::Enrolled(enrollment) => Answer::Enrolled { enrollment, observed_at_ms: 1_000 },
+                    Lookup::NotEnrolled => Answer::NotEnrolled { observed_at_ms: 1_000 },
+                    Lookup::Unavailable(why) => Answer::Unavailable { why },
+                });
+                assert_eq!((facts, verdict), (gate.facts(), gate.verdict(1_000)));
+                pairs += 1;
+                passed += usize::from(verdict == Verdict::Pass);
+            });
+        }
+        assert_eq!((pairs, passed), (65 * 5, 8), "each ref fits its one bundle in four rollout states");
+        assert_eq!(matrix.bundles().len(), tars.len());
+    }
+
+    #[test]
+    fn a_refused_bundle_fails_every_node_and_says_why() {
+        let mut matrix = Matrix::new(Freshness::default(), 1_000);
+        let keys = TrustedKeys::new([PrivateKey::generate().unwrap().public().clone()], 1).unwrap();
+        assert!(matrix.add_bundle(b"", &keys).is_err());
+        matrix.set_node(NodeId::parse("robot-7").unwrap(), Lookup::NotEnrolled);
+        matrix.verdicts(|_, facts, verdict| {
+            assert_eq!(verdict, Verdict::Fail(Attestation::BundleUnverified));
+            assert!(facts.detail(Attestation::BundleUnverified, 1_000).starts_with("expected a bundle that verifies"));
+        });
+    }
+}
