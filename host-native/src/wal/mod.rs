@@ -6,7 +6,7 @@
 //! and [`Wal::end`] lets a server notice and exit.
 //!
 //! [`Reader`] walks what is durable, beside a live writer too. [`verify`], [`diagnose`] and [`doctor`] are the
-//! operator's tools. The format and the recovery table are in `docs/spec/wal.md`.
+//! operator's tools. The format and the recovery table are in `docs/src/spec/wal.md`.
 //!
 //! Deliberately absent: rotation, retention, and any way to change or delete a frame.
 

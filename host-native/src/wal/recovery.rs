@@ -105,7 +105,7 @@ const ANY_LATER: &[Later] = &[Later::None, Later::Valid];
 const ANY_REACH: &[Reach] = &[Reach::Below, Reach::Enough];
 const A_NUMBER: &[Mark] = &[Mark::Zero, Mark::Positive];
 
-/// The table of `docs/spec/wal.md`; a test walks every combination and finds exactly one row for each.
+/// The table of `docs/src/spec/wal.md`; a test walks every combination and finds exactly one row for each.
 pub(super) const TABLE: &[Row] = &[
     Row {
         name: "init",
