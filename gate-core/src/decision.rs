@@ -131,15 +131,11 @@ pub struct FactsAttrs {
     pub facts: Facts,
 }
 
-/// Decides a call on `facts` whose id is `facts_id`.
-pub(crate) fn decide(
-    mode: Mode,
-    facts: &Facts,
-    facts_id: Digest,
-    bundle: Option<Digest>,
-    call: Call,
-    now_ms: u64,
-) -> Decision {
+/// Decides a call on `facts`, whose id is `facts_id`, at `now_ms` (milliseconds since the Unix epoch).
+///
+/// A [`Gate`](crate::Gate) does this with the facts it holds; a replay does it again with those that the log holds,
+/// and gets the same frames, byte for byte.
+pub fn decide(mode: Mode, facts: &Facts, facts_id: Digest, call: Call, now_ms: u64) -> Decision {
     let Call { audit_id, tool, policy } = call;
     let (effect, verdict) = Effect::of(mode, policy.reason, || facts.verdict(now_ms));
     let frame = |attrs: &DecisionAttrs| Frame {
@@ -155,7 +151,7 @@ pub(crate) fn decide(
         outcome: if policy.reason == Policy::Allowed { Outcome::Allow } else { Outcome::Deny },
         reason: policy.reason.into(),
         policy_ref: policy.policy_ref,
-        bundle_digest: bundle,
+        bundle_digest: facts.bundle_digest(),
         mode,
         enforced: true,
         facts: facts_id,

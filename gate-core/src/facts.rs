@@ -179,6 +179,14 @@ impl Facts {
         }
     }
 
+    /// The bundle's identity, where it verifies.
+    pub fn bundle_digest(&self) -> Option<Digest> {
+        match &self.bundle {
+            BundleFact::Unverified { .. } => None,
+            BundleFact::Verified { digest, .. } => Some(*digest),
+        }
+    }
+
     fn validity(&self) -> Option<&Validity> {
         match &self.enrollment {
             EnrollmentFact::NotEnrolled { validity } | EnrollmentFact::Enrolled { validity, .. } => Some(validity),

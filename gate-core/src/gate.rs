@@ -6,7 +6,7 @@ use crate::{
     bundle::{Bundle, BundleError},
     decision::{self, Call, Decision},
     digest::Digest,
-    enrollment::Answer,
+    enrollment::{Answer, RolloutState, Status},
     facts::{BundleFact, EnrollmentFact, Facts, SubCheck, Validity, Verdict},
     frame::{Frame, Kind},
     identity::{AuditId, NodeId},
@@ -143,7 +143,7 @@ impl Gate {
 
     /// Decides a call at `now_ms`, milliseconds since the Unix epoch.
     pub fn decide(&self, call: Call, now_ms: u64) -> Decision {
-        decision::decide(self.config.mode, &self.facts, self.facts_id, self.bundle_digest(), call, now_ms)
+        decision::decide(self.config.mode, &self.facts, self.facts_id, call, now_ms)
     }
 
     /// Every sub-check at `now_ms` with what it expected and found, in their order.
@@ -172,13 +172,6 @@ impl Gate {
         &self.config
     }
 
-    fn bundle_digest(&self) -> Option<Digest> {
-        match &self.facts.bundle {
-            BundleFact::Verified { digest, .. } => Some(*digest),
-            BundleFact::Unverified { .. } => None,
-        }
-    }
-
     fn row_validity(&self, observed_at_ms: u64) -> Validity {
         let Freshness { max_staleness_ms, max_skew_ms } = self.config.freshness;
         Validity {
@@ -193,8 +186,13 @@ impl Gate {
         self.facts_id = self.facts.id();
     }
 
-    fn set_enrollment_fact(&mut self, enrollment: EnrollmentFact) {
-        self.facts.enrollment = enrollment;
+    fn set_enrollment_fact(&mut self, mut fact: EnrollmentFact) {
+        if let EnrollmentFact::Enrolled { enrollment, .. } = &mut fact {
+            // Words are kept as the log will read them back: bounded, and never `Unknown` of a known one.
+            enrollment.status = Status::from(bounded(enrollment.status.as_str()));
+            enrollment.rollout_state = RolloutState::from(bounded(enrollment.rollout_state.as_str()));
+        }
+        self.facts.enrollment = fact;
         self.facts_id = self.facts.id();
     }
 }

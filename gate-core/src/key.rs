@@ -36,6 +36,8 @@ pub enum KeyError {
     NotPem,
     /// PEM of something else, such as a private key.
     WrongLabel(String),
+    /// More than one PEM block.
+    Several,
     /// SPKI of another algorithm.
     NotEd25519,
     /// 32 bytes that are no point of the curve, or not its canonical encoding.
@@ -64,11 +66,15 @@ impl fmt::Display for KeyError {
             Self::WrongLabel(label) => {
                 write!(f, "PEM of a `{}`, not of a public key: a trusted key is the public half", label.escape_debug())
             }
+            Self::Several => f.write_str("more than one key in one PEM: give each key on its own"),
             Self::NotEd25519 => f.write_str("not an Ed25519 key: make one with `openssl genpkey -algorithm ed25519`"),
             Self::NotAPoint => f.write_str("not a point of the Ed25519 curve in its canonical form"),
             Self::Weak => f.write_str("a key of small order: anybody can sign under it"),
             Self::Duplicate(id) => write!(f, "key `{id}` is given twice: a threshold counts distinct keys"),
             Self::TooMany => write!(f, "more than {} trusted keys", limits::TRUSTED_KEYS),
+            Self::Threshold { threshold, keys: 0 } => {
+                write!(f, "threshold `{threshold}` does not fit 0 trusted keys: no keys are given")
+            }
             Self::Threshold { threshold, keys } => {
                 write!(f, "threshold `{threshold}` does not fit {keys} trusted keys: use 1 to {keys}")
             }
@@ -118,6 +124,9 @@ impl PublicKey {
                 );
             }
             None => return Err(KeyError::NotPem),
+        }
+        if pem.matches("-----BEGIN ").count() > 1 {
+            return Err(KeyError::Several);
         }
         let (Some(body), Some(PEM_END), None) = (lines.next(), lines.next(), lines.next()) else {
             // Every Ed25519 key fits a line; a longer body is another algorithm's.

@@ -94,6 +94,10 @@ impl Lease {
         let expected = node_id.ok_or(LeaseError::NoNodeId)?;
         let envelope = Envelope::parse(envelope).map_err(LeaseError::Envelope)?;
         envelope.verify(PAYLOAD_TYPE, keys).map_err(LeaseError::Envelope)?;
+        // serde would read a list of the members' values, too.
+        if !envelope.payload.trim_ascii_start().starts_with(b"{") {
+            return Err(LeaseError::Malformed("not a JSON object".into()));
+        }
         let lease: Self =
             json::read(&envelope.payload).map_err(|error| LeaseError::Malformed(alloc::format!("{error}")))?;
         if lease.node_id != *expected {

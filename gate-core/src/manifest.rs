@@ -2,7 +2,10 @@
 
 use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 use core::{fmt, str::FromStr};
-use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde::{
+    Deserialize, Serialize,
+    de::{IgnoredAny, IntoDeserializer as _},
+};
 
 use crate::{
     digest::Digest,
@@ -184,11 +187,14 @@ impl fmt::Display for ManifestError {
 impl core::error::Error for ManifestError {}
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object, the manifest")]
 struct WireManifest {
+    #[serde(deserialize_with = "word")]
     kind: Kind,
     schema_version: SchemaVersion,
     name: String,
     version: String,
+    #[serde(deserialize_with = "word")]
     channel: Channel,
     policy_version: String,
     #[serde(default)]
@@ -199,6 +205,7 @@ struct WireManifest {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(expecting = "an object, the provenance")]
 struct WireProvenance {
     #[serde(default, deserialize_with = "present")]
     enrollment_ref: Option<String>,
@@ -217,6 +224,11 @@ struct WireProvenance {
 /// A field is a string or absent; `null` is neither.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     String::deserialize(deserializer).map(Some)
+}
+
+/// A word is a string; `{"stable":null}`, which serde would take for one too, is not.
+fn word<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    T::deserialize(String::deserialize(deserializer)?.into_deserializer())
 }
 
 impl Manifest {

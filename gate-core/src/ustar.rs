@@ -163,21 +163,22 @@ pub fn header(path: &str, size: usize) -> [u8; BLOCK] {
     block
 }
 
-/// The header's fields whose content is the same in every bundle, with their places.
-const FIXED_FIELDS: [(&str, usize, usize); 13] = [
+/// The header's fields with their places. The checksum is last: it differs whenever another field does.
+const FIELDS: [(&str, usize, usize); 14] = [
+    ("path", 0, 100),
     ("mode", 100, 108),
     ("owner", 108, 116),
     ("group", 116, 124),
     ("size", 124, 136),
     ("modification time", 136, 148),
-    ("checksum", 148, 156),
     ("link name", 157, 257),
     ("owner name", 265, 297),
     ("group name", 297, 329),
     ("device major", 329, 337),
     ("device minor", 337, 345),
     ("path prefix", 345, 500),
-    ("last bytes", 500, BLOCK),
+    ("unused end", 500, BLOCK),
+    ("checksum", 148, 156),
 ];
 
 fn write_octal(field: &mut [u8], mut value: usize) {
@@ -291,7 +292,7 @@ fn read_header(block: &[u8; BLOCK]) -> Result<(&str, usize), TarFault> {
         return Ok((path, size));
     }
     let differs = |(_, from, to): &&(&str, usize, usize)| block.get(*from..*to) != expected.get(*from..*to);
-    Err(TarFault::Field(FIXED_FIELDS.iter().find(differs).map_or("path", |field| field.0)))
+    Err(TarFault::Field(FIELDS.iter().find(differs).map_or("bytes", |field| field.0)))
 }
 
 /// The name field up to its first NUL.

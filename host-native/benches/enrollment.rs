@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut source = LocalSource::new(&path, node_id.clone(), u64::MAX)?;
     source.observe(0);
     let mut seen = 0_u32;
-    per_call("revoke or enroll, then observe", 200, || {
+    per_call("revoke or enroll, then observe", 300, || {
         match seen % 2 {
             0 => store.revoke(&node_id, "bench", 1)?,
             _ => store.enroll(&node_id, &enrollment_ref, IfActive::Refuse, "bench", 1)?,
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         seen += u32::from(matches!(source.observe(1), Observation::Changed(_)));
         Ok(())
     })?;
-    println!("{:<40} {seen} of 200", "  seen by the next call");
+    println!("{:<40} {seen} of 300", "  seen by the next call");
 
     fill(&path)?;
     per_call("get, one of a million", 20_000, || {

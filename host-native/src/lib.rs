@@ -1,10 +1,25 @@
-//! What a runtime needs around the gate.
+//! What a runtime needs around the gate: enrollment stores, the write-ahead log, policy, tools, services.
+//!
+//! A tool server of its own puts [`Gate`] in front of its execution, or [`AttestationLayer`] in front of its routes.
+//! The `autonomy` command is arguments in, this crate called, tables or JSON out.
 
+pub mod audit;
 pub mod bundle;
 pub mod config;
 pub mod enrollment;
 pub mod evaluate;
+pub mod gate;
 pub mod key;
+mod layer;
+pub mod oci;
+pub mod policy;
+pub mod runtime;
+pub mod serve;
+pub mod tool;
+pub mod wal;
+
+pub use gate::{Denial, Gate, Permit, Policies};
+pub use layer::{AttestationLayer, Attested};
 
 /// What a caller does about an error: correct the request, or wait for the thing that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

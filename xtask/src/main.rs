@@ -1,8 +1,13 @@
 //! Every developer command of the project: `cargo xtask help`.
 
+mod ci;
 mod codegen;
+mod corpus;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -11,19 +16,41 @@ every developer command of the project
 
 usage: cargo xtask <command>
 
-  codegen   write what is generated from gate-core/reasons.toml
+  test              every test; installs what it needs
+  test --quick      the decision's own tests, in well under a minute
+  ci                formatting, lints, documentation, then every test
+  bench             every benchmark, with ratios against its peers
+  codegen           write what is generated from gate-core/reasons.toml; --check fails when it is stale
+  corpus            write tests/corpus/*.json, what every implementation must answer; --check fails when one is stale
 ";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    match run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Result<()> {
     let root = root()?;
-    match std::env::args().nth(1).as_deref() {
-        Some("codegen") => codegen::write(&root),
-        Some("codegen-check") => codegen::check_fresh(&root),
-        Some("help" | "--help" | "-h") | None => {
+    match arguments {
+        ["test"] => ci::test(&root),
+        ["test", "--quick"] => ci::quick(&root),
+        ["ci"] => ci::ci(&root),
+        ["bench"] => ci::bench(&root),
+        ["codegen"] => codegen::write(&root),
+        ["codegen", "--check"] => codegen::check_fresh(&root),
+        ["corpus"] => corpus::write(&root),
+        ["corpus", "--check"] => corpus::check_fresh(&root),
+        ["help" | "--help" | "-h"] | [] => {
             print!("{HELP}");
             Ok(())
         }
-        Some(other) => Err(format!("`{other}` is not a command\n\n{HELP}").into()),
+        other => Err(format!("`{}` is not a command\n\n{HELP}", other.join(" ")).into()),
     }
 }
 

@@ -96,6 +96,9 @@ fn replaces_only_when_told(store: &dyn Store) {
         "node `replaced` is active with enrollment ref `fleet/a`, not `fleet/b`: \
          revoke it first, or replace the ref with `--replace`"
     );
+    for almost in ["Fleet/a", "fleet/a/", "fleet-a"] {
+        store.enroll(&id, &enrollment_ref(almost), IfActive::Refuse, "ana", 12).unwrap_err();
+    }
     assert_eq!(store.get(&id).unwrap().unwrap().enrollment.serial, 2);
     let replaced = store.enroll(&id, &enrollment_ref("fleet/b"), IfActive::Replace, "ana", 13).unwrap();
     let change = replaced.change.unwrap();

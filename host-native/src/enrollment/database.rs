@@ -3,16 +3,17 @@
 
 use std::{
     borrow::Cow,
-    fs,
+    fs, io,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use gate_core::{
     enrollment::{Enrollment, RolloutState, Status},
     identity::{EnrollmentRef, NodeId},
+    limits::ENROLLMENT_REF_BYTES,
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, config::DbConfig};
 
@@ -43,8 +44,10 @@ impl Fault {
         let path = path.to_owned();
         match source.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked { path },
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, source },
-            Some(_) | None => StoreError::Sqlite { path, source },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                StoreError::Corrupt { path, source: source.into() }
+            }
+            Some(_) | None => StoreError::Engine { path, source: source.into() },
         }
     }
 }
@@ -94,9 +97,8 @@ pub(super) fn create(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Opens for reading and writing, and brings the schema up to date.
-pub(super) fn open_writer(paths: &Paths, patience: Duration) -> Result<(Connection, Files), StoreError> {
-    let path = paths.database.as_path();
-    open(paths, OpenFlags::SQLITE_OPEN_READ_WRITE, patience, |connection| {
+pub(super) fn open_writer(path: &Path, patience: Duration) -> Result<(Connection, Watch), StoreError> {
+    open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, patience, |connection| {
         // Another opener may be switching the same new file: SQLite then answers `busy` without waiting.
         let start = Instant::now();
         loop {
@@ -109,24 +111,26 @@ pub(super) fn open_writer(paths: &Paths, patience: Duration) -> Result<(Connecti
 }
 
 /// Opens for reading a file that has the schema of this version.
-pub(super) fn open_reader(paths: &Paths, patience: Duration) -> Result<(Connection, Files), StoreError> {
-    let path = paths.database.as_path();
-    open(paths, OpenFlags::SQLITE_OPEN_READ_ONLY, patience, |connection| {
+pub(super) fn open_reader(path: &Path, patience: Duration) -> Result<(Connection, Watch), StoreError> {
+    open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, patience, |connection| {
         check_schema(connection, path).map_err(|fault| fault.at(path))
     })
 }
 
 fn open(
-    paths: &Paths,
+    path: &Path,
     access: OpenFlags,
     patience: Duration,
     prepare: impl FnOnce(&Connection) -> Result<(), StoreError>,
-) -> Result<(Connection, Files), StoreError> {
-    let path = paths.database.as_path();
-    let before = paths.files();
-    if before.database.is_none() {
-        return Err(StoreError::Missing { path: path.to_owned() });
-    }
+) -> Result<(Connection, Watch), StoreError> {
+    let io = |source: io::Error| {
+        let path = path.to_owned();
+        if source.kind() == io::ErrorKind::NotFound {
+            return StoreError::Missing { path };
+        }
+        StoreError::Io { doing: "open", path, source }
+    };
+    let before = FileId::of(&fs::metadata(path).map_err(io)?);
     let connect = || {
         // Without SQLITE_OPEN_CREATE (the mode is ours to choose) and SQLITE_OPEN_URI (a path is a path).
         let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
@@ -139,11 +143,11 @@ fn open(
     let connection = connect().map_err(|source: rusqlite::Error| Fault::from(source).at(path))?;
     prepare(&connection)?;
     // Only now are the log and its index there.
-    let files = paths.files();
-    if files.database != before.database {
+    let watch = Watch::new(path).map_err(io)?;
+    if watch.database.id != before {
         return Err(StoreError::Moved { path: path.to_owned() });
     }
-    Ok((connection, files))
+    Ok((connection, watch))
 }
 
 fn prepare_writer(connection: &Connection, path: &Path) -> Result<(), Fault> {
@@ -238,7 +242,9 @@ impl OnDisk<'_> {
     }
 
     pub(super) fn damaged(&self, column: &'static str, value: &str, why: &dyn std::fmt::Display) -> Fault {
-        let (node_id, value, why) = (self.node_id.to_string(), value.to_owned(), why.to_string());
+        // Whoever edited the file may have put anything in: a message stays one line that can be read.
+        let cut = |text: &str| text.get(..text.floor_char_boundary(ENROLLMENT_REF_BYTES)).unwrap_or(text).to_owned();
+        let (node_id, value, why) = (cut(&self.node_id), cut(value), why.to_string());
         StoreError::Damaged { node_id, column, value, why }.into()
     }
 }
@@ -264,47 +270,122 @@ pub(super) fn close_match(connection: &Connection, node_id: &NodeId) -> Result<O
 
 /// Which files a connection has open: the database, its log and the log's index. While a connection is open they stay
 /// the same, unless somebody deletes or replaces them; a reader would then see an old state for ever.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Files {
-    database: Option<(u64, u64)>,
-    wal: Option<(u64, u64)>,
-    shm: Option<(u64, u64)>,
-    /// Size and time of the last change of the database file itself: only a checkpoint, or a stranger, moves them.
-    touched: Option<(u64, i64, i64)>,
-}
-
-impl Files {
-    pub(super) fn same_as(&self, other: &Self) -> bool {
-        self.database.is_some() && self.database == other.database && self.wal == other.wal && self.shm == other.shm
-    }
-}
-
-/// The three names of one database, kept so that looking at them allocates nothing.
 #[derive(Debug)]
-pub(super) struct Paths {
-    pub(super) database: PathBuf,
+pub(super) struct Watch {
+    path: PathBuf,
     wal: PathBuf,
     shm: PathBuf,
+    directory: fs::File,
+    database: Stamp,
+    beside: [Option<FileId>; 2],
+    /// The directory when its names were last looked at, unless they may change without its stamp.
+    settled: Option<Stamp>,
 }
 
-impl Paths {
-    pub(super) fn new(database: PathBuf) -> Self {
+/// What became of the files that were opened.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    Same,
+    /// The database file was written to: a checkpoint, or a stranger.
+    Touched,
+    /// Deleted or replaced.
+    Moved,
+}
+
+impl Watch {
+    fn new(path: &Path) -> io::Result<Self> {
+        // The log is beside the file itself, wherever links lead.
+        let real = fs::canonicalize(path)?;
         let beside = |suffix: &str| {
-            let mut name = database.clone().into_os_string();
+            let mut name = real.clone().into_os_string();
             name.push(suffix);
             PathBuf::from(name)
         };
-        Self { wal: beside("-wal"), shm: beside("-shm"), database }
+        let mut watch = Self {
+            wal: beside("-wal"),
+            shm: beside("-shm"),
+            directory: fs::File::open(real.parent().unwrap_or(&real))?,
+            database: Stamp::of(&fs::metadata(path)?),
+            path: path.to_owned(),
+            beside: [None; 2],
+            settled: None,
+        };
+        watch.beside = watch.ids_beside();
+        Ok(watch)
     }
 
-    pub(super) fn files(&self) -> Files {
-        let id = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-        let database = fs::metadata(&self.database).ok();
-        Files {
-            database: database.as_ref().map(|meta| (meta.dev(), meta.ino())),
-            touched: database.as_ref().map(|meta| (meta.size(), meta.ctime(), meta.ctime_nsec())),
-            wal: id(&self.wal),
-            shm: id(&self.shm),
+    /// Two cheap system calls as long as nobody makes or removes names in the directory.
+    pub(super) fn look_again(&mut self) -> Look {
+        let database = match self.look_at_database() {
+            Look::Same => Look::Same,
+            moved_or_touched @ (Look::Moved | Look::Touched) => return moved_or_touched,
+        };
+        // Stamped before the names are looked at: a change in between is seen by the next call.
+        let directory = self.directory.metadata().ok().map(|meta| Stamp::of(&meta));
+        if directory.is_some() && directory == self.settled {
+            return database;
         }
+        if self.ids_beside() != self.beside {
+            return Look::Moved;
+        }
+        self.settled = directory.filter(Stamp::is_settled);
+        database
+    }
+
+    /// Looks at all of them.
+    pub(super) fn look(&self) -> Look {
+        if self.ids_beside() == self.beside { self.look_at_database() } else { Look::Moved }
+    }
+
+    pub(super) fn same_files_as(&self, other: &Self) -> bool {
+        self.database.id == other.database.id && self.beside == other.beside
+    }
+
+    fn look_at_database(&self) -> Look {
+        match fs::metadata(&self.path).map(|meta| Stamp::of(&meta)) {
+            Ok(stamp) if stamp == self.database => Look::Same,
+            Ok(stamp) if stamp.id == self.database.id => Look::Touched,
+            Ok(_) | Err(_) => Look::Moved,
+        }
+    }
+
+    fn ids_beside(&self) -> [Option<FileId>; 2] {
+        [&self.wal, &self.shm].map(|path| fs::metadata(path).ok().map(|meta| FileId::of(&meta)))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self { device: meta.dev(), inode: meta.ino() }
+    }
+}
+
+/// A file and the last change to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    id: FileId,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self { id: FileId::of(meta), size: meta.size(), changed: (meta.ctime(), meta.ctime_nsec()) }
+    }
+
+    /// Whether a change from now on would have another time. Kernels before 6.13 stamp in ticks of up to 10 ms.
+    fn is_settled(&self) -> bool {
+        const TICKS: Duration = Duration::from_millis(50);
+        let (Ok(seconds), Ok(nanos)) = (u64::try_from(self.changed.0), u32::try_from(self.changed.1)) else {
+            return false;
+        };
+        let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos));
+        changed.and_then(|changed| SystemTime::now().duration_since(changed).ok()).is_some_and(|age| age > TICKS)
     }
 }

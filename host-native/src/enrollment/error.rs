@@ -1,4 +1,4 @@
-use std::{io, path::PathBuf};
+use std::{error::Error, io, path::PathBuf};
 
 use gate_core::{
     enrollment::RolloutState,
@@ -115,13 +115,13 @@ pub enum StoreError {
         /// The rule that it breaks.
         why: String,
     },
-    /// SQLite found the file damaged.
+    /// The database engine found the file damaged.
     #[error("`{}` is damaged ({source}): restore it from a backup", .path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What SQLite says.
-        source: rusqlite::Error,
+        /// What the engine says.
+        source: Box<dyn Error + Send + Sync>,
     },
     /// The file, its log or its index is no longer the one that was opened.
     #[error("`{}` was deleted or replaced while in use: restart what uses it", .path.display())]
@@ -145,13 +145,13 @@ pub enum StoreError {
         /// What the operating system says.
         source: io::Error,
     },
-    /// SQLite refused.
+    /// The database engine refused.
     #[error("cannot use `{}` ({source}): check the disk and who may read and write it", .path.display())]
-    Sqlite {
+    Engine {
         /// The file.
         path: PathBuf,
-        /// What SQLite says.
-        source: rusqlite::Error,
+        /// What the engine says.
+        source: Box<dyn Error + Send + Sync>,
     },
 }
 
@@ -175,7 +175,7 @@ impl StoreError {
             | Self::Moved { .. }
             | Self::Locked { .. }
             | Self::Io { .. }
-            | Self::Sqlite { .. } => ErrorClass::Unavailable,
+            | Self::Engine { .. } => ErrorClass::Unavailable,
         }
     }
 }

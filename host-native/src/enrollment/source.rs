@@ -1,11 +1,14 @@
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use gate_core::{enrollment::Answer, identity::NodeId};
 use rusqlite::Connection;
 
 use super::{
     StoreError,
-    database::{self, Fault, Files, Paths},
+    database::{self, Fault, Look, Watch},
     sqlite::select,
 };
 
@@ -36,7 +39,7 @@ pub enum Observation {
 /// [`Answer::Unavailable`] and is opened anew once it is back.
 #[derive(Debug)]
 pub struct LocalSource {
-    paths: Paths,
+    path: PathBuf,
     node_id: NodeId,
     refresh_ms: u64,
     opened: Option<Opened>,
@@ -46,7 +49,7 @@ pub struct LocalSource {
 #[derive(Debug)]
 struct Opened {
     connection: Connection,
-    files: Files,
+    watch: Watch,
     /// SQLite's count of the commits of others, as of the last read of the row.
     data_version: i64,
 }
@@ -58,16 +61,19 @@ impl LocalSource {
     /// # Errors
     /// The path is relative and there is no current directory.
     pub fn new(path: impl AsRef<Path>, node_id: NodeId, refresh_ms: u64) -> Result<Self, StoreError> {
-        let paths = Paths::new(database::absolute(path.as_ref())?);
-        Ok(Self { paths, node_id, refresh_ms, opened: None, last: None })
+        let path = database::absolute(path.as_ref())?;
+        Ok(Self { path, node_id, refresh_ms, opened: None, last: None })
     }
 
     /// A new answer, or nothing when the last one stands.
     fn look(&mut self, now_ms: u64) -> Result<Option<Answer>, StoreError> {
-        let files = self.paths.files();
-        let opened = match self.opened.take().filter(|opened| opened.files == files) {
+        // A file that was written to is read with an empty cache: what is in memory says nothing of the disk.
+        if self.opened.as_mut().is_some_and(|opened| opened.watch.look_again() != Look::Same) {
+            self.opened = None;
+        }
+        let opened = match self.opened.take() {
             Some(opened) => opened,
-            None => Opened::new(&self.paths)?,
+            None => Opened::new(&self.path)?,
         };
         let opened = self.opened.insert(opened);
         let mut read = || -> Result<Option<Answer>, Fault> {
@@ -79,7 +85,7 @@ impl LocalSource {
             if fresh && opened.data_version == data_version {
                 return Ok(None);
             }
-            database::check_schema(&opened.connection, &self.paths.database)?;
+            database::check_schema(&opened.connection, &self.path)?;
             let answer = match select(&opened.connection, &self.node_id)? {
                 Some(row) => Answer::Enrolled { enrollment: row.enrollment, observed_at_ms: now_ms },
                 None => Answer::NotEnrolled { observed_at_ms: now_ms },
@@ -88,7 +94,7 @@ impl LocalSource {
             let same = fresh && self.last.as_ref().is_some_and(|last| says_the_same(last, &answer));
             Ok((!same).then_some(answer))
         };
-        read().map_err(|fault| fault.at(&self.paths.database))
+        read().map_err(|fault| fault.at(&self.path))
     }
 }
 
@@ -111,9 +117,9 @@ impl Source for LocalSource {
 }
 
 impl Opened {
-    fn new(paths: &Paths) -> Result<Self, StoreError> {
-        let (connection, files) = database::open_reader(paths, PATIENCE)?;
-        Ok(Self { connection, files, data_version: i64::MIN })
+    fn new(path: &Path) -> Result<Self, StoreError> {
+        let (connection, watch) = database::open_reader(path, PATIENCE)?;
+        Ok(Self { connection, watch, data_version: i64::MIN })
     }
 
     fn data_version(&self) -> Result<i64, Fault> {

@@ -1,6 +1,6 @@
 use std::{
     ops::ControlFlow,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,7 +13,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::{
     Action, Change, IfActive, Mutation, Query, Row, Store, StoreError,
-    database::{self, Fault, Files, OnDisk, Paths, ROW},
+    database::{self, Fault, Look, OnDisk, ROW, Watch},
     request::{Found, Request},
 };
 
@@ -27,8 +27,8 @@ const IDLE_READERS: usize = 4;
 /// A change is on disk when the call that made it returns (write-ahead journal, `synchronous = FULL`).
 #[derive(Debug)]
 pub struct SqliteStore {
-    paths: Paths,
-    opened: Files,
+    path: PathBuf,
+    watch: Watch,
     access: Access,
     /// Writes, where the store may. Keeps the log and its index from being removed by whoever closes the file last.
     pub(super) keeper: Mutex<Connection>,
@@ -52,9 +52,9 @@ impl SqliteStore {
     /// # Errors
     /// There is no such file, or as for [`Self::open`].
     pub fn open_existing(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let paths = Paths::new(database::absolute(path.as_ref())?);
-        let (keeper, opened) = database::open_writer(&paths, PATIENCE)?;
-        Ok(Self { paths, opened, access: Access::ReadWrite, keeper: Mutex::new(keeper), readers: Mutex::default() })
+        let path = database::absolute(path.as_ref())?;
+        let (keeper, watch) = database::open_writer(&path, PATIENCE)?;
+        Ok(Self { path, watch, access: Access::ReadWrite, keeper: Mutex::new(keeper), readers: Mutex::default() })
     }
 
     /// Opens the file for reading only: every change is refused.
@@ -62,9 +62,9 @@ impl SqliteStore {
     /// # Errors
     /// There is no such file, or as for [`Self::open`].
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let paths = Paths::new(database::absolute(path.as_ref())?);
-        let (keeper, opened) = database::open_reader(&paths, PATIENCE)?;
-        Ok(Self { paths, opened, access: Access::ReadOnly, keeper: Mutex::new(keeper), readers: Mutex::default() })
+        let path = database::absolute(path.as_ref())?;
+        let (keeper, watch) = database::open_reader(&path, PATIENCE)?;
+        Ok(Self { path, watch, access: Access::ReadOnly, keeper: Mutex::new(keeper), readers: Mutex::default() })
     }
 
     /// One transaction: what is found, what follows from it, the row and its entry in the history.
@@ -72,14 +72,14 @@ impl SqliteStore {
         request.check(who)?;
         let at_ms = i64::try_from(now_ms).map_err(|_| StoreError::Time { now_ms })?;
         match self.access {
-            Access::ReadWrite => self.check_files(&self.paths.files())?,
-            Access::ReadOnly => return Err(StoreError::ReadOnly { path: self.paths.database.clone() }),
+            Access::ReadWrite => self.check_files()?,
+            Access::ReadOnly => return Err(StoreError::ReadOnly { path: self.path.clone() }),
         }
         let mut writer = lock(&self.keeper);
         let mut attempt = || -> Result<Mutation, Fault> {
             let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
             // A newer version may have migrated the file since it was opened.
-            database::check_schema(&transaction, &self.paths.database)?;
+            database::check_schema(&transaction, &self.path)?;
             let before = select(&transaction, node_id)?;
             let found = match &before {
                 Some(row) => Found::Row(row.enrollment.clone()),
@@ -99,22 +99,24 @@ impl SqliteStore {
             transaction.commit()?;
             Ok(Mutation { row, change: Some(change) })
         };
-        attempt().map_err(|fault| fault.at(&self.paths.database))
+        attempt().map_err(|fault| fault.at(&self.path))
     }
 
     fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
-        self.check_files(&self.paths.files())?;
+        self.check_files()?;
         let idle = lock(&self.readers).pop();
         let reader = match idle {
             Some(reader) => reader,
             None => {
-                let (reader, files) = database::open_reader(&self.paths, PATIENCE)?;
-                self.check_files(&files)?;
+                let (reader, watch) = database::open_reader(&self.path, PATIENCE)?;
+                if !watch.same_files_as(&self.watch) {
+                    return Err(StoreError::Moved { path: self.path.clone() });
+                }
                 reader
             }
         };
         // A connection that failed is not used again.
-        let answer = query(&reader).map_err(|fault| fault.at(&self.paths.database))?;
+        let answer = query(&reader).map_err(|fault| fault.at(&self.path))?;
         let mut readers = lock(&self.readers);
         if readers.len() < IDLE_READERS {
             readers.push(reader);
@@ -123,11 +125,11 @@ impl SqliteStore {
     }
 
     /// What was opened must still be what the path leads to: a deleted file would take changes to nowhere.
-    fn check_files(&self, files: &Files) -> Result<(), StoreError> {
-        if files.same_as(&self.opened) {
-            return Ok(());
+    fn check_files(&self) -> Result<(), StoreError> {
+        match self.watch.look() {
+            Look::Same | Look::Touched => Ok(()),
+            Look::Moved => Err(StoreError::Moved { path: self.path.clone() }),
         }
-        Err(StoreError::Moved { path: self.paths.database.clone() })
     }
 }
 

@@ -1,5 +1,6 @@
 use std::{
     fs,
+    io::{BufRead, BufReader, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -238,8 +239,14 @@ mod store {
         let error = store.get(&id).unwrap_err();
         assert!(error.to_string().starts_with("`updated_at_ms` of node `n` is `-1` on disk"), "{error}");
 
+        edit(
+            &path,
+            "UPDATE enrollment SET updated_at_ms = 1, enrollment_ref = printf('%.*c', 100000, 'r'), serial = 4",
+        );
+        assert!(store.get(&id).unwrap_err().to_string().len() < 1000);
+
         // An unknown word is kept: the gate denies it by name. Every change out of it is recorded.
-        edit(&path, "UPDATE enrollment SET status = 'paused', updated_at_ms = 1, serial = 4");
+        edit(&path, "UPDATE enrollment SET status = 'paused', enrollment_ref = 'r', serial = 5");
         assert_eq!(store.get(&id).unwrap().unwrap().enrollment.status, Status::Unknown("paused".into()));
         let revoked = store.revoke(&id, "ana", 2).unwrap().change.unwrap();
         assert_eq!(revoked.before.unwrap().status, Status::Unknown("paused".into()));
@@ -399,7 +406,45 @@ mod source {
                 let store = SqliteStore::open_existing(path).unwrap();
                 store.enroll(&node("robot-8"), &enrollment_ref("fleet/b"), IfActive::Replace, "other", 3).unwrap();
             }
+            "enroll until killed" => {
+                let store = SqliteStore::open_existing(path).unwrap();
+                for serial in 2.. {
+                    let to = enrollment_ref(&format!("fleet/{serial}"));
+                    let made = store.enroll(&node("robot-7"), &to, IfActive::Replace, "other", serial).unwrap();
+                    writeln!(std::io::stderr(), "acknowledged {}", made.row.enrollment.serial).unwrap();
+                }
+            }
             other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_killed_writer_loses_nothing_that_it_acknowledged() {
+        let (_dir, path, store, mut source) = asked();
+        for round in 0..3 {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "enrollment::tests::source::another_process", "--nocapture"])
+                .env("ENROLLMENT_TEST_PATH", &path)
+                .env("ENROLLMENT_TEST_DOES", "enroll until killed")
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+            for _ in 0..20 + round * 7 {
+                lines.next().unwrap().unwrap();
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let acknowledged = lines
+                .map_while(Result::ok)
+                .filter_map(|line| line.strip_prefix("acknowledged ").and_then(|serial| serial.parse::<u64>().ok()))
+                .last()
+                .unwrap_or_default();
+            let row = store.get(&node("robot-7")).unwrap().unwrap();
+            assert!(row.enrollment.serial >= acknowledged.max(20), "{} {acknowledged}", row.enrollment.serial);
+            history_replays_to_the_row(&store, &node("robot-7"));
+            assert_eq!(status(source.observe(1002)), "active");
         }
     }
 
@@ -494,9 +539,15 @@ mod source {
 
     #[test]
     fn a_deleted_log_does_not_hide_a_revoke() {
-        for suffix in ["-wal", "-shm"] {
+        // Soon after the directory changed its names are looked at on every call, later only its time.
+        for (suffix, settled) in [("-wal", false), ("-wal", true), ("-shm", false), ("-shm", true)] {
             let (dir, path, store, mut source) = asked();
             drop(store);
+            if settled {
+                thread::sleep(std::time::Duration::from_millis(80));
+                assert_eq!(source.observe(1001), Observation::Unchanged);
+                assert_eq!(source.observe(1001), Observation::Unchanged);
+            }
             fs::remove_file(dir.path().join(format!("enrollment.db{suffix}"))).unwrap();
             // Without its log the file holds nothing yet; without the index nothing is lost.
             let now = status(source.observe(1002));
@@ -509,6 +560,26 @@ mod source {
             in_another_process(&path, does);
             assert_eq!(status(source.observe(1003)), then, "{suffix}");
         }
+    }
+
+    #[test]
+    fn links_to_the_file_and_names_beside_it_change_nothing() {
+        let (dir, path, store, _) = asked();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let link = elsewhere.path().join("link.db");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let mut source = LocalSource::new(&link, node("robot-7"), 500).unwrap();
+        assert_eq!(status(source.observe(1000)), "active");
+        fs::write(dir.path().join("note"), "").unwrap();
+        assert_eq!(source.observe(1001), Observation::Unchanged);
+        store.revoke(&node("robot-7"), "ana", 2).unwrap();
+        assert_eq!(status(source.observe(1002)), "revoked");
+        // The link leads to another database now.
+        let other = dir.path().join("other.db");
+        drop(SqliteStore::open(&other).unwrap());
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(&other, &link).unwrap();
+        assert_eq!(status(source.observe(1003)), "not enrolled");
     }
 
     #[test]
@@ -542,8 +613,7 @@ mod source {
         assert_eq!(source.observe(1002), Observation::Unchanged);
         let overwrite = |content: &[u8]| {
             // As `dd conv=notrunc` would: the same file, other bytes.
-            use std::{io::Write, os::unix::fs::OpenOptionsExt};
-            fs::OpenOptions::new().write(true).custom_flags(0).open(&path).unwrap().write_all(content).unwrap();
+            fs::OpenOptions::new().write(true).open(&path).unwrap().write_all(content).unwrap();
         };
         // The kernel's clock for files ticks every few milliseconds.
         thread::sleep(std::time::Duration::from_millis(20));

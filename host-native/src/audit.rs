@@ -1,0 +1,340 @@
+//! Questions to the log: which calls there were, what came of each, what another mode would have answered, and whether
+//! every decision still follows from its facts.
+
+use gate_core::{
+    AuditId, Call as CoreCall, Digest, Effect, Facts, Frame, Mode, NodeId, PolicyAnswer, PolicyRef, Reason, ToolName,
+    Verdict,
+    decision::{self, DecisionAttrs, Layer, Outcome},
+    frame::Kind,
+    reason::Policy,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::{collections::BTreeMap, path::Path};
+
+use crate::{
+    ErrorClass,
+    wal::{Reader, Record, WalError},
+};
+
+/// Why the log cannot answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The log cannot be read.
+    #[error("{0}")]
+    Wal(#[from] WalError),
+    /// A frame holds together and its members are not what its kind has.
+    #[error("frame {seq} is no `{kind}` frame: {why}; it was written by another version, or by another program")]
+    Attrs {
+        /// The frame.
+        seq: u64,
+        /// Its kind.
+        kind: Kind,
+        /// What is wrong.
+        why: String,
+    },
+    /// No frame has this audit id.
+    #[error("no frame has audit id `{audit_id}`: check the id, and that this is the log of its node")]
+    NotFound {
+        /// The id.
+        audit_id: AuditId,
+    },
+}
+
+impl AuditError {
+    /// Whose turn it is.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Wal(error) => error.class(),
+            Self::Attrs { .. } => ErrorClass::Damaged,
+            Self::NotFound { .. } => ErrorClass::Usage,
+        }
+    }
+}
+
+/// One call, as its decision frames tell it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Call {
+    /// When it was decided: RFC 3339, UTC.
+    pub ts: String,
+    /// Joins its frames.
+    pub audit_id: AuditId,
+    /// The node.
+    pub node_id: Option<NodeId>,
+    /// The tool.
+    pub tool: ToolName,
+    /// What the caller got.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: Reason,
+    /// What the gate found and `advisory` did not enforce.
+    pub would_deny: Option<Reason>,
+    /// What was expected and found, where there was a deny.
+    pub detail: Option<String>,
+    /// Which policies answered.
+    pub policy_ref: Option<PolicyRef>,
+    /// The mode then.
+    pub mode: Mode,
+    /// The facts it was decided on.
+    pub facts: Digest,
+    /// The time it was decided at, in milliseconds since the Unix epoch.
+    pub now_ms: u64,
+}
+
+/// Walks the calls of a log, oldest first, and keeps the facts they were decided on.
+pub struct Calls {
+    reader: Reader,
+    facts: BTreeMap<Digest, Facts>,
+}
+
+/// A call with its decision frames.
+struct Decided {
+    call: Call,
+    frames: Vec<(Record, DecisionAttrs)>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFacts<'a> {
+    id: Digest,
+    #[serde(borrow)]
+    facts: &'a RawValue,
+}
+
+impl Calls {
+    /// Starts at the first frame of the log in `wal_dir`.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn open(wal_dir: &Path) -> Result<Self, AuditError> {
+        Ok(Self { reader: Reader::open(wal_dir)?, facts: BTreeMap::new() })
+    }
+
+    /// The next call; `None` when nothing more is durable now.
+    ///
+    /// # Errors
+    /// A frame that does not hold.
+    pub fn next_call(&mut self) -> Result<Option<Call>, AuditError> {
+        Ok(self.next_decided()?.map(|decided| decided.call))
+    }
+
+    fn next_decided(&mut self) -> Result<Option<Decided>, AuditError> {
+        let mut frames: Vec<(Record, DecisionAttrs)> = Vec::new();
+        while let Some(record) = self.reader.next_record()? {
+            let batch_ends = record.left == 0;
+            match record.kind {
+                Kind::Facts => self.keep_facts(&record)?,
+                Kind::Decision => frames.push((record.clone(), attrs(&record, &record.attrs)?)),
+                Kind::Action | Kind::Lifecycle | Kind::Error => {}
+            }
+            if batch_ends && let Some(call) = summary(&frames) {
+                return Ok(Some(Decided { call, frames }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn keep_facts(&mut self, record: &Record) -> Result<(), AuditError> {
+        let RawFacts { id, facts } = attrs(record, &record.attrs)?;
+        if Digest::of(facts.get().as_bytes()) != id {
+            let why = format!("its facts are not those of id `{id}`");
+            return Err(AuditError::Attrs { seq: record.seq, kind: record.kind, why });
+        }
+        let facts = attrs(record, facts.get())?;
+        self.facts.insert(id, facts);
+        Ok(())
+    }
+}
+
+fn attrs<'a, T: Deserialize<'a>>(record: &Record, text: &'a str) -> Result<T, AuditError> {
+    let failed =
+        |error: serde_json::Error| AuditError::Attrs { seq: record.seq, kind: record.kind, why: error.to_string() };
+    serde_json::from_str(text).map_err(failed)
+}
+
+/// What the decision frames of one batch say together.
+fn summary(frames: &[(Record, DecisionAttrs)]) -> Option<Call> {
+    let (record, policy) = frames.first()?;
+    let found = frames.iter().map(|(_, attrs)| attrs).find(|attrs| attrs.layer == Layer::Attestation);
+    let enforced = found.filter(|attrs| attrs.enforced);
+    let decisive = enforced.unwrap_or(policy);
+    Some(Call {
+        ts: record.ts.clone(),
+        audit_id: record.audit_id.clone(),
+        node_id: record.node_id.clone(),
+        tool: policy.tool.clone(),
+        outcome: decisive.outcome,
+        reason: decisive.reason,
+        would_deny: found.filter(|attrs| !attrs.enforced).map(|attrs| attrs.reason),
+        detail: found.unwrap_or(policy).detail.clone(),
+        policy_ref: policy.policy_ref.clone(),
+        mode: policy.mode,
+        facts: policy.facts,
+        now_ms: policy.now_ms,
+    })
+}
+
+/// One call with every frame that has its audit id: facts, decisions, and what the tool did.
+#[derive(Debug, Clone)]
+pub struct Trail {
+    /// The call; `None` for an id that only lifecycle frames have.
+    pub call: Option<Call>,
+    /// The frames, oldest first.
+    pub frames: Vec<Record>,
+}
+
+/// Everything the log holds of one audit id.
+///
+/// # Errors
+/// The log cannot be read, or nothing has this id.
+pub fn get(wal_dir: &Path, audit_id: &AuditId) -> Result<Trail, AuditError> {
+    let (mut frames, mut decisions) = (Vec::new(), Vec::new());
+    for record in Reader::open(wal_dir)? {
+        let record = record?;
+        if record.audit_id == *audit_id {
+            if record.kind == Kind::Decision {
+                decisions.push((record.clone(), attrs(&record, &record.attrs)?));
+            }
+            frames.push(record);
+        }
+    }
+    if frames.is_empty() {
+        return Err(AuditError::NotFound { audit_id: audit_id.clone() });
+    }
+    Ok(Trail { call: summary(&decisions), frames })
+}
+
+/// What a mode would have answered to the calls in a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Preview {
+    /// The mode.
+    pub mode: Mode,
+    /// Calls that were looked at: those that the policy allowed.
+    pub calls: u64,
+    /// Calls that the gate would have denied.
+    pub failing: u64,
+    /// Calls whose facts the log does not hold, so that nothing can be said of them.
+    pub unjudged: u64,
+    /// Whether turning the mode on would have denied nothing. Never true of an empty log.
+    pub safe: bool,
+    /// The failing calls by reason and node, most frequent first.
+    pub findings: Vec<Finding>,
+}
+
+/// The failing calls of one reason and node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Why they fail.
+    pub reason: Reason,
+    /// The node.
+    pub node_id: Option<NodeId>,
+    /// How many.
+    pub calls: u64,
+    /// The first: RFC 3339, UTC.
+    pub first: String,
+    /// The last: RFC 3339, UTC.
+    pub last: String,
+    /// The audit id of the last, to look at.
+    pub last_audit_id: AuditId,
+}
+
+/// Decides the calls of a log again as if `mode` had been on, from the facts that they were decided on.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn preview(wal_dir: &Path, mode: Mode, since_ms: Option<u64>) -> Result<Preview, AuditError> {
+    let mut calls = Calls::open(wal_dir)?;
+    let mut preview = Preview { mode, calls: 0, failing: 0, unjudged: 0, safe: false, findings: Vec::new() };
+    let mut findings: BTreeMap<(Reason, Option<NodeId>), Finding> = BTreeMap::new();
+    while let Some(Decided { call, frames }) = calls.next_decided()? {
+        let allowed = frames.first().is_some_and(|(_, policy)| policy.outcome == Outcome::Allow);
+        if !allowed || since_ms.is_some_and(|since_ms| call.now_ms < since_ms) {
+            continue;
+        }
+        preview.calls += 1;
+        let Some(facts) = calls.facts.get(&call.facts) else {
+            preview.unjudged += 1;
+            continue;
+        };
+        let (_, verdict) = Effect::of(mode, Policy::Allowed, || facts.verdict(call.now_ms));
+        if let Some(Verdict::Fail(reason)) = verdict {
+            preview.failing += 1;
+            let key = (Reason::from(reason), call.node_id.clone());
+            let finding = findings.entry(key).or_insert_with(|| Finding {
+                reason: reason.into(),
+                node_id: call.node_id.clone(),
+                calls: 0,
+                first: call.ts.clone(),
+                last: String::new(),
+                last_audit_id: call.audit_id.clone(),
+            });
+            finding.calls += 1;
+            finding.last = call.ts;
+            finding.last_audit_id = call.audit_id;
+        }
+    }
+    preview.safe = preview.calls > 0 && preview.failing == 0 && preview.unjudged == 0;
+    preview.findings = findings.into_values().collect();
+    preview.findings.sort_by_key(|finding| std::cmp::Reverse(finding.calls));
+    Ok(preview)
+}
+
+/// What came of deciding a whole log again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Replay {
+    /// Calls that were decided again.
+    pub calls: u64,
+    /// Calls that came out as the log says, byte for byte.
+    pub same: u64,
+    /// Those that did not.
+    pub differences: Vec<Difference>,
+}
+
+/// A call that does not follow from its facts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// The first decision frame of the call.
+    pub seq: u64,
+    /// The call.
+    pub audit_id: AuditId,
+    /// What the log says.
+    pub logged: Vec<String>,
+    /// What the facts say; empty when the log does not hold them.
+    pub decided: Vec<String>,
+}
+
+/// Decides every call of a log again, from the facts, the mode and the time that the log holds.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn replay(wal_dir: &Path, since_ms: Option<u64>) -> Result<Replay, AuditError> {
+    let mut calls = Calls::open(wal_dir)?;
+    let mut replay = Replay { calls: 0, same: 0, differences: Vec::new() };
+    while let Some(Decided { call, frames }) = calls.next_decided()? {
+        if since_ms.is_some_and(|since_ms| call.now_ms < since_ms) {
+            continue;
+        }
+        replay.calls += 1;
+        let decided = calls.facts.get(&call.facts).map(|facts| redecide(&call, &frames, facts)).unwrap_or_default();
+        let logged = frames.iter().map(|(record, _)| record.attrs.as_str());
+        if logged.clone().eq(decided.iter().map(|frame| frame.attrs.as_str())) {
+            replay.same += 1;
+            continue;
+        }
+        replay.differences.push(Difference {
+            seq: frames.first().map_or(0, |(record, _)| record.seq),
+            audit_id: call.audit_id,
+            logged: logged.map(str::to_owned).collect(),
+            decided: decided.into_iter().map(|frame| frame.attrs).collect(),
+        });
+    }
+    Ok(replay)
+}
+
+fn redecide(call: &Call, frames: &[(Record, DecisionAttrs)], facts: &Facts) -> Vec<Frame> {
+    let Some((_, policy)) = frames.first() else { return Vec::new() };
+    let Reason::Policy(reason) = policy.reason else { return Vec::new() };
+    let answer = PolicyAnswer { policy_ref: policy.policy_ref.clone(), reason, detail: policy.detail.clone() };
+    let again = CoreCall { audit_id: call.audit_id.clone(), tool: call.tool.clone(), policy: answer };
+    decision::decide(call.mode, facts, call.facts, again, call.now_ms).frames
+}

@@ -1,0 +1,348 @@
+//! The gate as a tool server holds it: ask before running a tool, and run it only with the permit in hand.
+
+use gate_core::{
+    AuditId, Bundle, Call, Digest, Effect, Frame, Mode, NodeId, PolicyAnswer, PolicyRef, Reason, ToolName,
+    facts::SubCheck,
+    frame::Kind,
+    reason::{Audit, Policy as PolicyReason},
+};
+use serde::Serialize;
+use serde_json::Value;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+use uuid::Uuid;
+
+use crate::{
+    enrollment::{Observation, Source},
+    policy::{self, Outcome, Policy},
+    serve::{self, Metrics},
+    wal::{Wal, WalError},
+};
+
+/// Where a gate's policies come from.
+#[derive(Debug, Clone)]
+pub enum Policies {
+    /// A bundle's bytes. They must verify.
+    Bundle(Vec<u8>),
+    /// A directory, for development: the gate then fails `bundle_unverified`.
+    Directory(PathBuf),
+    /// There are none: every call that asks for them is denied.
+    None,
+}
+
+/// Why a gate cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The bundle does not verify.
+    #[error("bundle is refused: {0}")]
+    Bundle(gate_core::BundleError),
+    /// The policies do not compile.
+    #[error("{0}")]
+    Policy(#[from] policy::Error),
+    /// The bundle's name and version make no policy ref.
+    #[error("bundle `{name}@{version}` makes too long a policy ref: shorten its name or version")]
+    PolicyRef {
+        /// The bundle's name.
+        name: String,
+        /// The bundle's version.
+        version: String,
+    },
+    /// The log did not take the first frame.
+    #[error("{0}")]
+    Wal(#[from] WalError),
+}
+
+/// Decides whether a tool may run, and writes every decision down before it counts.
+///
+/// Share it behind an [`Arc`]: a tool server asks it before each call, from any thread.
+///
+/// ```no_run
+/// # async fn serve(gate: &host_native::Gate) -> Result<(), Box<dyn std::error::Error>> {
+/// let tool = gate_core::ToolName::parse("arm.move")?;
+/// match gate.ask(&tool, &serde_json::json!({"joint": 2})).await {
+///     Ok(permit) => {
+///         // run the tool here, then say how it went
+///         permit.finish(true);
+///     }
+///     Err(denial) => eprintln!("{} ({})", denial.reason, denial.audit_id),
+/// }
+/// # Ok(()) }
+/// ```
+pub struct Gate {
+    state: Mutex<State>,
+    policy: Option<Policy>,
+    wal: Arc<Wal>,
+    mode: Mode,
+    node_id: Option<NodeId>,
+    metrics: Option<Arc<Metrics>>,
+}
+
+struct State {
+    core: gate_core::Gate,
+    source: Option<Box<dyn Source>>,
+    /// The facts that the log has, so that they are written once, when they change.
+    logged: Option<Digest>,
+}
+
+/// A call that is not to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// Why.
+    pub reason: Reason,
+    /// Which policies answered.
+    pub policy_ref: Option<PolicyRef>,
+    /// Joins the frames of the call.
+    pub audit_id: AuditId,
+}
+
+/// The right to run one tool once. The decision behind it is durable.
+///
+/// Say how the tool went with [`Self::finish`]; a permit that is dropped is written down as abandoned.
+#[derive(Debug)]
+#[must_use = "a permit that is dropped is written down as abandoned"]
+pub struct Permit {
+    /// Joins the frames of the call.
+    pub audit_id: AuditId,
+    /// Which policies answered.
+    pub policy_ref: Option<PolicyRef>,
+    tool: ToolName,
+    node_id: Option<NodeId>,
+    started: Instant,
+    wal: Option<Arc<Wal>>,
+}
+
+#[derive(Serialize)]
+struct ActionAttrs<'a> {
+    tool: &'a str,
+    outcome: &'static str,
+    took_ms: u64,
+}
+
+#[derive(Serialize)]
+struct LifecycleAttrs<'a> {
+    event: &'static str,
+    mode: Mode,
+    policy_ref: Option<&'a PolicyRef>,
+    facts: Digest,
+    version: &'static str,
+}
+
+impl Gate {
+    /// Opens a gate and writes down that it did.
+    ///
+    /// # Errors
+    /// What is refused. A gate that cannot trust its bundle or its log is not opened.
+    pub async fn open(
+        config: gate_core::Config,
+        policies: Policies,
+        source: Option<Box<dyn Source>>,
+        wal: Arc<Wal>,
+    ) -> Result<Self, OpenError> {
+        let (mode, node_id) = (config.mode, config.node_id.clone());
+        let mut core = gate_core::Gate::new(config);
+        let policy = match policies {
+            Policies::Bundle(tar) => Some(compile(&core.load_bundle(&tar).map_err(OpenError::Bundle)?)?),
+            Policies::Directory(path) => {
+                core.set_unverified("policies come from a directory, not from a bundle");
+                Some(Policy::from_dir(&path)?)
+            }
+            Policies::None => None,
+        };
+        let state = State { core, source, logged: None };
+        let gate = Self { state: Mutex::new(state), policy, wal, mode, node_id, metrics: None };
+        gate.record("runtime_started").await?;
+        Ok(gate)
+    }
+
+    /// The gate, counting what it does.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// Asks the policies and the gate whether `tool` may run with `params`, and waits until the answer is durable.
+    ///
+    /// # Errors
+    /// The denial.
+    pub async fn ask(&self, tool: &ToolName, params: &Value) -> Result<Permit, Denial> {
+        let (policy_ref, outcome) = match &self.policy {
+            Some(policy) => (Some(policy.policy_ref().clone()), policy.evaluate(tool, params)),
+            None => (None, Outcome::Denied),
+        };
+        let (reason, detail) = match outcome {
+            _ if policy_ref.is_none() => (PolicyReason::NoBundle, None),
+            Outcome::Allowed => (PolicyReason::Allowed, None),
+            Outcome::Denied => (PolicyReason::Denied, None),
+            Outcome::Undefined(detail) => (PolicyReason::Undefined, Some(detail)),
+            Outcome::EvaluationFailed(detail) => (PolicyReason::EvaluationFailed, Some(detail)),
+        };
+        self.decide(tool.clone(), PolicyAnswer { policy_ref, reason, detail }).await
+    }
+
+    /// Decides a call whose policy the host asked itself, and waits until the answer is durable.
+    ///
+    /// # Errors
+    /// The denial.
+    pub async fn decide(&self, tool: ToolName, policy: PolicyAnswer) -> Result<Permit, Denial> {
+        let (started, audit_id, policy_ref) = (Instant::now(), new_audit_id(), policy.policy_ref.clone());
+        let call = Call { audit_id: audit_id.clone(), tool: tool.clone(), policy };
+        let (effect, ack) = {
+            let mut state = self.lock();
+            let now_ms = now_ms();
+            state.observe(now_ms);
+            let decision = state.core.decide(call, now_ms);
+            let mut frames = decision.frames;
+            let facts_id = state.core.facts_id();
+            if state.logged != Some(facts_id) {
+                frames.insert(0, state.core.facts_frame(audit_id.clone()));
+                state.logged = Some(facts_id);
+            }
+            // Queued under the lock, so that no decision comes before its facts.
+            (decision.effect, self.wal.append(frames))
+        };
+        let decided = Instant::now();
+        // An unwritten decision is none: no unrecorded execution, in any mode.
+        let (effect, seq) = match ack.await {
+            Ok(seqs) => (effect, Some(*seqs.end())),
+            Err(_) => (Effect::Deny(Audit::WalUnavailable.into()), None),
+        };
+        if let Some(metrics) = &self.metrics {
+            let (effect, reason) = match effect {
+                Effect::Allow => ("allow", PolicyReason::Allowed.as_str()),
+                Effect::Deny(reason) => ("deny", reason.as_str()),
+            };
+            let decision = serve::Decision { effect, reason, mode: self.mode.as_str() };
+            metrics.decided(&decision, decided.duration_since(started));
+            if let Some(seq) = seq {
+                metrics.appended(seq, decided.elapsed());
+            }
+        }
+        match effect {
+            Effect::Deny(reason) => Err(Denial { reason, policy_ref, audit_id }),
+            Effect::Allow => Ok(Permit {
+                audit_id,
+                policy_ref,
+                tool,
+                node_id: self.node_id.clone(),
+                started: Instant::now(),
+                wal: Some(Arc::clone(&self.wal)),
+            }),
+        }
+    }
+
+    /// Every sub-check as it stands now.
+    pub fn explain(&self) -> Vec<SubCheck> {
+        let mut state = self.lock();
+        let now_ms = now_ms();
+        state.observe(now_ms);
+        state.core.explain(now_ms)
+    }
+
+    /// Writes down a change of the gate's life, such as `runtime_stopped`.
+    ///
+    /// # Errors
+    /// Why it is not durable.
+    pub async fn record(&self, event: &'static str) -> Result<(), WalError> {
+        let attrs = LifecycleAttrs {
+            event,
+            mode: self.mode,
+            policy_ref: self.policy_ref(),
+            facts: self.lock().core.facts_id(),
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        let frame = frame(Kind::Lifecycle, new_audit_id(), self.node_id.clone(), &attrs);
+        self.wal.append(vec![frame]).await.map(drop)
+    }
+
+    /// How far the gate is turned on.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Which policies answer; `None` denies every call that asks them.
+    pub fn policy_ref(&self) -> Option<&PolicyRef> {
+        self.policy.as_ref().map(Policy::policy_ref)
+    }
+
+    /// The log, to wait for its end or to close it.
+    pub fn wal(&self) -> &Arc<Wal> {
+        &self.wal
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change of the state is a whole value put in its place: there is no half of one to find.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn observe(&mut self, now_ms: u64) {
+        if let Some(source) = &mut self.source
+            && let Observation::Changed(answer) = source.observe(now_ms)
+        {
+            self.core.set_enrollment(answer);
+        }
+    }
+}
+
+impl Permit {
+    /// Writes down how the tool went, without waiting for the disk: what counted was the decision.
+    pub fn finish(mut self, completed: bool) {
+        self.write(if completed { "completed" } else { "failed" });
+    }
+
+    fn write(&mut self, outcome: &'static str) {
+        if let Some(wal) = self.wal.take() {
+            let took_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let attrs = ActionAttrs { tool: self.tool.as_str(), outcome, took_ms };
+            drop(wal.append(vec![frame(Kind::Action, self.audit_id.clone(), self.node_id.clone(), &attrs)]));
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.write("abandoned");
+    }
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("mode", &self.mode).field("node_id", &self.node_id).finish_non_exhaustive()
+    }
+}
+
+/// Milliseconds since the Unix epoch, by this machine's clock.
+pub fn now_ms() -> u64 {
+    // Before 1970, or after the year 584 million, every answer is stale: the gate denies.
+    SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|now| u64::try_from(now.as_millis()).ok()).unwrap_or(0)
+}
+
+/// The policies of a bundle: `policies/*.rego`, and `data.json` where it has one.
+///
+/// # Errors
+/// Why they do not compile.
+pub fn compile(bundle: &Bundle<'_>) -> Result<Policy, OpenError> {
+    let manifest = &bundle.manifest;
+    let policy_ref = manifest
+        .policy_ref()
+        .ok_or_else(|| OpenError::PolicyRef { name: manifest.name.clone(), version: manifest.version.clone() })?;
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    let modules: Vec<_> = bundle.policies().map(|file| (file.path.to_owned(), text(file.data))).collect();
+    let data = bundle.files.iter().find(|file| file.path == "data.json").map(|file| text(file.data));
+    Ok(Policy::compile(policy_ref, modules, data.as_deref())?)
+}
+
+/// Audit ids sort by time.
+fn new_audit_id() -> AuditId {
+    AuditId::from_uuid(Uuid::now_v7().into_bytes())
+}
+
+fn frame(kind: Kind, audit_id: AuditId, node_id: Option<NodeId>, attrs: &impl Serialize) -> Frame {
+    // Names, enums and numbers: there is nothing in them that JSON cannot hold.
+    Frame { kind, audit_id, node_id, attrs: serde_json::to_string(attrs).unwrap_or_default() }
+}

@@ -1,0 +1,184 @@
+//! `POST /v1/tool`: a call comes in, the gate decides, the tool runs. `docs/src/spec/http.md` is the contract.
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use gate_core::{AuditId, PolicyRef, Reason, ToolName, reason::Audit};
+use http::{HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::{future::Future, io, net::SocketAddr, sync::Arc};
+use tokio::net::TcpListener;
+
+use crate::{
+    gate::{Denial, Gate},
+    serve::{self, Call, Limits, Metrics, Readiness, Report, error_response, fallbacks, health_routes},
+    tool::Tools,
+    wal::WalError,
+};
+
+/// A tool call, as a caller sends it. Fields that a caller may not set are refused.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToolCall {
+    kind: ToolName,
+    #[serde(default)]
+    params: Value,
+}
+
+/// The answer to a call that may run.
+#[derive(Serialize)]
+struct Allowed<'a> {
+    decision: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    policy_ref: Option<&'a PolicyRef>,
+    audit_id: &'a AuditId,
+}
+
+/// The answer to a call that may not run: 403, or 503 when it could not be written down.
+#[derive(Debug, Serialize)]
+pub(crate) struct Refusal {
+    decision: &'static str,
+    reason: Reason,
+    policy_ref: Option<PolicyRef>,
+    audit_id: AuditId,
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        let Denial { reason, policy_ref, audit_id } = denial;
+        Self { decision: "deny", reason, policy_ref, audit_id }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self.reason {
+            Reason::Audit(Audit::WalUnavailable) => StatusCode::SERVICE_UNAVAILABLE,
+            Reason::Attestation(_) | Reason::Policy(_) => StatusCode::FORBIDDEN,
+        };
+        json_response(status, &self)
+    }
+}
+
+/// Whether an answer of this status means that the tool did its work.
+pub(crate) fn status_completed(status: StatusCode) -> bool {
+    status.as_u16() < 400
+}
+
+fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
+    // Names, enums and JSON values: there is nothing in them that JSON cannot hold.
+    let mut response = Response::new(Body::from(serde_json::to_vec(body).unwrap_or_default()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+struct App {
+    gate: Arc<Gate>,
+    tools: Tools,
+    metrics: Arc<Metrics>,
+}
+
+/// The runtime's routes: `POST /v1/tool`, `/healthz`, `/readyz`, `/metrics`.
+pub fn router(gate: Arc<Gate>, tools: Tools, metrics: Arc<Metrics>, readiness: Readiness) -> Router {
+    let app = Arc::new(App { gate, tools, metrics: Arc::clone(&metrics) });
+    let tool = Router::new().route("/v1/tool", post(call)).with_state(app);
+    fallbacks(tool.merge(health_routes(readiness, metrics)))
+}
+
+async fn call(State(app): State<Arc<App>>, body: Bytes) -> Response {
+    let response = answer(&app, &body).await;
+    app.metrics.answered(&Call { status: response.status().as_u16() });
+    response
+}
+
+async fn answer(app: &App, body: &[u8]) -> Response {
+    let ToolCall { kind, params } = match serde_json::from_slice(body) {
+        Ok(call) => call,
+        Err(error) => {
+            let what = format!("the body is not a tool call: {error}; send {{\"kind\": \"…\", \"params\": …}}");
+            return error_response(StatusCode::BAD_REQUEST, what);
+        }
+    };
+    let permit = match app.gate.ask(&kind, &params).await {
+        Ok(permit) => permit,
+        Err(denial) => return Refusal::from(denial).into_response(),
+    };
+    let (audit_id, policy_ref) = (permit.audit_id.clone(), permit.policy_ref.clone());
+    let result = app.tools.run(&kind, params).await;
+    permit.finish(result.is_ok());
+    let (status, output, error) = match &result {
+        Ok(output) => (StatusCode::OK, Some(output), None),
+        Err(error) => (StatusCode::BAD_REQUEST, None, Some(error.to_string())),
+    };
+    let policy_ref = policy_ref.as_ref();
+    json_response(status, &Allowed { decision: "allow", output, error, policy_ref, audit_id: &audit_id })
+}
+
+/// Why a runtime does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on `{address}`: {source}; choose another `--listen`")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The listener is refused.
+    #[error("{0}")]
+    Serve(#[from] serve::Error),
+    /// The log ended: every call is denied, so the process ends too.
+    #[error("{0}")]
+    Wal(#[from] WalError),
+}
+
+/// Takes an address to listen on.
+///
+/// # Errors
+/// [`RuntimeError::Listen`].
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, RuntimeError> {
+    TcpListener::bind(address).await.map_err(|source| RuntimeError::Listen { address, source })
+}
+
+/// Serves until `shutdown` resolves or the log fails, lets calls in flight finish, and closes the log.
+///
+/// # Errors
+/// Why it could not serve, or that the log failed. A log that fails ends the runtime: it could only deny.
+pub async fn run(
+    listener: TcpListener,
+    gate: Arc<Gate>,
+    tools: Tools,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Report, RuntimeError> {
+    let readiness = Readiness::default();
+    let routes = router(Arc::clone(&gate), tools, Arc::clone(&metrics), readiness.clone());
+    readiness.set_ready();
+    let stop = {
+        let (readiness, end) = (readiness.clone(), gate.wal().end());
+        async move {
+            tokio::select! {
+                () = shutdown => readiness.set_not_ready("shutting down"),
+                ended = end => readiness.set_not_ready(match ended {
+                    Ok(()) => "the write-ahead log is closed".to_owned(),
+                    Err(error) => error.to_string(),
+                }),
+            }
+        }
+    };
+    let report = serve::serve(listener, routes, limits, metrics, stop).await?;
+    gate.record("runtime_stopped").await?;
+    gate.wal().close()?;
+    Ok(report)
+}

@@ -1,0 +1,175 @@
+//! One connection: from its first byte to its close.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, Sleep},
+};
+use tower_service::Service;
+
+use super::{Limits, error_response, metrics::OpenConnection};
+
+/// Serves one connection to its end. After `stop` it finishes the request in flight and closes.
+pub(super) async fn run(
+    stream: TcpStream,
+    router: Router,
+    limits: Arc<Limits>,
+    mut stop: watch::Receiver<bool>,
+    _open: OpenConnection,
+) {
+    let service = {
+        let limits = Arc::clone(&limits);
+        service_fn(move |request| {
+            let (router, limits) = (router.clone(), Arc::clone(&limits));
+            async move { Ok::<_, Infallible>(answer(request, router, &limits).await) }
+        })
+    };
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_headers(limits.max_headers)
+        .max_buf_size(limits.max_head_bytes.max(8 * 1024))
+        .half_close(true) // a client may close its sending half and read on
+        .serve_connection(TokioIo::new(StallGuard::new(stream, limits.write_timeout)), service);
+    tokio::pin!(connection);
+
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = async { drop(stop.wait_for(|stop| *stop).await) } => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended early");
+    }
+}
+
+/// Reads the whole request, then asks the router.
+async fn answer(request: Request<Incoming>, mut router: Router, limits: &Limits) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let max_body = limits.max_body_bytes;
+    let too_large =
+        || last(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {max_body} bytes: send less"));
+    if hyper::body::Body::size_hint(&body).lower() > max_body as u64 {
+        return too_large(); // announced: not a byte of it is read, no `100 continue` is sent
+    }
+    let body = match tokio::time::timeout(limits.body_timeout, Limited::new(body, max_body).collect()).await {
+        Ok(Ok(body)) => Body::from(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return too_large(),
+        Ok(Err(error)) => {
+            return last(StatusCode::BAD_REQUEST, format!("cannot read the body: {error}: send it whole"));
+        }
+        Err(_) => {
+            let max = limits.body_timeout;
+            return last(StatusCode::REQUEST_TIMEOUT, format!("the body took more than {max:?}: send it faster"));
+        }
+    };
+    match tokio::time::timeout(limits.handler_timeout, router.call(Request::from_parts(head, body))).await {
+        Ok(Ok(response)) => response,
+        Err(_) => {
+            let max = limits.handler_timeout;
+            let error =
+                format!("no answer within {max:?}: what it did until then is in the log, look there before a retry");
+            last(StatusCode::GATEWAY_TIMEOUT, error)
+        }
+    }
+}
+
+/// An error after which the connection is of no use: what is left of the request cannot be told from the next one.
+fn last(status: StatusCode, error: String) -> Response<Body> {
+    let mut response = error_response(status, error);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Answers 503 and closes, without a handler, a timer or a wait: it must cost less than what it protects.
+///
+/// A fresh connection has an empty send buffer, so one `try_write` sends everything. What the client has sent already is
+/// read first, because closing a socket with unread bytes makes the kernel throw the answer away.
+pub(super) fn refuse(stream: TcpStream) {
+    const BODY: &str = r#"{"error":"too many connections: try again later, or raise the limit"}"#;
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         retry-after: 1\r\nconnection: close\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    let Ok(stream) = stream.into_std() else { return };
+    let _ = io::Write::write(&mut &stream, answer.as_bytes());
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let _ = io::Read::read(&mut &stream, &mut [0; 4096]);
+}
+
+/// Fails a write that makes no progress for a while: a client that does not read must not hold a connection.
+struct StallGuard {
+    stream: TcpStream,
+    timeout: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl StallGuard {
+    fn new(stream: TcpStream, timeout: Duration) -> Self {
+        Self { stream, timeout, stalled: None }
+    }
+
+    fn guard<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if progress.is_ready() {
+            self.stalled = None;
+            return progress;
+        }
+        let deadline = Instant::now() + self.timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")))
+    }
+}
+
+impl AsyncRead for StallGuard {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for StallGuard {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let progress = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.guard(cx, progress)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let progress = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.guard(cx, progress)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

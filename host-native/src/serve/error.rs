@@ -1,0 +1,36 @@
+//! Every error of every service has one shape.
+
+use axum::{Router, body::Body};
+use http::{HeaderValue, Response, StatusCode, header};
+use serde::{Deserialize, Serialize};
+
+/// `{"error": "…", "request_id": "…"}`: what went wrong and how to put it right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ErrorBody {
+    /// One line: cause, then remedy.
+    pub error: String,
+    /// What to quote when asking about this request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+/// An answer of this status whose body is an [`ErrorBody`].
+pub fn error_response(status: StatusCode, error: impl Into<String>) -> Response<Body> {
+    let body = ErrorBody { error: error.into(), request_id: None };
+    // Two strings always have a JSON form; the fallback keeps the status.
+    let text = serde_json::to_vec(&body).unwrap_or_default();
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Adds 404 and 405 in JSON. Call it last, after every route is there.
+pub fn fallbacks(router: Router) -> Router {
+    router
+        .fallback(|| async { error_response(StatusCode::NOT_FOUND, "no such path: see the api's documentation") })
+        .method_not_allowed_fallback(|| async {
+            error_response(StatusCode::METHOD_NOT_ALLOWED, "method not allowed here: use one of the `allow` header")
+        })
+}

@@ -1,0 +1,145 @@
+//! What is counted, in the Prometheus text format.
+
+use std::{
+    fmt::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::Registry,
+};
+
+/// One decision, as it is counted. Values come from small fixed lists: a label made from a caller's text would grow without end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Decision {
+    /// `allow` or `deny`.
+    pub effect: &'static str,
+    /// The canonical reason.
+    pub reason: &'static str,
+    /// `off`, `advisory` or `enforce`.
+    pub mode: &'static str,
+}
+
+/// One tool call, as it is counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Call {
+    /// The status that was answered.
+    pub status: u16,
+}
+
+/// Everything a service counts; shared by all its threads.
+pub struct Metrics {
+    registry: Registry,
+    decisions: Family<Decision, Counter>,
+    calls: Family<Call, Counter>,
+    decide_seconds: Histogram,
+    wal_append_seconds: Histogram,
+    wal_seq: Gauge<u64, AtomicU64>,
+    wal_lag: Gauge<u64, AtomicU64>,
+    connections_open: Gauge<i64, AtomicI64>,
+    connections: Counter,
+    connections_refused: Counter,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// Upper bounds in seconds: a decision takes microseconds, an append a disk's flush.
+const DECIDE_SECONDS: [f64; 10] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2, 1e-1];
+const WAL_APPEND_SECONDS: [f64; 11] = [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1, 1.0];
+
+impl Metrics {
+    /// What `/metrics` answers as its content type.
+    pub const CONTENT_TYPE: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+    /// All at zero; `version` and `service` become the labels of `autonomy_build_info`.
+    pub fn new(service: &str, version: &str) -> Self {
+        let mut registry = Registry::with_prefix("autonomy");
+        let labels = [("service", service), ("version", version)].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        registry.register("build", "which program this is", Info::new(labels.to_vec()));
+        let metrics = Self {
+            decisions: Family::default(),
+            calls: Family::default(),
+            decide_seconds: Histogram::new(DECIDE_SECONDS),
+            wal_append_seconds: Histogram::new(WAL_APPEND_SECONDS),
+            wal_seq: Gauge::default(),
+            wal_lag: Gauge::default(),
+            connections_open: Gauge::default(),
+            connections: Counter::default(),
+            connections_refused: Counter::default(),
+            registry: Registry::default(),
+        };
+        registry.register("decisions", "decisions by effect, reason and mode", metrics.decisions.clone());
+        registry.register("tool_calls", "tool calls by the status answered", metrics.calls.clone());
+        registry.register("decide_seconds", "time to decide", metrics.decide_seconds.clone());
+        registry.register("wal_append_seconds", "time until an append is durable", metrics.wal_append_seconds.clone());
+        registry.register("wal_seq", "sequence number of the last durable frame", metrics.wal_seq.clone());
+        registry.register("wal_lag", "durable frames that are not drained yet", metrics.wal_lag.clone());
+        registry.register("connections_open", "connections being served", metrics.connections_open.clone());
+        registry.register("connections", "connections served", metrics.connections.clone());
+        registry.register("connections_refused", "connections answered 503", metrics.connections_refused.clone());
+        Self { registry, ..metrics }
+    }
+
+    /// A decision was made, in this time.
+    pub fn decided(&self, decision: &Decision, took: Duration) {
+        self.decisions.get_or_create(decision).inc();
+        self.decide_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A tool call was answered.
+    pub fn answered(&self, call: &Call) {
+        self.calls.get_or_create(call).inc();
+    }
+
+    /// An append became durable, in this time; `seq` is its last frame.
+    pub fn appended(&self, seq: u64, took: Duration) {
+        self.wal_seq.inner().fetch_max(seq, Ordering::Relaxed);
+        self.wal_append_seconds.observe(took.as_secs_f64());
+    }
+
+    /// How many durable frames wait to be drained.
+    pub fn set_wal_lag(&self, frames: u64) {
+        self.wal_lag.set(frames);
+    }
+
+    /// Counts a connection as open until the answer is dropped.
+    pub(super) fn connection_opened(self: &Arc<Self>) -> OpenConnection {
+        self.connections.inc();
+        self.connections_open.inc();
+        OpenConnection(Arc::clone(self))
+    }
+
+    pub(super) fn connection_refused(&self) {
+        self.connections_refused.inc();
+    }
+
+    /// The text that a scraper reads.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        if encode(&mut text, &self.registry).is_err() {
+            // Writing to a string does not fail; a scraper must not read half a page as a whole one.
+            text.clear();
+            let _ = writeln!(text, "# EOF");
+        }
+        text
+    }
+}
+
+/// Held while a connection is served.
+pub(super) struct OpenConnection(Arc<Metrics>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.connections_open.dec();
+    }
+}

@@ -1,0 +1,211 @@
+//! URLs in one spelling.
+//!
+//! Two programs that read one URL differently are how allow-lists are passed. So a URL is not repaired here: whatever is
+//! not written in the one canonical way is refused, and what is compared is what is connected to. A policy that looks at
+//! the text of a URL sees the same origin as this code.
+
+use std::{fmt, str::FromStr};
+
+use http::Uri;
+
+/// Bytes of a URL.
+const MAX_BYTES: usize = 4096;
+
+/// Why a text is not a URL that is used here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("url `{url}` {fault}")]
+pub struct ParseUrlError {
+    url: String,
+    fault: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// A canonical `http` or `https` URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Url {
+    pub(super) scheme: Scheme,
+    /// Lower case; an IPv6 address in brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// Starts with `/`; no dot segments; no escaped slash, backslash, dot or control character.
+    path: String,
+    query: Option<String>,
+}
+
+impl Url {
+    pub(super) fn parse(text: &str) -> Result<Self, ParseUrlError> {
+        parse(text).map_err(|fault| ParseUrlError {
+            url: text.chars().take(200).flat_map(char::escape_debug).collect(),
+            fault,
+        })
+    }
+
+    /// What goes into the `host` header.
+    pub(super) fn authority(&self) -> String {
+        match self.port == self.scheme.default_port() {
+            true => self.host.clone(),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    pub(super) fn path_and_query(&self) -> String {
+        match &self.query {
+            None => self.path.clone(),
+            Some(query) => format!("{}?{query}", self.path),
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Url, &'static str> {
+    if text.len() > MAX_BYTES {
+        return Err("is too long: use at most 4096 bytes");
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic() && !b"\\\"<>^`{|}#".contains(&b)) {
+        return Err(
+            "holds a character that must be percent-encoded, or a fragment: use plain ascii without `\\` and `#`",
+        );
+    }
+    let (scheme, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+        (Some(rest), _) => (Scheme::Http, rest),
+        (None, Some(rest)) => (Scheme::Https, rest),
+        (None, None) => return Err("does not start with `http://` or `https://`, in lower case"),
+    };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    if authority.contains('@') {
+        return Err("holds credentials: leave out everything up to `@`");
+    }
+    if authority.contains('%') {
+        return Err("has a percent sign in its host: write the host plainly");
+    }
+    let uri = Uri::from_str(text).map_err(|_| "is not a url: check host, port and path")?;
+    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16());
+    let is_name = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_' | '.');
+    let is_v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    if let Some(address) = is_v6 {
+        let parsed: std::net::Ipv6Addr = address.parse().map_err(|_| "has a bad ipv6 address as its host")?;
+        if parsed.to_string() != address {
+            return Err("writes its ipv6 address in an unusual way: use the shortest form");
+        }
+    } else if host.is_empty() || !host.chars().all(is_name) || host.starts_with('.') || host.contains("..") {
+        return Err("has a host that is not in lower case `a-z 0-9 - _ .`");
+    } else if host.ends_with('.') {
+        return Err("has a host that ends with a dot: remove it");
+    } else if host.split('.').next_back().is_some_and(is_numeric) && host.parse::<std::net::Ipv4Addr>().is_err() {
+        return Err("has a number as its host that is not four decimal parts");
+    }
+    // What was compared must be all there was: nothing between host and path but the port that was read.
+    let spelled = match port {
+        None => host.to_owned(),
+        Some(port) if port == scheme.default_port() => return Err("names the default port: leave it out"),
+        Some(port) => format!("{host}:{port}"),
+    };
+    if spelled != authority || port == Some(0) {
+        return Err("has a port that is not a plain number from 1 to 65535");
+    }
+    let tail = rest.strip_prefix(authority).unwrap_or_default();
+    let (path, query) = match tail.split_once('?') {
+        None => (tail, None),
+        Some((path, query)) => (path, Some(query.to_owned())),
+    };
+    if !path.starts_with('/') {
+        return Err("has no path: add at least `/`");
+    }
+    check_escapes(path)?;
+    if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err("has `.` or `..` in its path: write the path they lead to");
+    }
+    Ok(Url { scheme, host: host.to_owned(), port: port.unwrap_or(scheme.default_port()), path: path.to_owned(), query })
+}
+
+/// The resolver reads a host whose last part is a number (also `0x…`) as an address, in more ways than one.
+fn is_numeric(label: &str) -> bool {
+    label.bytes().all(|b| b.is_ascii_digit())
+        || label.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Escapes that some servers undo before they look at the path would make it another path.
+fn check_escapes(path: &str) -> Result<(), &'static str> {
+    for escape in path.split('%').skip(1) {
+        let byte = escape.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match byte {
+            None => return Err("has a `%` without two hex digits in its path"),
+            Some(b'/' | b'\\' | b'.' | b'%' | b';' | 0..=0x1f | 0x7f) => {
+                return Err("escapes `/`, `\\`, `.`, `;`, `%` or a control character in its path: that is refused");
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// One entry of an allow-list: an origin (scheme, host, port), and a path that URLs must be at or below.
+///
+/// `http://files.local:8080/public` allows `…/public`, `…/public?x` and `…/public/a`, not `…/publications`.
+/// `http://files.local/` allows the whole origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedPrefix(Url);
+
+impl AllowedPrefix {
+    /// Reads a canonical URL without a query; the path may be left out.
+    ///
+    /// # Errors
+    /// What is not canonical, and how to write it.
+    pub fn parse(text: &str) -> Result<Self, ParseUrlError> {
+        let no_path = text.split_once("://").is_some_and(|(_, rest)| !rest.contains(['/', '?']));
+        let url = if no_path { Url::parse(&format!("{text}/"))? } else { Url::parse(text)? };
+        if url.query.is_some() {
+            return Err(ParseUrlError {
+                url: text.to_owned(),
+                fault: "has a query: an allowed url ends with its path",
+            });
+        }
+        Ok(Self(url))
+    }
+
+    pub(super) fn allows(&self, url: &Url) -> bool {
+        let Self(allowed) = self;
+        (allowed.scheme, &allowed.host, allowed.port) == (url.scheme, &url.host, url.port)
+            && match url.path.strip_prefix(&allowed.path) {
+                None => false,
+                Some(rest) => rest.is_empty() || rest.starts_with('/') || allowed.path.ends_with('/'),
+            }
+    }
+
+    pub(super) fn scheme(&self) -> Scheme {
+        self.0.scheme
+    }
+}
+
+impl FromStr for AllowedPrefix {
+    type Err = ParseUrlError;
+    fn from_str(text: &str) -> Result<Self, ParseUrlError> {
+        Self::parse(text)
+    }
+}
+
+impl fmt::Display for AllowedPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", self.0.scheme.name(), self.0.authority(), self.0.path)
+    }
+}

@@ -1,0 +1,337 @@
+//! Group commit: one thread that takes what is queued, writes it once, syncs once, and tells everybody.
+
+use std::{
+    collections::VecDeque,
+    io, mem,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use gate_core::frame::Frame;
+
+use super::{
+    Options, WalError,
+    ack::{Ack, Cohort},
+    dir::{Dir, Lock},
+    recovery::Ready,
+    unix_ns,
+};
+
+/// Most bytes of frames that one write takes.
+pub(super) const WRITE_BYTES: usize = 4 * 1024 * 1024;
+/// Most frames of one append.
+pub(super) const BATCH_FRAMES: usize = 4096;
+/// Written buffers that are kept for the next ones.
+const SPARE_CHUNKS: usize = 2;
+
+/// What appenders and the log thread share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    queue: Mutex<Queue>,
+    ready: Condvar,
+    pub(super) end: Arc<Cohort>,
+    max_frames: usize,
+    max_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Queue {
+    phase: Phase,
+    /// Whether the log thread sleeps and must be woken.
+    asleep: bool,
+    next_seq: u64,
+    frames: usize,
+    bytes: usize,
+    chunks: VecDeque<Chunk>,
+    spare: Vec<Chunk>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Open,
+    Closing,
+    Ended(WalError),
+}
+
+/// What one write takes: whole appends, in order.
+#[derive(Debug, Default)]
+struct Chunk {
+    /// The members of every frame, one after the other.
+    members: Vec<u8>,
+    frames: Vec<Queued>,
+    /// The most that they take when written.
+    bytes: usize,
+    cohort: Arc<Cohort>,
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // Only a panic leaves anybody waiting here.
+        self.cohort.complete(Err(WalError::Closed));
+    }
+}
+
+#[derive(Debug)]
+struct Queued {
+    /// Where its members end.
+    members_end: usize,
+    left: u32,
+    unix_ns: u64,
+}
+
+enum Next {
+    Chunk(Chunk),
+    Idle,
+    Close,
+}
+
+impl Shared {
+    pub(super) fn new(next_seq: u64, options: &Options) -> Self {
+        Self {
+            queue: Mutex::new(Queue {
+                phase: Phase::Open,
+                asleep: false,
+                next_seq,
+                frames: 0,
+                bytes: 0,
+                chunks: VecDeque::new(),
+                spare: Vec::new(),
+            }),
+            ready: Condvar::new(),
+            end: Arc::default(),
+            max_frames: options.queue_frames,
+            max_bytes: options.queue_bytes,
+        }
+    }
+
+    /// Queues a batch whose frames and size were checked.
+    pub(super) fn push(&self, batch: &[Frame], bytes: usize) -> Ack {
+        let Ok(mut left) = u32::try_from(batch.len()) else { return Ack::refused(WalError::EmptyBatch) };
+        let unix_ns = unix_ns();
+        let mut queue = self.queue();
+        match &queue.phase {
+            Phase::Open => {}
+            Phase::Closing => return Ack::refused(WalError::Closed),
+            Phase::Ended(error) => return Ack::refused(error.clone()),
+        }
+        if queue.frames + batch.len() > self.max_frames || queue.bytes + bytes > self.max_bytes {
+            return Ack::refused(WalError::Overloaded { frames: queue.frames, bytes: queue.bytes });
+        }
+        let first = queue.next_seq;
+        queue.next_seq += batch.len() as u64;
+        queue.frames += batch.len();
+        queue.bytes += bytes;
+        let seqs = first..=queue.next_seq - 1;
+        let ack = queue.chunk_for(bytes, |chunk| {
+            for frame in batch {
+                left -= 1;
+                frame.write_members(&mut chunk.members);
+                chunk.frames.push(Queued { members_end: chunk.members.len(), left, unix_ns });
+            }
+            Ack::queued(seqs, Arc::clone(&chunk.cohort))
+        });
+        let wake = mem::take(&mut queue.asleep);
+        drop(queue);
+        if wake {
+            self.ready.notify_one();
+        }
+        ack
+    }
+
+    /// Accepts nothing more; what is queued is still written.
+    pub(super) fn close(&self) {
+        let mut queue = self.queue();
+        if let Phase::Open = queue.phase {
+            queue.phase = Phase::Closing;
+        }
+        drop(queue);
+        self.ready.notify_one();
+    }
+
+    /// Fails everything that waits, now and from now on.
+    fn end_with(&self, error: &WalError) {
+        let mut queue = self.queue();
+        if let Phase::Ended(_) = queue.phase {
+            return;
+        }
+        queue.phase = Phase::Ended(error.clone());
+        let chunks = mem::take(&mut queue.chunks);
+        (queue.frames, queue.bytes) = (0, 0);
+        drop(queue);
+        for chunk in &chunks {
+            chunk.cohort.complete(Err(error.clone()));
+        }
+    }
+
+    /// What to do next; `patience` is how long to sleep at most.
+    fn next(&self, written: Option<Chunk>, patience: Option<Duration>) -> Next {
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        let mut queue = self.queue();
+        if let Some(written) = written.filter(|_| queue.spare.len() < SPARE_CHUNKS) {
+            queue.spare.push(written);
+        }
+        loop {
+            if let Some(chunk) = queue.chunks.pop_front() {
+                queue.frames -= chunk.frames.len();
+                queue.bytes -= chunk.bytes;
+                return Next::Chunk(chunk);
+            }
+            if let Phase::Closing = queue.phase {
+                return Next::Close;
+            }
+            queue.asleep = true;
+            queue = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => {
+                    queue.asleep = false;
+                    return Next::Idle;
+                }
+                Some(rest) => self.ready.wait_timeout(queue, rest).unwrap_or_else(PoisonError::into_inner).0,
+            };
+            queue.asleep = false;
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    /// The chunk that takes `bytes` more: the last one, or a new one where it would grow beyond one write.
+    fn chunk_for<R>(&mut self, bytes: usize, fill: impl FnOnce(&mut Chunk) -> R) -> R {
+        if let Some(last) = self.chunks.back_mut()
+            && last.bytes + bytes <= WRITE_BYTES
+        {
+            last.bytes += bytes;
+            return fill(last);
+        }
+        let mut chunk = self.spare.pop().unwrap_or_default();
+        chunk.bytes = bytes;
+        let result = fill(&mut chunk);
+        self.chunks.push_back(chunk);
+        result
+    }
+}
+
+/// The log thread.
+#[derive(Debug)]
+pub(super) struct Committer {
+    shared: Arc<Shared>,
+    dir: Dir,
+    lock: Lock,
+    log: Ready,
+    /// The last durable frame.
+    durable: u64,
+    /// What `telemetry.safe_seq` says.
+    safe_seq: u64,
+    publish_every: u64,
+    publish_idle: Duration,
+    buf: Vec<u8>,
+}
+
+impl Committer {
+    pub(super) fn new(shared: Arc<Shared>, dir: Dir, lock: Lock, log: Ready, options: &Options) -> Self {
+        let durable = log.encoder.next_seq - 1;
+        Self {
+            shared,
+            dir,
+            lock,
+            log,
+            durable,
+            safe_seq: durable,
+            publish_every: options.publish_every,
+            publish_idle: options.publish_idle,
+            buf: Vec::new(),
+        }
+    }
+
+    /// Runs until the log is closed or a write fails.
+    pub(super) fn run(mut self) {
+        let fate = Fate { shared: Arc::clone(&self.shared), dir: self.dir.clone(), outcome: None };
+        let outcome = self.commit_all();
+        // The lock goes before anybody hears of the end, so that the log can be opened again at once.
+        drop(self);
+        fate.settle(outcome);
+    }
+
+    fn commit_all(&mut self) -> Result<(), WalError> {
+        let mut written = None;
+        loop {
+            let lag = self.durable - self.safe_seq;
+            let patience = (lag > 0).then_some(self.publish_idle);
+            match self.shared.next(written.take(), patience) {
+                Next::Chunk(mut chunk) => {
+                    if let Err(error) = self.commit(&chunk) {
+                        self.shared.end_with(&error);
+                        chunk.cohort.complete(Err(error.clone()));
+                        return Err(error);
+                    }
+                    mem::take(&mut chunk.cohort).complete(Ok(()));
+                    chunk.members.clear();
+                    chunk.frames.clear();
+                    written = Some(chunk);
+                    if self.durable - self.safe_seq >= self.publish_every {
+                        self.publish()?;
+                    }
+                }
+                Next::Idle => self.publish()?,
+                Next::Close => return if lag > 0 { self.publish() } else { Ok(()) },
+            }
+        }
+    }
+
+    /// One write, one sync, one mark: after it every frame of the chunk is durable.
+    fn commit(&mut self, chunk: &Chunk) -> Result<(), WalError> {
+        self.buf.clear();
+        let mut start = 0;
+        for frame in &chunk.frames {
+            let members = chunk.members.get(start..frame.members_end).unwrap_or_default();
+            self.log.encoder.push(&mut self.buf, frame.unix_ns, members, frame.left, self.durable);
+            start = frame.members_end;
+        }
+        self.log.file.write_at(self.log.end, &self.buf).map_err(|e| self.poisoned("write", e))?;
+        self.log.file.sync().map_err(|e| self.poisoned("sync", e))?;
+        self.log.end += self.buf.len() as u64;
+        self.durable = self.log.encoder.next_seq - 1;
+        self.lock.mark(self.durable).map_err(|e| self.poisoned("write of the durable mark", e))
+    }
+
+    fn publish(&mut self) -> Result<(), WalError> {
+        if let Err(error) = self.dir.publish_safe_seq(self.durable) {
+            let WalError::Io { source, .. } = error else { return Err(error) };
+            return Err(self.poisoned("update of `telemetry.safe_seq`", source));
+        }
+        self.safe_seq = self.durable;
+        Ok(())
+    }
+
+    fn poisoned(&self, op: &'static str, source: impl Into<Arc<io::Error>>) -> WalError {
+        WalError::Poisoned { dir: self.dir.path.clone(), op, source: source.into() }
+    }
+}
+
+/// Tells everybody how the log thread ended, even if it panicked.
+struct Fate {
+    shared: Arc<Shared>,
+    dir: Dir,
+    outcome: Option<Result<(), WalError>>,
+}
+
+impl Fate {
+    fn settle(mut self, outcome: Result<(), WalError>) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl Drop for Fate {
+    fn drop(&mut self) {
+        let outcome = self.outcome.take().unwrap_or_else(|| {
+            let source = Arc::new(io::Error::other("the log thread panicked"));
+            Err(WalError::Poisoned { dir: self.dir.path.clone(), op: "commit", source })
+        });
+        let error = outcome.as_ref().err().cloned().unwrap_or(WalError::Closed);
+        self.shared.end_with(&error);
+        self.shared.end.complete(outcome);
+    }
+}

@@ -1,0 +1,194 @@
+//! The files of one log.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    WalError,
+    fs::{File, Fs, How},
+    scan::read_full,
+};
+
+const LOG: &str = "telemetry.wal";
+const SAFE_SEQ: &str = "telemetry.safe_seq";
+const LOCK: &str = "wal.lock";
+/// How much is copied at a time.
+const COPY_BYTES: usize = 1024 * 1024;
+
+/// A log's directory.
+#[derive(Debug, Clone)]
+pub(super) struct Dir {
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) path: PathBuf,
+}
+
+/// What `telemetry.safe_seq` holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SafeSeq {
+    Absent,
+    /// It has not 8 bytes.
+    Malformed,
+    Is(u64),
+}
+
+impl SafeSeq {
+    pub(super) const fn value(self) -> u64 {
+        match self {
+            Self::Is(seq) => seq,
+            Self::Absent | Self::Malformed => 0,
+        }
+    }
+}
+
+/// The exclusive right to write, and the live durable mark in the same file.
+#[derive(Debug)]
+pub(super) struct Lock {
+    file: Arc<dyn File>,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Says that every frame up to `seq` is durable.
+    pub(super) fn mark(&self, seq: u64) -> io::Result<()> {
+        self.file.write_at(0, &seq.to_le_bytes())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Dir {
+    pub(super) fn new(fs: Arc<dyn Fs>, path: &Path) -> Self {
+        Self { fs, path: path.to_owned() }
+    }
+
+    pub(super) fn file(&self, name: impl fmt::Display) -> PathBuf {
+        self.path.join(name.to_string())
+    }
+
+    pub(super) fn log_path(&self) -> PathBuf {
+        self.file(LOG)
+    }
+
+    pub(super) fn safe_seq_path(&self) -> PathBuf {
+        self.file(SAFE_SEQ)
+    }
+
+    /// Takes the right to write, before anything is read.
+    pub(super) fn lock(&self) -> Result<Lock, WalError> {
+        let path = self.file(LOCK);
+        let file = self.fs.open(&path, How::Write).map_err(WalError::io("open", &path))?;
+        if !file.try_lock().map_err(WalError::io("lock", &path))? {
+            let mut held = [0; 12];
+            let got = read_full(&*file, 0, &mut held).unwrap_or(0);
+            let pid = held.last_chunk::<4>().map(|pid| u32::from_le_bytes(*pid)).filter(|pid| got == 12 && *pid != 0);
+            return Err(WalError::Locked { dir: self.path.clone(), pid });
+        }
+        file.write_at(8, &std::process::id().to_le_bytes()).map_err(WalError::io("write", &path))?;
+        Ok(Lock { file, path })
+    }
+
+    /// The live durable mark, 0 where there is none.
+    pub(super) fn live_mark(&self) -> Result<u64, WalError> {
+        let bytes = self.read_small(&self.file(LOCK))?.unwrap_or_default();
+        Ok(bytes.first_chunk::<8>().map_or(0, |mark| u64::from_le_bytes(*mark)))
+    }
+
+    pub(super) fn safe_seq(&self) -> Result<SafeSeq, WalError> {
+        Ok(match self.read_small(&self.safe_seq_path())? {
+            None => SafeSeq::Absent,
+            Some(bytes) => {
+                <[u8; 8]>::try_from(bytes).map_or(SafeSeq::Malformed, |le| SafeSeq::Is(u64::from_le_bytes(le)))
+            }
+        })
+    }
+
+    /// Replaces `telemetry.safe_seq`, durably and atomically.
+    pub(super) fn publish_safe_seq(&self, seq: u64) -> Result<(), WalError> {
+        let path = self.safe_seq_path();
+        let temp = self.file(format_args!("{SAFE_SEQ}.tmp"));
+        let file = self.fs.open(&temp, How::Fresh).map_err(WalError::io("create", &temp))?;
+        file.write_at(0, &seq.to_le_bytes()).map_err(WalError::io("write", &temp))?;
+        file.sync().map_err(WalError::io("sync", &temp))?;
+        self.fs.rename(&temp, &path).map_err(WalError::io("replace", &path))?;
+        self.sync()
+    }
+
+    pub(super) fn sync(&self) -> Result<(), WalError> {
+        self.fs.sync_dir(&self.path).map_err(WalError::io("sync", &self.path))
+    }
+
+    /// The log for reading; None where there is none.
+    pub(super) fn log(&self) -> Result<Option<Arc<dyn File>>, WalError> {
+        self.open_existing(&self.log_path())
+    }
+
+    pub(super) fn log_for_writing(&self) -> Result<Arc<dyn File>, WalError> {
+        let path = self.log_path();
+        self.fs.open(&path, How::Write).map_err(WalError::io("open", &path))
+    }
+
+    pub(super) fn holds(&self, name: impl fmt::Display) -> Result<bool, WalError> {
+        Ok(self.open_existing(&self.file(name))?.is_some())
+    }
+
+    /// Copies `from` from `offset` on into a new file `name`, which is there whole and durable or not at all.
+    pub(super) fn copy_aside(&self, from: &Path, offset: u64, name: impl fmt::Display) -> Result<(), WalError> {
+        let path = self.file(&name);
+        let temp = self.file(format_args!("{name}.tmp"));
+        let source = self.fs.open(from, How::Read).map_err(WalError::io("open", from))?;
+        let end = source.len().map_err(WalError::io("read", from))?;
+        let copy = self.fs.open(&temp, How::Fresh).map_err(WalError::io("create", &temp))?;
+        self.copy(from, &*source, offset..end, &temp, &*copy, 0)?;
+        copy.sync().map_err(WalError::io("sync", &temp))?;
+        self.fs.rename(&temp, &path).map_err(WalError::io("rename", &path))?;
+        self.sync()
+    }
+
+    /// Copies `range` of one file to `at` of another; into itself, it makes the bytes dirty again.
+    pub(super) fn copy(
+        &self,
+        from: &Path,
+        source: &dyn File,
+        range: std::ops::Range<u64>,
+        to: &Path,
+        copy: &dyn File,
+        at: u64,
+    ) -> Result<(), WalError> {
+        let mut chunk = vec![0; COPY_BYTES];
+        let mut offset = range.start;
+        while offset < range.end {
+            let want = usize::try_from(range.end - offset).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+            let got = read_full(source, offset, chunk.get_mut(..want).unwrap_or_default())
+                .map_err(WalError::io("read", from))?;
+            if got < want {
+                return Err(WalError::io("read", from)(io::ErrorKind::UnexpectedEof.into()));
+            }
+            copy.write_at(at + (offset - range.start), chunk.get(..got).unwrap_or_default())
+                .map_err(WalError::io("write", to))?;
+            offset += got as u64;
+        }
+        Ok(())
+    }
+
+    fn open_existing(&self, path: &Path) -> Result<Option<Arc<dyn File>>, WalError> {
+        match self.fs.open(path, How::Read) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(WalError::io("open", path)(e)),
+        }
+    }
+
+    /// Up to 16 bytes of a file: enough to see that it is too long.
+    fn read_small(&self, path: &Path) -> Result<Option<Vec<u8>>, WalError> {
+        let Some(file) = self.open_existing(path)? else { return Ok(None) };
+        let mut bytes = vec![0; 16];
+        let got = read_full(&*file, 0, &mut bytes).map_err(WalError::io("read", path))?;
+        bytes.truncate(got);
+        Ok(Some(bytes))
+    }
+}

@@ -1,0 +1,171 @@
+//! What can go wrong with the log, and whose turn it is.
+
+use std::{io, path::Path, path::PathBuf, sync::Arc};
+
+use crate::ErrorClass;
+
+/// Why the log refused. Every message is one line: the cause, then the remedy.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum WalError {
+    /// A file operation failed while the log was being opened, read or repaired.
+    #[error("cannot {op} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// Another process has the log open for writing.
+    #[error("log at `{}` is in use{}: stop that process or choose another directory", dir.display(), by(*pid))]
+    Locked {
+        /// The log's directory.
+        dir: PathBuf,
+        /// The writer's process id, where it is known.
+        pid: Option<u32>,
+    },
+    /// There is no log to read.
+    #[error("no log at `{}`: start a runtime with this directory or name another one", dir.display())]
+    NoLog {
+        /// The directory that was named.
+        dir: PathBuf,
+    },
+    /// `telemetry.wal` is gone, yet frames were committed to it.
+    #[error("log at `{}` is gone, {committed} frames were committed; restore `telemetry.wal` or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
+    LogLost {
+        /// The log's directory.
+        dir: PathBuf,
+        /// What `telemetry.safe_seq` says.
+        committed: u64,
+    },
+    /// `telemetry.safe_seq` is missing or unreadable.
+    #[error("log at `{}` has no usable `telemetry.safe_seq` ({found}); restore it or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
+    SafeSeqLost {
+        /// The log's directory.
+        dir: PathBuf,
+        /// What was found instead.
+        found: &'static str,
+    },
+    /// Frames that were committed are missing or damaged.
+    #[error("log at `{}` has lost committed frames: last good frame is {last_good}, {committed} were committed ({fault}); restore it or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
+    CommittedLost {
+        /// The log's directory.
+        dir: PathBuf,
+        /// The last frame that holds, at the end of its batch.
+        last_good: u64,
+        /// The highest frame known to have been durable.
+        committed: u64,
+        /// What is wrong after the last good frame.
+        fault: String,
+    },
+    /// The log is damaged, and what follows the damage shows that it is not an unfinished write.
+    #[error("log at `{}` is damaged after frame {last_good}: {fault}; restore it or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
+    Damaged {
+        /// The log's directory.
+        dir: PathBuf,
+        /// The last frame that holds, at the end of its batch.
+        last_good: u64,
+        /// What is wrong after it.
+        fault: String,
+    },
+    /// A write or a sync failed: the log accepts nothing more.
+    #[error("log at `{}` stopped after a failed {op}: {source}; free or replace the disk, then restart", dir.display())]
+    Poisoned {
+        /// The log's directory.
+        dir: PathBuf,
+        /// What failed.
+        op: &'static str,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// More is queued than the log may hold.
+    #[error("log is overloaded: {frames} frames, {bytes} bytes wait for the disk; call again later")]
+    Overloaded {
+        /// Frames that wait.
+        frames: usize,
+        /// Their bytes.
+        bytes: usize,
+    },
+    /// The log was closed.
+    #[error("log is closed: open it again")]
+    Closed,
+    /// An append of nothing.
+    #[error("append holds no frame: give at least one")]
+    EmptyBatch,
+    /// An append of more than one write may hold.
+    #[error("append holds {frames} frames, {bytes} bytes: split it at {max_frames} frames, {max_bytes} bytes")]
+    BatchTooLarge {
+        /// Its frames.
+        frames: usize,
+        /// Their bytes.
+        bytes: usize,
+        /// The most frames of one append.
+        max_frames: usize,
+        /// The most bytes of one append.
+        max_bytes: usize,
+    },
+    /// A frame that no reader would accept.
+    #[error("frame attrs have {bytes} bytes: keep them within {max}")]
+    FrameTooLarge {
+        /// Bytes of `attrs`.
+        bytes: usize,
+        /// The most allowed.
+        max: usize,
+    },
+    /// A frame whose `attrs` would make the record unreadable.
+    #[error("frame attrs are not a JSON object: {why}")]
+    AttrsNotObject {
+        /// The parser's words.
+        why: String,
+    },
+    /// The doctor was called on a log that needs none.
+    #[error("log at `{}` needs no doctor: {why}", dir.display())]
+    NoDoctorNeeded {
+        /// The log's directory.
+        dir: PathBuf,
+        /// What applies instead.
+        why: &'static str,
+    },
+    /// The doctor was not told to accept loss.
+    #[error("doctor would drop frames of the log at `{}`: {loss}; say so explicitly to accept it", dir.display())]
+    LossNotAccepted {
+        /// The log's directory.
+        dir: PathBuf,
+        /// What would be lost.
+        loss: String,
+    },
+}
+
+impl WalError {
+    /// What the caller can do about it.
+    pub const fn class(&self) -> ErrorClass {
+        match self {
+            Self::LogLost { .. } | Self::SafeSeqLost { .. } | Self::CommittedLost { .. } | Self::Damaged { .. } => {
+                ErrorClass::Damaged
+            }
+            Self::Io { .. }
+            | Self::Locked { .. }
+            | Self::NoLog { .. }
+            | Self::Poisoned { .. }
+            | Self::Overloaded { .. }
+            | Self::Closed => ErrorClass::Unavailable,
+            Self::EmptyBatch
+            | Self::BatchTooLarge { .. }
+            | Self::FrameTooLarge { .. }
+            | Self::AttrsNotObject { .. }
+            | Self::NoDoctorNeeded { .. }
+            | Self::LossNotAccepted { .. } => ErrorClass::Usage,
+        }
+    }
+
+    /// For `map_err`: what was tried, on what.
+    pub(super) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { op, path: path.to_owned(), source: Arc::new(source) }
+    }
+}
+
+fn by(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" by process {pid}")).unwrap_or_default()
+}

@@ -1,0 +1,111 @@
+//! The few file operations the log needs, so that a test can fail each of them.
+
+use std::{
+    fmt::Debug,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A file system.
+pub(super) trait Fs: Debug + Send + Sync {
+    /// Creates `dir` and its missing parents, durably.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    fn open(&self, path: &Path, how: How) -> io::Result<Arc<dyn File>>;
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes the entries of `dir` durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// What a file is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// To read; it must exist.
+    Read,
+    /// To read and write; created where absent, kept as it is where present.
+    Write,
+    /// To read and write; created where absent, emptied where present.
+    Fresh,
+}
+
+/// An open file. Every access names its offset: there is no cursor to get wrong.
+pub(super) trait File: Debug + Send + Sync {
+    fn len(&self) -> io::Result<u64>;
+    /// Reads up to `buf.len()` bytes; 0 is the end of the file.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+    /// Writes all of `bytes`.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    fn truncate(&self, len: u64) -> io::Result<()>;
+    /// Makes content and length durable (`fdatasync`).
+    fn sync(&self) -> io::Result<()>;
+    /// Takes the exclusive lock, held until the file is dropped; false when another holder has it.
+    fn try_lock(&self) -> io::Result<bool>;
+}
+
+/// The file system of the machine.
+#[derive(Debug)]
+pub(super) struct RealFs;
+
+impl Fs for RealFs {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        let missing: Vec<&Path> = dir.ancestors().take_while(|a| !a.as_os_str().is_empty() && !a.exists()).collect();
+        fs::create_dir_all(dir)?;
+        missing.iter().filter_map(|made| made.parent()).try_for_each(|parent| self.sync_dir(parent))
+    }
+
+    fn open(&self, path: &Path, how: How) -> io::Result<Arc<dyn File>> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true);
+        if how != How::Read {
+            options.write(true).create(true).truncate(how == How::Fresh);
+        }
+        Ok(Arc::new(RealFile(options.open(path)?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let dir = if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir.to_owned() };
+        fs::File::open(dir)?.sync_all()
+    }
+}
+
+#[derive(Debug)]
+struct RealFile(fs::File);
+
+impl File for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match std::os::unix::fs::FileExt::read_at(&self.0, buf, offset) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(&self.0, bytes, offset)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        match self.0.try_lock() {
+            Ok(()) => Ok(true),
+            Err(fs::TryLockError::WouldBlock) => Ok(false),
+            Err(fs::TryLockError::Error(e)) => Err(e),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The log: every decision is durable here before its answer leaves the host.
+//!
+//! [`Wal::append`] queues a batch of frames and hands back an [`Ack`]; the ack resolves once the batch is on the disk,
+//! and a batch is there whole or not at all. One thread does all writing: it takes what is queued, writes it once,
+//! syncs once, and tells everybody. One failed write or sync ends the log: nothing is retried, every waiter is told,
+//! and [`Wal::end`] lets a server notice and exit.
+//!
+//! [`Reader`] walks what is durable, beside a live writer too. [`verify`], [`diagnose`] and [`doctor`] are the
+//! operator's tools. The format and the recovery table are in `docs/spec/wal.md`.
+//!
+//! Deliberately absent: rotation, retention, and any way to change or delete a frame.
+
+mod ack;
+mod codec;
+mod commit;
+mod dir;
+mod doctor;
+mod error;
+mod fs;
+mod reader;
+mod recovery;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime},
+};
+
+use gate_core::frame::Frame;
+
+pub use ack::{Ack, End};
+pub use doctor::{Diagnosis, Doctored, Loss, Report, Verdict, diagnose, doctor, verify};
+pub use error::WalError;
+pub use reader::{Reader, Record};
+pub use recovery::Opened;
+pub use scan::{Fault, Tail};
+
+use commit::{Committer, Shared};
+use dir::Dir;
+use fs::{Fs, RealFs};
+
+/// What a log may hold in memory, and how far `telemetry.safe_seq` may lag.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// Most frames that wait for the disk; more are refused as overload.
+    pub queue_frames: usize,
+    /// Most bytes that wait for the disk; more are refused as overload.
+    pub queue_bytes: usize,
+    /// `telemetry.safe_seq` is updated at least once in so many frames.
+    pub publish_every: u64,
+    /// `telemetry.safe_seq` is updated when nothing was appended for so long.
+    pub publish_idle: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            queue_frames: 65_536,
+            queue_bytes: 64 * 1024 * 1024,
+            publish_every: 65_536,
+            publish_idle: Duration::from_millis(100),
+        }
+    }
+}
+
+/// A log that is open for appending; the only one on its directory.
+///
+/// Share it behind an [`Arc`]. Dropping it writes what is queued and closes it.
+#[derive(Debug)]
+pub struct Wal {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Wal {
+    /// Opens the log in `dir`, beginning it where there is none, and says what was found.
+    ///
+    /// # Errors
+    /// [`WalError::Locked`] when another process writes it; a [`Damaged`](crate::ErrorClass::Damaged) error, without a byte of the log
+    /// changed, when something committed is missing or changed.
+    pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<(Self, Opened), WalError> {
+        Self::open_on(Arc::new(RealFs), dir.as_ref(), &options)
+    }
+
+    fn open_on(fs: Arc<dyn Fs>, dir: &Path, options: &Options) -> Result<(Self, Opened), WalError> {
+        fs.create_dir(dir).map_err(WalError::io("create", dir))?;
+        let dir = Dir::new(fs, dir);
+        let lock = dir.lock()?;
+        let log = recovery::recover(&dir, unix_ns())?;
+        let last_seq = log.encoder.next_seq - 1;
+        // Recovery synced everything up to here.
+        if dir.safe_seq()? != dir::SafeSeq::Is(last_seq) {
+            dir.publish_safe_seq(last_seq)?;
+        }
+        lock.mark(last_seq).map_err(WalError::io("write", lock.path()))?;
+
+        let opened = log.opened.clone();
+        let shared = Arc::new(Shared::new(last_seq + 1, options));
+        let path = dir.path.clone();
+        let committer = Committer::new(Arc::clone(&shared), dir, lock, log, options);
+        let thread = thread::Builder::new()
+            .name("wal".to_owned())
+            .spawn(move || committer.run())
+            .map_err(WalError::io("start the thread of", &path))?;
+        Ok((Self { shared, thread: Mutex::new(Some(thread)) }, opened))
+    }
+
+    /// Queues `batch`, which becomes durable whole or not at all. Never waits for the disk.
+    ///
+    /// The ack fails at once when the batch is empty or too large, a frame's `attrs` are too large or not a JSON
+    /// object, too much is queued, or the log has ended.
+    pub fn append(&self, batch: Vec<Frame>) -> Ack {
+        match check(&batch) {
+            Ok(bytes) => self.shared.push(&batch, bytes),
+            Err(error) => Ack::refused(error),
+        }
+    }
+
+    /// The end of the log: resolves when it was closed, or fails when a write or a sync did.
+    pub fn end(&self) -> End {
+        End::of(Arc::clone(&self.shared.end))
+    }
+
+    /// Why the log ended, if a failure ended it.
+    pub fn failure(&self) -> Option<WalError> {
+        self.shared.end.outcome().and_then(Result::err)
+    }
+
+    /// Writes what is queued, updates `telemetry.safe_seq` and gives the lock back. Later appends are refused.
+    ///
+    /// # Errors
+    /// The failure that ended the log before.
+    pub fn close(&self) -> Result<(), WalError> {
+        self.shared.close();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A waker that the log thread runs may drop the last handle: that thread cannot wait for itself.
+        if let Some(thread) = thread.filter(|handle| handle.thread().id() != thread::current().id()) {
+            // A panic of that thread has already been turned into the log's failure.
+            let _ = thread.join();
+        }
+        self.failure().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        // Whoever cares about the failure has had it from an ack or from `end`.
+        let _ = self.close();
+    }
+}
+
+/// The most that a batch takes when written.
+fn check(batch: &[Frame]) -> Result<usize, WalError> {
+    if batch.is_empty() {
+        return Err(WalError::EmptyBatch);
+    }
+    for Frame { attrs, .. } in batch {
+        if attrs.len() > codec::ATTRS_BYTES {
+            return Err(WalError::FrameTooLarge { bytes: attrs.len(), max: codec::ATTRS_BYTES });
+        }
+        codec::check_attrs(attrs).map_err(|why| WalError::AttrsNotObject { why })?;
+    }
+    let bytes = batch.iter().map(|frame| codec::AROUND_ATTRS + frame.attrs.len()).sum();
+    if batch.len() > commit::BATCH_FRAMES || bytes > commit::WRITE_BYTES {
+        let (max_frames, max_bytes) = (commit::BATCH_FRAMES, commit::WRITE_BYTES);
+        return Err(WalError::BatchTooLarge { frames: batch.len(), bytes, max_frames, max_bytes });
+    }
+    Ok(bytes)
+}
+
+/// Nanoseconds since 1970 by the machine's clock; 0 when it stands before that.
+fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

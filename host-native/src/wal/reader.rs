@@ -1,0 +1,148 @@
+//! Reading what is durable, beside a live writer too.
+
+use std::{path::Path, sync::Arc};
+
+use gate_core::{
+    frame::Kind,
+    identity::{AuditId, NodeId},
+};
+
+use super::{
+    WalError,
+    dir::Dir,
+    fs::{Fs, RealFs},
+    scan::{Good, Place, Scanner},
+};
+
+/// One frame as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its number, from 1 without gaps.
+    pub seq: u64,
+    /// When it was appended: RFC 3339, UTC, nanoseconds.
+    pub ts: String,
+    /// What it is about.
+    pub kind: Kind,
+    /// Joins the frames of one call.
+    pub audit_id: AuditId,
+    /// The node, where it has an id.
+    pub node_id: Option<NodeId>,
+    /// The frame's own members: a JSON object, byte for byte as it was appended.
+    pub attrs: String,
+    /// Frames of the same batch that follow.
+    pub left: u32,
+    /// The highest frame known to be durable when this one was written.
+    pub durable: u64,
+    /// The hash of the payload before: base64url of SHA-256.
+    pub prev: String,
+    /// CRC-32C of everything before the `crc` member.
+    pub crc: u32,
+    /// The whole payload, a JSON object.
+    pub payload: String,
+}
+
+impl Record {
+    fn of(good: &Good<'_>) -> Self {
+        let frame = &good.envelope;
+        Self {
+            seq: frame.seq,
+            ts: frame.ts.to_owned(),
+            kind: frame.kind,
+            audit_id: frame.audit_id.clone(),
+            node_id: frame.node_id.clone(),
+            attrs: frame.attrs.to_owned(),
+            left: frame.left,
+            durable: frame.durable,
+            prev: String::from_utf8_lossy(&frame.prev).into_owned(),
+            crc: good.crc,
+            payload: String::from_utf8_lossy(good.payload).into_owned(),
+        }
+    }
+}
+
+/// Walks a log from its first frame to the last durable one, checking every checksum, number, batch and link.
+///
+/// `None` means that nothing more is durable *now*: to follow a live log, ask again later. Memory stays within a few
+/// MiB whatever the log holds.
+#[derive(Debug)]
+pub struct Reader {
+    dir: Dir,
+    scanner: Scanner,
+    /// Frames up to this one are known to be durable.
+    bound: u64,
+    failed: bool,
+}
+
+impl Reader {
+    /// A reader of the log in `dir`, at its first frame. It takes no lock and changes nothing.
+    ///
+    /// # Errors
+    /// [`WalError::NoLog`] when there is none.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, WalError> {
+        Self::open_on(Arc::new(RealFs), dir.as_ref())
+    }
+
+    pub(super) fn open_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, WalError> {
+        let dir = Dir::new(fs, dir);
+        let file = dir.log()?.ok_or_else(|| WalError::NoLog { dir: dir.path.clone() })?;
+        let scanner = Scanner::new(file, Place::default()).map_err(WalError::io("read", &dir.log_path()))?;
+        Ok(Self { dir, scanner, bound: 0, failed: false })
+    }
+
+    /// The next durable frame, or `None` when there is none yet.
+    ///
+    /// # Errors
+    /// [`WalError::Damaged`] when a durable frame does not hold. After an error there is nothing more to read.
+    pub fn next_record(&mut self) -> Result<Option<Record>, WalError> {
+        if self.failed {
+            return Ok(None);
+        }
+        let next = self.read();
+        self.failed = next.is_err();
+        next
+    }
+
+    fn read(&mut self) -> Result<Option<Record>, WalError> {
+        let next_seq = self.scanner.place.next_seq;
+        if self.bound < next_seq {
+            self.bound = self.bound.max(self.dir.safe_seq()?.value()).max(self.dir.live_mark()?);
+            self.refresh()?;
+            if self.bound < next_seq {
+                self.look_ahead()?;
+            }
+            if self.bound < next_seq {
+                return Ok(None);
+            }
+        }
+        let (dir, last_good) = (&self.dir, self.scanner.place.whole.1);
+        match self.scanner.next().map_err(WalError::io("read", &dir.log_path()))? {
+            Ok(good) => Ok(good.as_ref().map(Record::of)),
+            Err(fault) => Err(WalError::Damaged { dir: dir.path.clone(), last_good, fault: fault.to_string() }),
+        }
+    }
+
+    fn refresh(&mut self) -> Result<(), WalError> {
+        self.scanner.refresh().map_err(WalError::io("read", &self.dir.log_path()))
+    }
+
+    /// A frame further on may say that the next one is durable. What does not hold there is not durable yet.
+    fn look_ahead(&mut self) -> Result<(), WalError> {
+        let io = |e| WalError::io("read", &self.dir.log_path())(e);
+        let next_seq = self.scanner.place.next_seq;
+        let mut ahead = self.scanner.ahead().map_err(io)?;
+        while self.bound < next_seq
+            && let Ok(Some(good)) = ahead.next().map_err(io)?
+        {
+            self.bound = self.bound.max(good.envelope.durable);
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Reader {
+    type Item = Result<Record, WalError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_record().transpose()
+    }
+}

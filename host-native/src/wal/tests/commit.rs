@@ -1,0 +1,195 @@
+//! Appending: what is promised to whom, and when.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use gate_core::frame::Frame;
+
+use super::{DIR, batch, frame, memfs::MemFs, open, path, records, timeless};
+use crate::{
+    ErrorClass,
+    wal::{Opened, Options, Reader, Wal, WalError},
+};
+
+#[test]
+fn a_failed_sync_fails_everybody_at_once_and_for_good() {
+    let fs = MemFs::default();
+    let (wal, _) = open(&fs).unwrap();
+    wal.append(batch("before", 1)).wait().unwrap();
+    let end = wal.end();
+    let gate = fs.gate.lock().unwrap();
+    // The first is in the sync already or will be; the others queue behind it.
+    let acks: Vec<_> = (0..64).map(|i| wal.append(batch(&format!("w{i}"), 1 + i % 3))).collect();
+    let errors = thread::scope(|scope| {
+        let waiters: Vec<_> = acks.into_iter().map(|ack| scope.spawn(|| ack.wait())).collect();
+        fs.fail_syncs();
+        drop(gate);
+        waiters.into_iter().map(|waiter| waiter.join().unwrap().unwrap_err()).collect::<Vec<_>>()
+    });
+    assert_eq!(errors.len(), 64);
+    for error in &errors {
+        assert!(matches!(error, WalError::Poisoned { op: "sync", .. }), "{error}");
+        assert_eq!(error.class(), ErrorClass::Unavailable);
+    }
+    let written = fs.bytes(&path("telemetry.wal"));
+    assert!(matches!(wal.append(batch("after", 1)).wait(), Err(WalError::Poisoned { .. })));
+    assert!(matches!(end.wait(), Err(WalError::Poisoned { .. })));
+    assert!(matches!(wal.failure(), Some(WalError::Poisoned { .. })));
+    assert!(matches!(wal.close(), Err(WalError::Poisoned { .. })));
+    assert_eq!(fs.bytes(&path("telemetry.wal")), written, "something was retried");
+}
+
+#[test]
+fn a_queue_that_is_full_refuses_and_recovers() {
+    let fs = MemFs::default();
+    let options = Options { queue_frames: 10, ..timeless() };
+    let (wal, _) = Wal::open_on(Arc::new(fs.clone()), Path::new(DIR), &options).unwrap();
+    let gate = fs.gate.lock().unwrap();
+    let in_flight = wal.append(batch("first", 1));
+    while fs.bytes(&path("telemetry.wal")).unwrap().is_empty() {
+        thread::yield_now();
+    }
+    let queued = wal.append(batch("second", 9));
+    let refused = wal.append(batch("third", 2)).wait().unwrap_err();
+    assert!(matches!(refused, WalError::Overloaded { frames: 9, .. }), "{refused}");
+    drop(gate);
+    assert_eq!(in_flight.wait().unwrap(), 1..=1);
+    assert_eq!(queued.wait().unwrap(), 2..=10);
+    assert_eq!(wal.append(batch("fourth", 2)).wait().unwrap(), 11..=12);
+    wal.close().unwrap();
+
+    let options = Options { queue_bytes: 2000, ..timeless() };
+    let (wal, _) = Wal::open_on(Arc::new(fs), Path::new(DIR), &options).unwrap();
+    assert!(matches!(wal.append(batch("wide", 4)).wait(), Err(WalError::Overloaded { .. })));
+}
+
+#[test]
+fn batches_from_many_threads_stay_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, opened) = Wal::open(dir.path(), Options::default()).unwrap();
+    assert_eq!(opened, Opened::Initialized);
+    let acked: Vec<_> = thread::scope(|scope| {
+        let append = |who: usize| {
+            let wal = &wal;
+            move || {
+                let one = |i: usize| {
+                    let name = format!("t{who}i{i}");
+                    (wal.append(batch(&name, 1 + (who + i) % 4)).wait().unwrap(), name)
+                };
+                (0..20).map(one).collect::<Vec<_>>()
+            }
+        };
+        let threads: Vec<_> = (0..16).map(|who| scope.spawn(append(who))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    wal.close().unwrap();
+    let records: Vec<_> = Reader::open(dir.path()).unwrap().map(Result::unwrap).collect();
+    assert_eq!(records.len() as u64, *acked.iter().map(|(seqs, _)| seqs.end()).max().unwrap());
+    for (seqs, name) in acked {
+        for (i, seq) in seqs.clone().enumerate() {
+            let record = &records[usize::try_from(seq).unwrap() - 1];
+            assert_eq!(record.attrs, frame(&format!("{name}.{i}")).attrs);
+            assert_eq!(u64::from(record.left), seqs.end() - seq);
+            assert!(record.durable < *seqs.start());
+        }
+    }
+}
+
+#[test]
+fn a_second_writer_is_refused_until_the_first_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(dir.path(), Options::default()).unwrap();
+    let refused = Wal::open(dir.path(), Options::default()).unwrap_err();
+    let expected = format!(
+        "log at `{}` is in use by process {}: stop that process or choose another directory",
+        dir.path().display(),
+        std::process::id()
+    );
+    assert_eq!(refused.to_string(), expected);
+    assert_eq!(refused.class(), ErrorClass::Unavailable);
+    wal.append(batch("still", 2)).wait().unwrap();
+    wal.close().unwrap();
+    assert!(matches!(wal.append(batch("late", 1)).wait(), Err(WalError::Closed)));
+    let (_wal, opened) = Wal::open(dir.path(), Options::default()).unwrap();
+    assert_eq!(opened, Opened::Clean { last_seq: 2 });
+}
+
+#[test]
+fn what_no_reader_would_accept_is_refused_and_nothing_is_written() {
+    let fs = MemFs::default();
+    let (wal, _) = open(&fs).unwrap();
+    let with = |attrs: String| Frame { attrs, ..frame("x") };
+    let refusal = |batch: Vec<Frame>| {
+        let error = wal.append(batch).wait().unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Usage);
+        error.to_string()
+    };
+    assert_eq!(refusal(vec![]), "append holds no frame: give at least one");
+    let large = with(format!("{{\"a\":\"{}\"}}", "x".repeat(1024 * 1024)));
+    assert_eq!(refusal(vec![frame("good"), large]), "frame attrs have 1048584 bytes: keep them within 1048064");
+    for attrs in ["", "{", "[]", "{}{}", " {}", "{} ", "{\"a\":}", "{\"a\":1}}", "null}", "{\"a\":\"\n\"}"] {
+        assert!(refusal(vec![with(attrs.to_owned())]).starts_with("frame attrs are not a JSON object"), "{attrs}");
+    }
+    assert!(refusal(vec![frame("x"); 5000]).starts_with("append holds 5000 frames"));
+    let wide = with(format!("{{\"a\":\"{}\"}}", "x".repeat(1_000_000)));
+    assert!(refusal(vec![wide.clone(); 5]).starts_with("append holds 5 frames, 50"));
+    assert_eq!(fs.bytes(&path("telemetry.wal")).unwrap(), b"");
+    assert_eq!(wal.append(vec![wide; 4]).wait().unwrap(), 1..=4);
+}
+
+#[test]
+fn dropping_the_log_writes_what_is_queued() {
+    let fs = MemFs::default();
+    let (wal, _) = open(&fs).unwrap();
+    for i in 0..100 {
+        drop(wal.append(batch(&format!("b{i}"), 2)));
+    }
+    drop(wal);
+    assert_eq!(records(&fs).len(), 200);
+    assert_eq!(fs.bytes(&path("telemetry.safe_seq")).unwrap(), 200_u64.to_le_bytes());
+}
+
+#[test]
+fn safe_seq_follows_when_nothing_happens_and_when_much_does() {
+    let fs = MemFs::default();
+    let safe_seq = || u64::from_le_bytes(fs.bytes(&path("telemetry.safe_seq")).unwrap().try_into().unwrap());
+    let options = Options { publish_every: 10, ..timeless() };
+    let (wal, _) = Wal::open_on(Arc::new(fs.clone()), Path::new(DIR), &options).unwrap();
+    for i in 0..25 {
+        wal.append(batch(&format!("b{i}"), 1)).wait().unwrap();
+    }
+    assert!((20..=25).contains(&safe_seq()), "{}", safe_seq());
+    wal.close().unwrap();
+    let options = Options { publish_idle: Duration::from_millis(5), ..Options::default() };
+    let (wal, _) = Wal::open_on(Arc::new(fs.clone()), Path::new(DIR), &options).unwrap();
+    wal.append(batch("idle", 3)).wait().unwrap();
+    let patience = Instant::now() + Duration::from_secs(20);
+    while safe_seq() != 28 {
+        assert!(Instant::now() < patience, "never published");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn acks_and_the_end_are_futures() {
+    let fs = MemFs::default();
+    let (wal, _) = open(&fs).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let wal = Arc::new(wal);
+    let tasks: Vec<_> = (0..200)
+        .map(|i| {
+            let wal = Arc::clone(&wal);
+            runtime.spawn(async move { wal.append(batch(&format!("t{i}"), 2)).await.unwrap() })
+        })
+        .collect();
+    let end = runtime.spawn(wal.end());
+    let mut seqs: Vec<u64> = tasks.into_iter().flat_map(|task| runtime.block_on(task).unwrap()).collect();
+    seqs.sort_unstable();
+    assert_eq!(seqs, (1..=400).collect::<Vec<_>>());
+    wal.close().unwrap();
+    runtime.block_on(end).unwrap().unwrap();
+}

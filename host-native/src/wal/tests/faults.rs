@@ -1,0 +1,212 @@
+//! Every operation fails once, in every way; then the machine stops, keeping this or that; then the log is opened.
+
+use std::{ops::RangeInclusive, path::Path, sync::Arc};
+
+use super::{
+    DIR, batch, killed_log,
+    memfs::{Failing, Keep, MemFs},
+    open, path, records,
+};
+use crate::{
+    ErrorClass,
+    wal::{
+        Loss, Record,
+        dir::Dir,
+        doctor::{diagnose_on, doctor_on, verify_on},
+    },
+};
+
+/// What was promised: these numbers hold this batch.
+#[derive(Debug, Clone)]
+struct Acked {
+    seqs: RangeInclusive<u64>,
+    name: String,
+}
+
+const FAILINGS: [Failing; 4] = [Failing::Error, Failing::Short, Failing::Torn, Failing::Crash];
+
+fn keeps(seed: u64) -> Vec<Keep> {
+    let seeds = [seed, seed + 1000, seed + 2000];
+    let partial = seeds.into_iter().flat_map(|seed| [Keep::Prefix(seed), Keep::Mixed(seed)]);
+    [Keep::All, Keep::Synced].into_iter().chain(partial).collect()
+}
+
+/// Opens, appends one batch at a time and then two at once, closes. Stops quietly where it fails.
+fn work(fs: &MemFs, name: &str, acked: &mut Vec<Acked>) {
+    let Ok((wal, _)) = open(fs) else { return };
+    let name = |i: usize| format!("{name}{i}");
+    for i in 0..3 {
+        if let Ok(seqs) = wal.append(batch(&name(i), i + 1)).wait() {
+            acked.push(Acked { seqs, name: name(i) });
+        }
+    }
+    let pair = [(3, wal.append(batch(&name(3), 4))), (4, wal.append(batch(&name(4), 2)))];
+    for (i, ack) in pair {
+        if let Ok(seqs) = ack.wait() {
+            acked.push(Acked { seqs, name: name(i) });
+        }
+    }
+    let _ = wal.close();
+}
+
+/// Every promise is kept, and every batch is whole.
+fn check(records: &[Record], acked: &[Acked]) {
+    for Acked { seqs, name } in acked {
+        for (i, seq) in seqs.clone().enumerate() {
+            let record = &records[usize::try_from(seq).unwrap() - 1];
+            assert_eq!(record.attrs, super::frame(&format!("{name}.{i}")).attrs, "frame {seq}");
+        }
+    }
+    let mut left = 0;
+    for record in records {
+        assert!(left == 0 || record.left == left - 1, "a batch was cut at frame {}", record.seq);
+        left = record.left;
+    }
+    assert_eq!(left, 0, "the last batch was cut");
+}
+
+/// The log after the crash: it opens, keeps its promises, takes more, and keeps that through another crash.
+fn recover_and_check(fs: &MemFs, acked: &[Acked], may_be_torn: bool) {
+    let before = fs.files("telemetry.");
+    let opened = open(fs).map(|(wal, _)| {
+        // What opening relied on is durable before anything is appended.
+        let at_once = fs.after(Keep::Synced);
+        drop(open(&at_once).unwrap());
+        check(&records(&at_once), acked);
+        wal.close().unwrap();
+    });
+    if let Err(error) = opened {
+        assert_eq!(error.class(), ErrorClass::Damaged, "{error}");
+        assert!(may_be_torn, "a log that a crash left behind does not open: {error}");
+        assert_eq!(fs.files("telemetry."), before);
+        doctor_on(Arc::new(fs.clone()), Path::new(DIR), Loss::Accept).unwrap();
+    }
+    check(&records(fs), acked);
+    let mut acked = acked.to_vec();
+    let promised = acked.len();
+    work(fs, "again", &mut acked);
+    assert_eq!(acked.len(), promised + 5);
+    let later = fs.after(Keep::Synced);
+    let (wal, _) = open(&later).unwrap();
+    check(&records(&later), &acked);
+    wal.close().unwrap();
+    let report = verify_on(&Dir::new(Arc::new(later.clone()), Path::new(DIR))).unwrap();
+    assert!(report.holds() && report.fault.is_none(), "{report:?}");
+}
+
+/// Fails operation 1, 2, … of `work` on `start` until a run has no failure.
+fn every_operation_fails(start: &MemFs, promised: &[Acked]) {
+    for failing in FAILINGS {
+        let mut runs = 0;
+        for nth in 1.. {
+            let fs = start.snapshot();
+            fs.fail(nth, failing);
+            let mut acked = promised.to_vec();
+            work(&fs, "new", &mut acked);
+            for keep in keeps(nth) {
+                let may_be_torn = failing == Failing::Torn || matches!(keep, Keep::Mixed(_));
+                recover_and_check(&fs.after(keep), &acked, may_be_torn);
+            }
+            if !fs.fired() {
+                break;
+            }
+            runs += 1;
+        }
+        assert!(runs > 20, "{failing:?}: {runs} operations are too few to mean anything");
+    }
+}
+
+fn promises(records: &[Record]) -> Vec<Acked> {
+    let mut all: Vec<Acked> = Vec::new();
+    for record in records {
+        let name = record.attrs.rsplit_once('"').unwrap().0.rsplit_once('"').unwrap().1.split_once('.').unwrap();
+        match all.last_mut() {
+            Some(last) if last.name == name.0 => last.seqs = *last.seqs.start()..=record.seq,
+            _ => all.push(Acked { seqs: record.seq..=record.seq, name: name.0.to_owned() }),
+        }
+    }
+    all
+}
+
+#[test]
+fn beginning_a_log_survives_every_failure() {
+    every_operation_fails(&MemFs::default(), &[]);
+}
+
+#[test]
+fn going_on_after_a_kill_survives_every_failure() {
+    let (start, original) = killed_log(9);
+    every_operation_fails(&start, &promises(&original));
+}
+
+#[test]
+fn repairing_survives_every_failure() {
+    let (start, original) = killed_log(9);
+    let mut log = start.bytes(&path("telemetry.wal")).unwrap();
+    log.extend_from_slice(&[0, 0, 1, 1, b'{', b'"', 0, 9, 9]);
+    start.put(&path("telemetry.wal"), Some(log));
+    every_operation_fails(&start, &promises(&original));
+}
+
+#[test]
+fn a_repair_is_noted_however_often_it_was_interrupted() {
+    let (start, _) = killed_log(9);
+    let mut log = start.bytes(&path("telemetry.wal")).unwrap();
+    let tail = [0, 0, 1, 1, b'{', b'"', 0, 9, 9];
+    log.extend_from_slice(&tail);
+    start.put(&path("telemetry.wal"), Some(log));
+    for nth in 1.. {
+        let fs = start.snapshot();
+        fs.fail(nth, Failing::Crash);
+        drop(open(&fs));
+        for keep in [Keep::All, Keep::Synced, Keep::Prefix(nth)] {
+            let later = fs.after(keep);
+            drop(open(&later).unwrap());
+            let tails = later.files("telemetry.tail.");
+            assert!(tails.values().any(|bytes| *bytes == tail), "the tail is gone: {tails:?}");
+            let noted: String = records(&later).into_iter().map(|record| record.attrs).collect();
+            for file in tails.keys().filter(|file| file.extension().is_some_and(|end| end != "tmp")) {
+                let name = file.file_name().unwrap().to_string_lossy();
+                assert!(noted.contains(&format!("\"{name}\"")), "{name} is in no frame: {noted}");
+            }
+        }
+        if !fs.fired() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn the_doctor_survives_every_failure() {
+    let (start, original) = killed_log(12);
+    let mut log = start.bytes(&path("telemetry.wal")).unwrap();
+    let middle = log.len() / 2;
+    log[middle] ^= 4;
+    start.put(&path("telemetry.wal"), Some(log.clone()));
+    start.put(&path("telemetry.safe_seq"), Some(12_u64.to_le_bytes().to_vec()));
+    let dir = |fs: &MemFs| Dir::new(Arc::new(fs.clone()), Path::new(DIR));
+    let kept = diagnose_on(&dir(&start)).unwrap().last_good;
+    let acked = promises(&original[..usize::try_from(kept).unwrap()]);
+    for failing in FAILINGS {
+        for nth in 1.. {
+            let fs = start.snapshot();
+            fs.fail(nth, failing);
+            let _ = doctor_on(Arc::new(fs.clone()), Path::new(DIR), Loss::Accept);
+            for keep in keeps(nth) {
+                let later = fs.after(keep);
+                if let Err(error) = open(&later).map(drop) {
+                    assert_eq!(error.class(), ErrorClass::Damaged, "{error}");
+                    doctor_on(Arc::new(later.clone()), Path::new(DIR), Loss::Accept).unwrap();
+                }
+                let now = records(&later);
+                check(&now[..acked.last().map_or(0, |last| usize::try_from(*last.seqs.end()).unwrap())], &acked);
+                assert!(now.last().unwrap().attrs.contains("\"event\":\"wal_doctored\""), "no frame tells of the loss");
+                assert!(later.files("telemetry.wal.before.").values().any(|copy| *copy == log), "no copy was kept");
+                recover_and_check(&later, &acked, false);
+            }
+            if !fs.fired() {
+                break;
+            }
+        }
+    }
+}

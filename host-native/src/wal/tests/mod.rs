@@ -1,0 +1,72 @@
+//! The log against a file system that fails, and against every bit.
+
+mod bits;
+mod commit;
+mod faults;
+mod format;
+mod memfs;
+mod operator;
+mod reader;
+mod table;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use gate_core::{
+    frame::{Frame, Kind},
+    identity::{AuditId, NodeId},
+};
+use memfs::MemFs;
+
+use super::{Opened, Options, Reader, Record, Wal, WalError, fs::Fs};
+
+const DIR: &str = "/wal";
+
+/// A frame that says which it is.
+fn frame(text: &str) -> Frame {
+    Frame {
+        kind: Kind::Decision,
+        audit_id: AuditId::parse("018f-test").unwrap(),
+        node_id: Some(NodeId::parse("robot-7").unwrap()),
+        attrs: format!("{{\"layer\":\"policy\",\"reason\":\"{text}\"}}"),
+    }
+}
+
+/// `size` frames of one append, named after `name`.
+fn batch(name: &str, size: usize) -> Vec<Frame> {
+    (0..size).map(|i| frame(&format!("{name}.{i}"))).collect()
+}
+
+/// Options under which nothing happens by the clock.
+fn timeless() -> Options {
+    Options { publish_idle: Duration::from_secs(3600), ..Options::default() }
+}
+
+fn open(fs: &MemFs) -> Result<(Wal, Opened), WalError> {
+    Wal::open_on(Arc::new(fs.clone()), Path::new(DIR), &timeless())
+}
+
+fn records(fs: &MemFs) -> Vec<Record> {
+    Reader::open_on(Arc::new(fs.clone()) as Arc<dyn Fs>, Path::new(DIR)).unwrap().map(Result::unwrap).collect()
+}
+
+fn path(name: &str) -> std::path::PathBuf {
+    Path::new(DIR).join(name)
+}
+
+/// A log of `frames` frames in batches of one to three, its writer killed: `safe_seq` is what it was at the start.
+fn killed_log(frames: u64) -> (MemFs, Vec<Record>) {
+    let fs = MemFs::default();
+    let (wal, _) = open(&fs).unwrap();
+    let mut last = 0;
+    let mut size = 1;
+    while last < frames {
+        let size_now = size.min(usize::try_from(frames - last).unwrap());
+        last = *wal.append(batch(&format!("b{last}"), size_now)).wait().unwrap().end();
+        size = size % 3 + 1;
+    }
+    let killed = fs.snapshot();
+    drop(wal);
+    let all = records(&killed);
+    assert_eq!(all.len() as u64, frames);
+    (killed, all)
+}

@@ -1,0 +1,185 @@
+//! Diagnose, verify and doctor on every kind of log.
+
+use std::{path::Path, sync::Arc};
+
+use super::{DIR, killed_log, memfs::MemFs, open, path, records};
+use crate::{
+    ErrorClass,
+    wal::{
+        Loss, Opened, Record, Verdict, WalError, diagnose,
+        dir::Dir,
+        doctor::{diagnose_on, doctor_on, verify_on},
+    },
+};
+
+fn dir(fs: &MemFs) -> Dir {
+    Dir::new(Arc::new(fs.clone()), Path::new(DIR))
+}
+
+fn treat(fs: &MemFs, loss: Loss) -> Result<crate::wal::Doctored, WalError> {
+    doctor_on(Arc::new(fs.clone()), Path::new(DIR), loss)
+}
+
+/// A log of nine frames that was closed in order, changed by `change`.
+fn changed(change: impl FnOnce(&MemFs, Vec<u8>)) -> (MemFs, Vec<Record>) {
+    let (fs, original) = killed_log(9);
+    drop(open(&fs).unwrap());
+    change(&fs, fs.bytes(&path("telemetry.wal")).unwrap());
+    (fs, original)
+}
+
+fn safe_seq(fs: &MemFs, bytes: Option<&[u8]>) {
+    fs.put(&path("telemetry.safe_seq"), bytes.map(<[u8]>::to_vec));
+}
+
+#[test]
+fn every_row_is_met_by_a_log_in_that_state() {
+    let (none, nine) = (0_u64.to_le_bytes(), 9_u64.to_le_bytes());
+    let rows: Vec<(&str, MemFs)> = vec![
+        ("init", MemFs::default()),
+        ("init", {
+            let fs = MemFs::default();
+            safe_seq(&fs, Some(&none));
+            fs
+        }),
+        ("log_lost", changed(|fs, _| fs.put(&path("telemetry.wal"), None)).0),
+        (
+            "safe_seq_malformed",
+            changed(|fs, _| {
+                fs.put(&path("telemetry.wal"), None);
+                safe_seq(fs, Some(b"9"));
+            })
+            .0,
+        ),
+        ("safe_seq_lost", changed(|fs, _| safe_seq(fs, None)).0),
+        ("safe_seq_lost", changed(|fs, _| safe_seq(fs, Some(b"123456789"))).0),
+        ("safe_seq_lost", {
+            let fs = MemFs::default();
+            fs.put(&path("telemetry.wal"), Some(vec![]));
+            fs
+        }),
+        ("committed_lost", changed(|fs, log| fs.put(&path("telemetry.wal"), Some(log[..900].to_vec()))).0),
+        ("committed_lost", changed(|fs, _| fs.put(&path("telemetry.wal"), Some(vec![]))).0),
+        ("committed_lost", changed(|fs, _| safe_seq(fs, Some(&10_u64.to_le_bytes()))).0),
+        ("open", changed(|_, _| {}).0),
+        (
+            "repair",
+            changed(|fs, mut log| {
+                log.push(0);
+                fs.put(&path("telemetry.wal"), Some(log))
+            })
+            .0,
+        ),
+        (
+            "damaged",
+            changed(|fs, mut log| {
+                log[900] ^= 1;
+                fs.put(&path("telemetry.wal"), Some(log));
+                safe_seq(fs, Some(&none));
+            })
+            .0,
+        ),
+        (
+            "misplaced",
+            changed(|fs, mut log| {
+                log.extend_from_within(..log.len());
+                fs.put(&path("telemetry.wal"), Some(log));
+                safe_seq(fs, Some(&nine));
+            })
+            .0,
+        ),
+    ];
+    for (row, fs) in rows {
+        let before = fs.files("");
+        let diagnosis = diagnose_on(&dir(&fs)).unwrap();
+        assert_eq!(fs.files(""), before, "{row}: looking changed something");
+        assert_eq!(diagnosis.row, row, "{diagnosis:?}");
+        let expected = match row {
+            "init" => Verdict::Init,
+            "open" => Verdict::Open,
+            "repair" => Verdict::Repair,
+            _ => Verdict::Fail,
+        };
+        assert_eq!(diagnosis.verdict, expected);
+        let opened = open(&fs.snapshot()).map(|(_, opened)| opened);
+        match (expected, opened) {
+            (Verdict::Init, Ok(Opened::Initialized))
+            | (Verdict::Open, Ok(Opened::Clean { last_seq: 9 }))
+            | (Verdict::Repair, Ok(Opened::Repaired { last_seq: 9, bytes: 1, .. })) => {
+                assert!(matches!(treat(&fs, Loss::Accept), Err(WalError::NoDoctorNeeded { .. })));
+            }
+            (Verdict::Fail, Err(error)) => {
+                assert_eq!(error.class(), ErrorClass::Damaged);
+                let text = error.to_string();
+                assert!(text.ends_with("run `autonomy wal doctor --wal-dir /wal`") && !text.contains('\n'), "{text}");
+                let refused = treat(&fs, Loss::Refuse).unwrap_err();
+                assert!(matches!(refused, WalError::LossNotAccepted { .. }), "{refused}");
+                assert_eq!(fs.files(""), before, "{row}: refusing changed something");
+                let log = fs.bytes(&path("telemetry.wal"));
+                let doctored = treat(&fs, Loss::Accept).unwrap();
+                assert_eq!(doctored.kept, diagnosis.last_good);
+                assert_eq!(fs.bytes(&path("telemetry.wal.before.1")), log);
+                let (wal, opened) = open(&fs).unwrap();
+                assert_eq!(opened, Opened::Clean { last_seq: doctored.kept + 1 });
+                drop(wal);
+                let last = records(&fs).pop().unwrap();
+                let attrs: serde_json::Value = serde_json::from_str(&last.attrs).unwrap();
+                assert_eq!((&attrs["event"], &attrs["row"]), (&"wal_doctored".into(), &row.into()));
+            }
+            (expected, opened) => panic!("{row}: {expected:?}, {opened:?}"),
+        }
+    }
+}
+
+#[test]
+fn verify_names_the_first_fault() {
+    let (fs, original) = changed(|_, _| {});
+    let report = verify_on(&dir(&fs)).unwrap();
+    let size = fs.bytes(&path("telemetry.wal")).unwrap().len() as u64;
+    assert!(report.holds() && !report.unfinished && report.fault.is_none());
+    assert_eq!((report.frames, report.bytes, report.committed), (9, size, 9));
+    assert_eq!(report.batches, original.iter().filter(|record| record.left == 0).count() as u64);
+    assert_eq!(report.head.as_bytes(), crate::wal::codec::link_to(original.last().unwrap().payload.as_bytes()));
+
+    let offset = 4 + original[0].payload.len() as u64;
+    let (fs, _) = changed(|fs, mut log| {
+        log[usize::try_from(offset).unwrap() + 30] ^= 0x20;
+        fs.put(&path("telemetry.wal"), Some(log));
+    });
+    let report = verify_on(&dir(&fs)).unwrap();
+    let fault = report.fault.as_ref().unwrap();
+    assert_eq!((fault.seq, fault.offset, fault.what), (2, offset, "its checksum does not hold"));
+    assert!(!report.holds());
+    let next = 4 + original[1].payload.len() as u64 + offset;
+    let expected = format!(
+        "log at `/wal` has lost committed frames: last good frame is 1, 9 were committed (frame 2 at byte {offset}: its \
+         checksum does not hold, and a whole frame follows at byte {next}); restore it or run `autonomy wal doctor \
+         --wal-dir /wal`"
+    );
+    assert_eq!(report.error.unwrap().to_string(), expected);
+
+    let (fs, _) = changed(|fs, mut log| {
+        log.extend_from_slice(b"\0\0\x02");
+        fs.put(&path("telemetry.wal"), Some(log));
+    });
+    let report = verify_on(&dir(&fs)).unwrap();
+    assert!(report.holds() && report.unfinished);
+    assert_eq!(report.frames, 9);
+}
+
+#[test]
+fn looking_at_nothing_creates_nothing() {
+    let parent = tempfile::tempdir().unwrap();
+    let missing = parent.path().join("wal");
+    assert_eq!(diagnose(&missing).unwrap().verdict, Verdict::Init);
+    assert!(matches!(crate::wal::verify(&missing), Err(WalError::NoLog { .. })));
+    assert!(!missing.exists());
+}
+
+#[test]
+fn the_doctor_waits_for_the_writer_to_be_gone() {
+    let (fs, _) = killed_log(3);
+    let (wal, _) = open(&fs).unwrap();
+    assert!(matches!(treat(&fs, Loss::Accept), Err(WalError::Locked { .. })));
+    drop(wal);
+}

@@ -1,0 +1,119 @@
+//! Reading beside a writer, and what a reader refuses.
+
+use std::{path::Path, sync::Arc, thread};
+
+use super::{DIR, batch, killed_log, memfs::MemFs, open, path};
+use crate::{
+    ErrorClass,
+    wal::{Options, Reader, Wal, WalError, dir::Dir, doctor::diagnose_on},
+};
+
+fn reader(fs: &MemFs) -> Reader {
+    Reader::open_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap()
+}
+
+#[test]
+fn a_reader_stops_at_the_durable_mark_of_a_live_writer() {
+    let fs = MemFs::default();
+    let (wal, _) = open(&fs).unwrap();
+    let mut reader = reader(&fs);
+    assert_eq!(reader.next_record().unwrap(), None);
+    wal.append(batch("a", 2)).wait().unwrap();
+    assert_eq!(reader.by_ref().map(|r| r.unwrap().seq).collect::<Vec<_>>(), [1, 2]);
+
+    let gate = fs.gate.lock().unwrap();
+    let before = fs.bytes(&path("telemetry.wal")).unwrap().len();
+    let ack = wal.append(batch("b", 3));
+    while fs.bytes(&path("telemetry.wal")).unwrap().len() == before {
+        thread::yield_now();
+    }
+    assert_eq!(reader.next_record().unwrap(), None, "written, and not durable");
+    drop(gate);
+    ack.wait().unwrap();
+    assert_eq!(reader.map(|r| r.unwrap().seq).collect::<Vec<_>>(), [3, 4, 5]);
+}
+
+#[test]
+fn a_reader_follows_a_writer_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(dir.path(), Options::default()).unwrap();
+    let last = thread::scope(|scope| {
+        let follower = scope.spawn(|| {
+            let mut reader = Reader::open(dir.path()).unwrap();
+            let mut last = 0;
+            while last < 600 {
+                match reader.next_record().unwrap() {
+                    Some(record) => {
+                        assert_eq!(record.seq, last + 1);
+                        last = record.seq;
+                    }
+                    None => thread::yield_now(),
+                }
+            }
+            last
+        });
+        for i in 0..300 {
+            wal.append(batch(&format!("b{i}"), 2)).wait().unwrap();
+        }
+        follower.join().unwrap()
+    });
+    assert_eq!(last, 600);
+}
+
+#[test]
+fn without_marks_a_reader_believes_what_later_frames_say() {
+    let (fs, original) = killed_log(12);
+    fs.put(&path("wal.lock"), None);
+    let last_durable = original.last().unwrap().durable;
+    assert!(last_durable > 0);
+    assert_eq!(reader(&fs).map(|r| r.unwrap().seq).max(), Some(last_durable));
+    fs.put(&path("telemetry.safe_seq"), Some(12_u64.to_le_bytes().to_vec()));
+    assert_eq!(reader(&fs).count(), 12);
+}
+
+#[test]
+fn an_absurd_length_is_refused_before_anything_is_allocated_for_it() {
+    for length in [u32::MAX, 0x7fff_ffff, 1024 * 1024 + 1, 199, 1] {
+        let (fs, _) = killed_log(3);
+        let mut log = fs.bytes(&path("telemetry.wal")).unwrap();
+        log.extend_from_slice(&length.to_be_bytes());
+        log.extend_from_slice(&[b'x'; 300]);
+        let bytes = log.len();
+        fs.put(&path("telemetry.wal"), Some(log));
+        let diagnosis = diagnose_on(&Dir::new(Arc::new(fs.clone()), Path::new(DIR))).unwrap();
+        assert_eq!(diagnosis.fault.unwrap().what, "its length is out of range");
+        assert!(fs.largest_read() <= bytes, "{} bytes were asked for", fs.largest_read());
+        fs.put(&path("telemetry.safe_seq"), Some(4_u64.to_le_bytes().to_vec()));
+        let error = reader(&fs).find_map(Result::err).unwrap();
+        assert_eq!(error.class(), ErrorClass::Damaged);
+    }
+}
+
+#[test]
+fn a_reader_takes_no_lock_and_needs_a_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Reader::open(dir.path()).unwrap_err();
+    assert!(matches!(error, WalError::NoLog { .. }), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    let (wal, _) = Wal::open(dir.path(), Options::default()).unwrap();
+    let held = Reader::open(dir.path()).unwrap();
+    wal.close().unwrap();
+    assert!(Wal::open(dir.path(), Options::default()).is_ok());
+    drop(held);
+}
+
+/// The reader of `docs/spec/wal.md`: a length, then a JSON object.
+#[test]
+fn ten_lines_read_a_log() {
+    let (fs, original) = killed_log(20);
+    let log = fs.bytes(&path("telemetry.wal")).unwrap();
+    let mut rest = &log[..];
+    let mut seqs = Vec::new();
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let (payload, after) = after.split_at(u32::from_be_bytes(*length) as usize);
+        let frame: serde_json::Value = serde_json::from_slice(payload).unwrap();
+        seqs.push(frame["seq"].as_u64().unwrap());
+        rest = after;
+    }
+    assert_eq!(seqs, original.iter().map(|record| record.seq).collect::<Vec<_>>());
+}

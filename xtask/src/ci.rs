@@ -1,0 +1,124 @@
+//! The checks: what a clean clone must pass, in the order in which they fail fastest.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use crate::{Result, codegen, corpus};
+
+/// Targets without an operating system: gate-core must build for them.
+const BARE_TARGETS: [&str; 2] = ["thumbv7em-none-eabihf", "wasm32v1-none"];
+
+/// Programs that the tests run, each with the package that has it (Debian's name, the same on most systems).
+const PROGRAMS: [(&str, &str); 3] = [("jq", "jq"), ("openssl", "openssl"), ("python3", "python3")];
+
+/// Most crates that gate-core may bring into a host, itself counted.
+const CORE_CRATES: usize = 30;
+
+/// Formatting, lints and documentation, then every test.
+pub fn ci(root: &Path) -> Result<()> {
+    step("format", cargo(root).args(["fmt", "--all", "--check"]))?;
+    step("lints", cargo(root).args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+    let mut doc = cargo(root);
+    step("documentation", doc.args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    test(root)
+}
+
+/// Every test. Installs what it needs: targets with rustup, programs with the system's package manager.
+pub fn test(root: &Path) -> Result<()> {
+    quick(root)?;
+    install_programs()?;
+    install_targets(root)?;
+    for target in BARE_TARGETS {
+        let mut build = cargo(root);
+        step(target, build.args(["build", "--quiet", "--package", "ensure-no-std", "--target", target]))?;
+    }
+    count_core_crates(root)?;
+    step("all tests", cargo(root).args(["test", "--quiet", "--workspace"]))
+}
+
+/// What a change to the decision wants to know first, in well under a minute.
+pub fn quick(root: &Path) -> Result<()> {
+    codegen::check_fresh(root)?;
+    corpus::check_fresh(root)?;
+    step("quick tests", cargo(root).args(["test", "--quiet", "--package", "gate-core", "--lib", "--bins"]))
+}
+
+/// Every benchmark; each prints ratios against its peers of the same run.
+pub fn bench(root: &Path) -> Result<()> {
+    step("benchmarks", cargo(root).args(["bench", "--workspace", "--benches"]))
+}
+
+fn install_programs() -> Result<()> {
+    let missing: Vec<_> = PROGRAMS.into_iter().filter(|(program, _)| !runs(program, "--version")).collect();
+    let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !runs("apt-get", "--version") || !is_root() {
+        return Err(
+            format!("install {} with the system's package manager, then run this again", packages.join(", ")).into()
+        );
+    }
+    step("package lists", Command::new("apt-get").args(["update", "--quiet", "--quiet"]))?;
+    let mut install = Command::new("apt-get");
+    install.args(["install", "--yes", "--quiet", "--quiet", "--no-install-recommends"]);
+    step("packages", install.args(packages).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+fn install_targets(root: &Path) -> Result<()> {
+    let installed = Command::new("rustup").args(["target", "list", "--installed"]).current_dir(root).output();
+    let installed = installed.map_err(|error| format!("rustup cannot be run ({error}): install it from rustup.rs"))?;
+    let installed = String::from_utf8_lossy(&installed.stdout).into_owned();
+    for target in BARE_TARGETS {
+        if !installed.lines().any(|line| line == target) {
+            step(target, Command::new("rustup").args(["target", "add", target]).current_dir(root))?;
+        }
+    }
+    Ok(())
+}
+
+/// A small closure is a promise: this counts it.
+fn count_core_crates(root: &Path) -> Result<()> {
+    let mut tree = cargo(root);
+    tree.args(["tree", "--package", "gate-core", "--edges", "normal,build", "--prefix", "none"]);
+    let output = tree.args(["--format", "{p}"]).output()?;
+    let listing = String::from_utf8(output.stdout)?;
+    let mut crates: Vec<_> = listing.lines().filter_map(|line| line.split(" (").next()).collect();
+    crates.sort_unstable();
+    crates.dedup();
+    println!("gate-core brings {} crates, itself counted", crates.len());
+    if crates.is_empty() || crates.len() >= CORE_CRATES {
+        return Err(format!("gate-core's tree must stay under {CORE_CRATES} crates:\n{}", crates.join("\n")).into());
+    }
+    Ok(())
+}
+
+fn cargo(root: &Path) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root);
+    cargo
+}
+
+fn step(name: &str, command: &mut Command) -> Result<()> {
+    let started = Instant::now();
+    println!("== {name}");
+    let status = command.status().map_err(|error| format!("{name}: {command:?} cannot be run: {error}"))?;
+    if !status.success() {
+        return Err(format!("{name} failed: {command:?}").into());
+    }
+    println!("== {name}: {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn runs(program: &str, argument: &str) -> bool {
+    let mut command = Command::new(program);
+    let command = command.arg(argument).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
