@@ -3,12 +3,11 @@
 //! <https://github.com/secure-systems-lab/dsse>, protocol and envelope, version 1.0.
 
 use alloc::{string::String, vec::Vec};
-use base64ct::{Base64, Encoding as _};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    json,
     key::{KeyId, TrustedKeys},
     limits,
 };
@@ -128,39 +127,37 @@ impl Envelope {
     /// # Errors
     /// What is malformed. Nothing is verified yet.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
-        let malformed = |error: serde_json::Error| EnvelopeError::Malformed(alloc::format!("{error}"));
-        let wire: WireEnvelope = json::read(bytes).map_err(malformed)?;
+        let malformed = |error: serde_json::Error| EnvelopeError::Malformed(crate::text::line(&error));
+        let wire: WireEnvelope = serde_json::from_slice(bytes).map_err(malformed)?;
+        // Compact JSON of these members in this order; base64 that decodes at all has one form.
+        if serde_json::to_vec(&wire).map_err(malformed)? != bytes {
+            return Err(EnvelopeError::NotCanonical);
+        }
         if wire.signatures.len() > limits::SIGNATURES {
             return Err(EnvelopeError::TooMany(wire.signatures.len()));
         }
-        let payload = Base64::decode_vec(&wire.payload)
+        let payload = BASE64
+            .decode(&wire.payload)
             .map_err(|_| EnvelopeError::Malformed("`payload` is not padded standard base64".into()))?;
         let mut signatures = Vec::with_capacity(wire.signatures.len());
         for WireSignature { keyid, sig } in wire.signatures {
             let id =
                 KeyId::from_hex(&keyid).ok_or_else(|| EnvelopeError::KeyId(crate::text::cut(&keyid, 80).into()))?;
-            let signature = Base64::decode_vec(&sig).ok().and_then(|bytes| bytes.try_into().ok());
+            let signature = BASE64.decode(&sig).ok().and_then(|bytes| bytes.try_into().ok());
             signatures.push((id, signature.ok_or(EnvelopeError::Signature(id))?));
         }
-        let envelope = Self { payload_type: wire.payload_type, payload, signatures };
-        if envelope.to_bytes() != bytes {
-            return Err(EnvelopeError::NotCanonical);
-        }
-        Ok(envelope)
+        Ok(Self { payload_type: wire.payload_type, payload, signatures })
     }
 
     /// The envelope in its canonical form.
     pub fn to_bytes(&self) -> Vec<u8> {
         let wire = WireEnvelope {
-            payload: Base64::encode_string(&self.payload),
+            payload: BASE64.encode(&self.payload),
             payload_type: self.payload_type.clone(),
             signatures: self
                 .signatures
                 .iter()
-                .map(|(id, signature)| WireSignature {
-                    keyid: alloc::format!("{id}"),
-                    sig: Base64::encode_string(signature),
-                })
+                .map(|(id, signature)| WireSignature { keyid: alloc::format!("{id}"), sig: BASE64.encode(signature) })
                 .collect(),
         };
         // Strings and sequences of strings: there is nothing in them that JSON cannot hold.

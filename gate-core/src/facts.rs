@@ -1,6 +1,6 @@
 //! What a decision is made on, and the verdict.
 //!
-//! `docs/spec/decision.md` is the contract; [`Facts::verdict`] is the whole of it.
+//! `docs/src/spec/decision.md` is the contract; [`Facts::verdict`] is the whole of it.
 
 use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! Ed25519 public keys (RFC 8032) as SPKI PEM (RFC 8410, RFC 7468), and the set of them that is trusted.
 
 use alloc::{format, string::String, vec::Vec};
-use base64ct::{Base64, Encoding as _};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use core::fmt;
 use ed25519_dalek::VerifyingKey;
 
@@ -132,7 +132,7 @@ impl PublicKey {
             // Every Ed25519 key fits a line; a longer body is another algorithm's.
             return Err(if pem.contains(PEM_END) { KeyError::NotEd25519 } else { KeyError::NotPem });
         };
-        let der = Base64::decode_vec(body).map_err(|_| KeyError::NotPem)?;
+        let der = BASE64.decode(body).map_err(|_| KeyError::NotPem)?;
         let key: &[u8; 32] =
             der.strip_prefix(&SPKI_PREFIX).and_then(|key| key.try_into().ok()).ok_or(KeyError::NotEd25519)?;
         Self::from_bytes(key)
@@ -142,7 +142,7 @@ impl PublicKey {
     pub fn to_pem(&self) -> String {
         let mut spki = SPKI_PREFIX.to_vec();
         spki.extend_from_slice(self.key.as_bytes());
-        format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", Base64::encode_string(&spki))
+        format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", BASE64.encode(&spki))
     }
 
     /// The key's id.

@@ -7,6 +7,7 @@ use core::{fmt, str};
 use crate::limits;
 
 const BLOCK: usize = 512;
+const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// A regular file in a tar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,7 @@ pub enum TarFault {
     Field(&'static str),
     Padding,
     EmptyPath,
+    PathLength,
     AbsolutePath,
     ParentPath,
     DotPath,
@@ -102,6 +104,7 @@ impl fmt::Display for TarError {
             TarFault::Field(name) => write!(f, "the header's {name} is not what a bundle's header holds"),
             TarFault::Padding => f.write_str("the padding after the file is not zero"),
             TarFault::EmptyPath => f.write_str("the path is empty"),
+            TarFault::PathLength => write!(f, "the path is longer than {} bytes", limits::BUNDLE_PATH_BYTES),
             TarFault::AbsolutePath => f.write_str("the path is absolute"),
             TarFault::ParentPath => f.write_str("the path holds `..`"),
             TarFault::DotPath => f.write_str("the path holds a `.` segment"),
@@ -124,7 +127,7 @@ pub fn check_path(path: &str) -> Result<(), TarFault> {
         return Err(TarFault::EmptyPath);
     }
     if path.len() > limits::BUNDLE_PATH_BYTES {
-        return Err(TarFault::Field("path length"));
+        return Err(TarFault::PathLength);
     }
     if path.starts_with('/') {
         return Err(TarFault::AbsolutePath);
@@ -154,12 +157,12 @@ pub fn header(path: &str, size: usize) -> [u8; BLOCK] {
     block[100..107].copy_from_slice(b"0000644");
     block[108..115].copy_from_slice(b"0000000");
     block[116..123].copy_from_slice(b"0000000");
-    write_octal(&mut block[124..135], size);
+    write_octal(&mut block[124..135], size as u64);
     block[136..147].copy_from_slice(b"00000000000");
     block[156] = b'0';
     block[257..265].copy_from_slice(b"ustar\x0000");
     let sum = checksum(&block);
-    write_octal(&mut block[148..155], sum);
+    write_octal(&mut block[148..155], u64::from(sum));
     block
 }
 
@@ -181,24 +184,26 @@ const FIELDS: [(&str, usize, usize); 14] = [
     ("checksum", 148, 156),
 ];
 
-fn write_octal(field: &mut [u8], mut value: usize) {
+fn write_octal(field: &mut [u8], mut value: u64) {
     for digit in field.iter_mut().rev() {
-        *digit = b"01234567".get(value & 7).copied().unwrap_or(b'0');
+        *digit = b'0' | value.to_le_bytes()[0] & 7;
         value >>= 3;
     }
 }
 
-fn read_octal(field: &[u8]) -> Option<usize> {
-    field.iter().try_fold(0_usize, |value, digit| match digit {
-        b'0'..=b'7' => value.checked_mul(8)?.checked_add(usize::from(digit - b'0')),
+/// A number that no machine's word size changes.
+fn read_octal(field: &[u8]) -> Option<u64> {
+    field.iter().try_fold(0_u64, |value, digit| match digit {
+        b'0'..=b'7' => value.checked_mul(8)?.checked_add(u64::from(digit - b'0')),
         _ => None,
     })
 }
 
 /// The sum of the header's bytes, its checksum field counted as spaces.
-fn checksum(block: &[u8; BLOCK]) -> usize {
-    let sum = |bytes: &[u8]| bytes.iter().copied().map(usize::from).sum::<usize>();
-    sum(&block[..148]) + 8 * usize::from(b' ') + sum(&block[156..])
+fn checksum(block: &[u8; BLOCK]) -> u32 {
+    // 32 bits are enough, and add faster than 64.
+    let sum = |bytes: &[u8]| bytes.iter().copied().map(u32::from).sum::<u32>();
+    sum(&block[..148]) + 8 * u32::from(b' ') + sum(&block[156..])
 }
 
 /// Reads a whole tar.
@@ -221,7 +226,7 @@ pub fn read(tar: &[u8]) -> Result<Vec<Entry<'_>>, TarError> {
         let Some((block, after)) = rest.split_first_chunk::<BLOCK>() else {
             return fail(offset, TarFault::Truncated);
         };
-        if block.iter().all(|byte| *byte == 0) {
+        if *block == ZEROS {
             return match check_end(after) {
                 Ok(()) => Ok(entries),
                 Err(fault) => fail(offset, fault),
@@ -235,7 +240,7 @@ pub fn read(tar: &[u8]) -> Result<Vec<Entry<'_>>, TarError> {
         let (data, after) = after.split_at_checked(size).ok_or_else(|| located(TarFault::Truncated))?;
         let padding = size.next_multiple_of(BLOCK) - size;
         let (padding, after) = after.split_at_checked(padding).ok_or_else(|| located(TarFault::Truncated))?;
-        if padding.iter().any(|byte| *byte != 0) {
+        if !ZEROS.starts_with(padding) {
             return Err(located(TarFault::Padding));
         }
         if !folded.insert(path.to_ascii_lowercase()) {
@@ -251,7 +256,7 @@ fn check_end(after: &[u8]) -> Result<(), TarFault> {
     match after.split_first_chunk::<BLOCK>() {
         None if after.is_empty() => Err(TarFault::OneZeroBlock),
         None => Err(TarFault::Truncated),
-        Some((second, _)) if second.iter().any(|byte| *byte != 0) => Err(TarFault::OneZeroBlock),
+        Some((second, _)) if *second != ZEROS => Err(TarFault::OneZeroBlock),
         Some((_, [])) => Ok(()),
         Some((_, trailing)) => Err(TarFault::TrailingBytes { bytes: trailing.len() }),
     }
@@ -263,7 +268,7 @@ fn read_header(block: &[u8; BLOCK]) -> Result<(&str, usize), TarFault> {
         b"ustar  \0" => return Err(TarFault::GnuFormat),
         _ => return Err(TarFault::NotUstar),
     }
-    if read_octal(&block[148..155]) != Some(checksum(block)) {
+    if read_octal(&block[148..155]) != Some(u64::from(checksum(block))) {
         return Err(TarFault::Checksum);
     }
     match block[156] {
@@ -284,6 +289,8 @@ fn read_header(block: &[u8; BLOCK]) -> Result<(&str, usize), TarFault> {
         return Err(TarFault::BinarySize);
     }
     let size = read_octal(&block[124..135]).ok_or(TarFault::Size)?;
+    // What does not fit the address space does not fit the tar either.
+    let size = usize::try_from(size).map_err(|_| TarFault::Truncated)?;
     let path = str::from_utf8(name(block)).map_err(|_| TarFault::PathCharacter)?;
     check_path(path)?;
     // What is left is compared whole: one encoding for a path and a size, so nothing can hide in a header.

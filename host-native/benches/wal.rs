@@ -31,11 +31,11 @@ use host_native::wal::{Options, Wal};
 /// A frame of about this size, everything included.
 const FRAME_BYTES: usize = 600;
 const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 15;
 
 fn main() {
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
-    let seconds: f64 = args.next().map_or(1.0, |arg| arg.parse().unwrap());
+    let seconds: f64 = args.next().map_or(0.25, |arg| arg.parse().unwrap());
     let round = Duration::from_secs_f64(seconds);
     let parent = args.next().unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").to_owned());
 
@@ -45,10 +45,19 @@ fn main() {
     for callers in [Callers::Tasks, Callers::Threads] {
         for in_flight in IN_FLIGHT {
             let (mut log, mut bare, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-            for _ in 0..ROUNDS {
+            for turn in 0..ROUNDS {
                 let dir = tempfile::tempdir_in(&parent).unwrap();
-                let mut one = callers.run(Arc::new(Logged::new(&dir.path().join("wal"))), in_flight, round);
-                let mut other = callers.run(Arc::new(Bare::new(dir.path())), in_flight, round);
+                let run_log = || callers.run(Arc::new(Logged::new(&dir.path().join("wal"))), in_flight, round);
+                let run_bare = || callers.run(Arc::new(Bare::new(dir.path())), in_flight, round);
+                // Neither side always has the first turn.
+                let (mut one, mut other);
+                if turn % 2 == 0 {
+                    one = run_log();
+                    other = run_bare();
+                } else {
+                    other = run_bare();
+                    one = run_log();
+                }
                 ratios.push(one.len() as f64 / other.len() as f64);
                 log.append(&mut one);
                 bare.append(&mut other);

@@ -93,10 +93,10 @@ pub fn corpus(name: &str) -> Value {
 
 /// The bytes that a corpus describes: base64 texts, and counts of zeros.
 pub fn unpack(segments: &Value) -> Vec<u8> {
-    use base64ct::{Base64, Encoding as _};
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
     let bytes = |segment: &Value| match segment.as_u64() {
         Some(zeros) => vec![0; usize::try_from(zeros).unwrap()],
-        None => Base64::decode_vec(segment.as_str().unwrap()).unwrap(),
+        None => STANDARD.decode(segment.as_str().unwrap()).unwrap(),
     };
-    segments.as_array().unwrap().iter().flat_map(bytes).collect()
+    segments.as_array().unwrap().iter().map(bytes).collect::<Vec<_>>().concat()
 }

@@ -1,6 +1,6 @@
 //! One frame as bytes: written in one pass, read back by position.
 //!
-//! Reading accepts exactly what writing produces (`docs/spec/wal.md`): one order of members, no white space outside
+//! Reading accepts exactly what writing produces (`docs/src/spec/wal.md`): one order of members, no white space outside
 //! `attrs`, no member that is not named there.
 
 use base64ct::{Base64UrlUnpadded, Encoding};

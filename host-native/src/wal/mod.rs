@@ -6,7 +6,7 @@
 //! and [`Wal::end`] lets a server notice and exit.
 //!
 //! [`Reader`] walks what is durable, beside a live writer too. [`verify`], [`diagnose`] and [`doctor`] are the
-//! operator's tools. The format and the recovery table are in `docs/spec/wal.md`.
+//! operator's tools. The format and the recovery table are in `docs/src/spec/wal.md`.
 //!
 //! Deliberately absent: rotation, retention, and any way to change or delete a frame.
 
@@ -45,7 +45,6 @@ use fs::{Fs, RealFs};
 
 /// What a log may hold in memory, and how far `telemetry.safe_seq` may lag.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Options {
     /// Most frames that wait for the disk; more are refused as overload.
     pub queue_frames: usize,

@@ -105,7 +105,7 @@ const ANY_LATER: &[Later] = &[Later::None, Later::Valid];
 const ANY_REACH: &[Reach] = &[Reach::Below, Reach::Enough];
 const A_NUMBER: &[Mark] = &[Mark::Zero, Mark::Positive];
 
-/// The table of `docs/spec/wal.md`; a test walks every combination and finds exactly one row for each.
+/// The table of `docs/src/spec/wal.md`; a test walks every combination and finds exactly one row for each.
 pub(super) const TABLE: &[Row] = &[
     Row {
         name: "init",
@@ -402,6 +402,8 @@ pub(super) fn recover(dir: &Dir, unix_ns: u64) -> Result<Ready, WalError> {
         file.truncate(end).map_err(WalError::io("truncate", &path))?;
     }
     file.sync().map_err(WalError::io("sync", &path))?;
+    // Whoever created or replaced these files may have died before their names were durable.
+    dir.sync()?;
     let mut ready = Ready { file, end, encoder: Encoder::new(last_seq, link), opened: Opened::Clean { last_seq } };
     note_tails(dir, &survey, &mut ready, unix_ns)?;
     Ok(ready)

@@ -69,13 +69,18 @@ fn check(records: &[Record], acked: &[Acked]) {
 fn recover_and_check(fs: &MemFs, acked: &[Acked], may_be_torn: bool) {
     let before = fs.files("telemetry.");
     let opened = open(fs).map(|(wal, _)| {
-        // What opening relied on is durable before anything is appended.
-        let at_once = fs.after(Keep::Synced);
-        drop(open(&at_once).unwrap());
-        check(&records(&at_once), acked);
+        // What opening relied on is durable before the first append is acknowledged.
+        let stopped = fs.after(Keep::Synced);
+        drop(open(&stopped).unwrap());
+        check(&records(&stopped), acked);
+        let seqs = wal.append(batch("first", 2)).wait().unwrap();
+        let first = Acked { seqs, name: "first".to_owned() };
+        let stopped = fs.after(Keep::Synced);
         wal.close().unwrap();
+        drop(open(&stopped).unwrap());
+        check(&records(&stopped), &[acked, &[first]].concat());
     });
-    if let Err(error) = opened {
+    if let Err(error) = &opened {
         assert_eq!(error.class(), ErrorClass::Damaged, "{error}");
         assert!(may_be_torn, "a log that a crash left behind does not open: {error}");
         assert_eq!(fs.files("telemetry."), before);
@@ -136,6 +141,20 @@ fn beginning_a_log_survives_every_failure() {
 #[test]
 fn going_on_after_a_kill_survives_every_failure() {
     let (start, original) = killed_log(9);
+    every_operation_fails(&start, &promises(&original));
+}
+
+#[test]
+fn going_on_after_a_failed_sync_survives_every_failure() {
+    let (start, original) = killed_log(4);
+    let (wal, _) = open(&start).unwrap();
+    start.fail_syncs();
+    assert!(wal.append(batch("lost", 3)).wait().is_err());
+    drop(wal);
+    // The frames can be read, their pages are clean, and the disk does not have them.
+    assert_eq!(start.after(Keep::Synced).bytes(&path("telemetry.wal")).unwrap().len(), {
+        original.iter().map(|record| record.payload.len() + 4).sum::<usize>()
+    });
     every_operation_fails(&start, &promises(&original));
 }
 

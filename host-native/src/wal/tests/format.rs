@@ -1,4 +1,4 @@
-//! The bytes of `docs/spec/wal.md`.
+//! The bytes of `docs/src/spec/wal.md`.
 
 use gate_core::{
     frame::{Frame, Kind},

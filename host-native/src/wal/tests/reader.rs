@@ -102,7 +102,7 @@ fn a_reader_takes_no_lock_and_needs_a_log() {
     drop(held);
 }
 
-/// The reader of `docs/spec/wal.md`: a length, then a JSON object.
+/// The reader of `docs/src/spec/wal.md`: a length, then a JSON object.
 #[test]
 fn ten_lines_read_a_log() {
     let (fs, original) = killed_log(20);
