@@ -2,15 +2,19 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum as _};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum as _,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
+use gate_core::{Reason, frame::Kind, reason::UnknownReason};
 
 use crate::{
-    attestation, bundle, completions, config,
+    attestation, audit, bundle, completions, config,
     context::Flags,
     error::CliError,
     key, node,
     output::{Color, Format},
-    rollout,
+    rollout, runtime, wal,
 };
 
 /// Decides whether an AI agent or robot may run a tool now, and proves it afterwards.
@@ -72,6 +76,15 @@ pub(crate) enum Command {
     /// Ask what the gate knows, and what it would say.
     #[command(subcommand)]
     Attestation(attestation::Command),
+    /// Run tools behind the gate.
+    #[command(subcommand)]
+    Runtime(runtime::Command),
+    /// Read the log, check it, and mend it.
+    #[command(subcommand)]
+    Wal(wal::Command),
+    /// Find out what happened to a call.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Read and write settings.
     #[command(subcommand)]
     Config(config::Command),
@@ -127,6 +140,20 @@ impl StoreFlag {
     }
 }
 
+/// Where the log is.
+#[derive(Debug, Args)]
+pub(crate) struct WalFlag {
+    /// The directory of the log (else `AUTONOMY_WAL_DIR`, else `wal.dir`).
+    #[arg(long, value_name = "DIR", help_heading = SETTINGS)]
+    pub(crate) wal_dir: Option<String>,
+}
+
+impl WalFlag {
+    pub(crate) fn add_to(&self, flags: Flags) -> Flags {
+        flags.set("wal.dir", self.wal_dir.as_ref())
+    }
+}
+
 /// Who may sign bundles.
 #[derive(Debug, Args)]
 pub(crate) struct TrustFlags {
@@ -165,4 +192,33 @@ impl FreshnessFlags {
             .set("attestation.max_staleness_ms", self.max_staleness_ms.as_ref())
             .set("attestation.max_skew_ms", self.max_skew_ms.as_ref())
     }
+}
+
+/// A reason: as the wire has it, without its layer, or its number.
+pub(crate) fn reasons() -> impl TypedValueParser<Value = Reason> {
+    let values = Reason::ALL.iter().map(|reason| {
+        let others = [reason.as_str().to_owned(), reason.number().to_string()];
+        PossibleValue::new(short(*reason)).help(reason.meaning()).aliases(others)
+    });
+    PossibleValuesParser::new(values).try_map(|text| {
+        let is = |reason: &&Reason| {
+            [reason.as_str(), short(**reason)].contains(&text.as_str()) || text.parse() == Ok(reason.number())
+        };
+        Reason::ALL.iter().find(is).copied().ok_or(UnknownReason)
+    })
+}
+
+/// A reason without its layer.
+pub(crate) fn short(reason: Reason) -> &'static str {
+    reason.as_str().rsplit(": ").next().unwrap_or_default()
+}
+
+/// A kind of frame, with or without its `autonomy.`.
+pub(crate) fn kinds() -> impl TypedValueParser<Value = Kind> {
+    let short = |kind: Kind| kind.as_str().trim_start_matches("autonomy.");
+    let values = Kind::ALL.map(|kind| PossibleValue::new(kind.as_str()).alias(short(kind)));
+    PossibleValuesParser::new(values).map(move |word| {
+        let is = |kind: &Kind| [kind.as_str(), short(*kind)].contains(&word.as_str());
+        Kind::ALL.into_iter().find(is).unwrap_or(Kind::Decision)
+    })
 }

@@ -1,17 +1,15 @@
 //! `autonomy attestation`
 
 mod eval;
+mod history;
 
-use clap::{
-    Subcommand,
-    builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _},
-};
-use gate_core::{EnrollmentRef, NodeId, Reason, RolloutState, Status, reason::UnknownReason};
+use clap::Subcommand;
+use gate_core::{EnrollmentRef, NodeId, Reason, RolloutState, Status};
 use host_native::enrollment::{SqliteStore, Store as _};
 use serde::Serialize;
 
 use crate::{
-    args::{NodeFlag, StoreFlag},
+    args::{self, NodeFlag, StoreFlag},
     context::{self, Context, Flags},
     error::{CliError, Exit},
     node::{rollout_cell, status_cell},
@@ -36,9 +34,25 @@ pub(crate) enum Command {
     /// Exits with 0 when every pair would be allowed, 1 when any would be denied, 3 when enrollments could not be read.
     #[command(after_help = "Examples:
   autonomy attestation eval --bundle bundle.tar --node-id robot-7
-  autonomy attestation eval --bundle bundle.tar --node-id robot-7 --node-id robot-8
-  autonomy attestation eval --bundle bundle.tar --bundle unsigned.tar --all-nodes --output json")]
+  autonomy attestation eval --bundle bundle.tar \\
+    --node-id robot-7 --node-id robot-8
+  autonomy attestation eval --bundle bundle.tar --bundle unsigned.tar \\
+    --all-nodes --output json")]
     Eval(Box<eval::Eval>),
+    /// Say from the log who would have been denied had a mode been on, and whether it is safe to turn it on.
+    ///
+    /// Exits with 0 when it is safe, and 1 when it is not: calls would be denied, or there are none to go by.
+    #[command(after_help = "Examples:
+  autonomy attestation preview --mode enforce
+  autonomy attestation preview --mode enforce --since 24h --output json")]
+    Preview(history::PreviewArgs),
+    /// Decide every call of the log again from what it was decided on, and report the differences.
+    ///
+    /// Exits with 0 when every decision follows from its facts, and 4 when one does not.
+    #[command(after_help = "Examples:
+  autonomy attestation replay
+  autonomy attestation replay --since 2026-01-31T08:00:00Z")]
+    Replay(history::LogArgs),
     /// Explain a reason: when it is given, and what to do about it. Without one, list them all.
     #[command(after_help = "Examples:
   autonomy attestation explain
@@ -47,26 +61,9 @@ pub(crate) enum Command {
   autonomy attestation explain 9 --output json")]
     Explain {
         /// The reason: as the wire has it, without its layer, or its number.
-        #[arg(value_parser = PossibleValuesParser::new(Reason::ALL.iter().map(names)).try_map(|name| reason(&name)), hide_possible_values = true)]
+        #[arg(value_parser = args::reasons(), hide_possible_values = true)]
         reason: Option<Reason>,
     },
-}
-
-/// Every way to write a reason.
-fn names(reason: &Reason) -> PossibleValue {
-    let name = name(*reason);
-    PossibleValue::new(name).help(reason.meaning()).aliases([reason.as_str().to_owned(), reason.number().to_string()])
-}
-
-/// A reason without its layer.
-fn name(reason: Reason) -> &'static str {
-    reason.as_str().rsplit(": ").next().unwrap_or_default()
-}
-
-fn reason(text: &str) -> Result<Reason, UnknownReason> {
-    let is =
-        |reason: &&Reason| [reason.as_str(), name(**reason)].contains(&text) || text.parse() == Ok(reason.number());
-    Reason::ALL.iter().find(is).copied().ok_or(UnknownReason)
 }
 
 #[derive(Debug, Serialize)]
@@ -105,6 +102,8 @@ impl Command {
         match self {
             Self::Status { node, store } => status(context, &node, &store),
             Self::Eval(eval) => eval.run(context),
+            Self::Preview(preview) => preview.run(context),
+            Self::Replay(log) => log.replay(context),
             Self::Explain { reason } => explain(context, reason),
         }
     }
@@ -123,11 +122,10 @@ fn status(context: &mut Context<'_>, node: &NodeFlag, store: &StoreFlag) -> Resu
         out.json(&StatusOf { node_id, enrollment_ref, status, rollout_state })?;
         return Ok(Exit::Success);
     }
-    let none = || Cell::or_none(None::<&str>);
     let mut table = out.table(["ENROLLMENT_REF", "STATUS", "ROLLOUT_STATE"]);
     table.row(match &row {
         Some(row) => [Cell::new(&row.enrollment_ref), status_cell(&row.status), rollout_cell(&row.rollout_state)],
-        None => [none(), none(), none()],
+        None => [Cell::none(), Cell::none(), Cell::none()],
     })?;
     table.finish()?;
     if row.is_none() {

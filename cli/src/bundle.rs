@@ -11,8 +11,9 @@ use gate_core::{
     manifest::{Channel, Provenance},
 };
 use host_native::{
-    bundle::{self, Description, IfExists},
+    bundle::{self, BuildError, Description, IfExists},
     key::PrivateKey,
+    oci::{self, Artifact, IfPresent, Reference},
 };
 use serde::Serialize;
 
@@ -28,13 +29,15 @@ use crate::{
 pub(crate) enum Command {
     /// Make a bundle from a directory that holds `policies/*.rego`.
     #[command(after_help = "Examples:
-  autonomy bundle build --source src --name fleet/policies --version 1.0.0 --enrollment-ref fleet-a --key release.pem --out bundle.tar
-  autonomy bundle build --source src --name fleet/policies --version 1.1.0 --channel canary --enrollment-ref fleet-a --out unsigned.tar")]
+  autonomy bundle build --source src --name fleet/policies --version 1.0.0 \\
+    --enrollment-ref fleet-a --key release.pem --out bundle.tar
+  autonomy bundle build --source src --name fleet/policies --version 1.1.0 \\
+    --channel canary --enrollment-ref fleet-a --out unsigned.tar")]
     Build(Box<Build>),
     /// Add signatures to a bundle.
     #[command(after_help = "Examples:
-  autonomy bundle sign --key release.pem unsigned.tar
-  autonomy bundle sign --key release.pem unsigned.tar --out signed.tar")]
+  autonomy bundle sign --key release.pem unsigned.tar --out signed.tar
+  autonomy bundle sign --key release.pem unsigned.tar")]
     Sign {
         /// A private key to sign with; repeat it for several.
         #[arg(long = "key", value_name = "FILE", required = true)]
@@ -59,10 +62,36 @@ pub(crate) enum Command {
     /// Check a bundle as a runtime does: every byte accounted for, signed by enough trusted keys.
     #[command(after_help = "Examples:
   autonomy bundle verify bundle.tar
-  autonomy bundle verify bundle.tar --trusted-key release.pem.pub --threshold 1")]
+  autonomy bundle verify bundle.tar \\
+    --trusted-key release.pem.pub --threshold 1")]
     Verify {
         /// The bundle.
         bundle: PathBuf,
+        #[command(flatten)]
+        trust: TrustFlags,
+    },
+    /// Put a bundle into an OCI image layout, from where `skopeo` or `oras` carry it to any registry.
+    #[command(after_help = "Examples:
+  autonomy bundle push bundle.tar oci:layout:1.0.0")]
+    Push {
+        /// The bundle.
+        bundle: PathBuf,
+        /// Where it goes: `oci:<directory>:<tag>`.
+        reference: String,
+    },
+    /// Fetch a bundle. Nothing appears before it is verified as `bundle verify` does.
+    #[command(after_help = "Examples:
+  autonomy bundle pull oci:layout:1.0.0 pulled.tar
+  autonomy bundle pull oci:layout:1.0.0 pulled.tar --force \\
+    --trusted-key release.pem.pub")]
+    Pull {
+        /// What to fetch: `oci:<directory>[:<tag>|@sha256:<digest>]`.
+        reference: String,
+        /// Where it goes.
+        out: PathBuf,
+        /// Replace the file there if there is one.
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         trust: TrustFlags,
     },
@@ -147,7 +176,7 @@ impl Command {
             Self::Sign { keys, bundle: path, out, force } => {
                 let tar = sign(bundle::read(&path)?, &keys)?;
                 let (target, if_exists) = match &out {
-                    Some(out) => (out, if force { IfExists::Replace } else { IfExists::Refuse }),
+                    Some(out) => (out, if_exists(force)),
                     None => (&path, IfExists::Replace),
                 };
                 bundle::write(target, &tar, if_exists)?;
@@ -162,8 +191,21 @@ impl Command {
                 let keys = context::trusted_keys(&config)?;
                 let tar = bundle::read(&path)?;
                 let bundle = Bundle::verify(&tar, &keys).map_err(|error| refused(&path, &error))?;
-                let signers = bundle.signers.iter().map(ToString::to_string).collect();
-                show(context, &path, &tar, &bundle, signers, Shows::Verified(keys.threshold()))
+                show_verified(context, &path, &tar, &bundle, keys.threshold())
+            }
+            Self::Push { bundle: path, reference } => {
+                let reference = Reference::parse(&reference)?;
+                let tar = bundle::read(&path)?;
+                Bundle::inspect(&tar).map_err(|error| refused(&path, &error))?;
+                pushed(context, &reference, &oci::push(&tar, &reference)?)
+            }
+            Self::Pull { reference, out, force, trust } => {
+                let config = context.config(&trust.add_to(Flags::default())?)?;
+                let keys = context::trusted_keys(&config)?;
+                let tar = fetch(&Reference::parse(&reference)?, &out)?;
+                let bundle = Bundle::verify(&tar, &keys).map_err(|error| refused(Path::new(&reference), &error))?;
+                bundle::write(&out, &tar, if_exists(force))?;
+                show_verified(context, &out, &tar, &bundle, keys.threshold())
             }
         }
     }
@@ -186,7 +228,7 @@ impl Build {
             },
         };
         let tar = sign(bundle::build(description, &bundle::read_files(&source)?)?, &keys)?;
-        bundle::write(&out, &tar, if force { IfExists::Replace } else { IfExists::Refuse })?;
+        bundle::write(&out, &tar, if_exists(force))?;
         show_unverified(context, &out, &tar, "built")
     }
 }
@@ -201,6 +243,47 @@ fn refused(path: &Path, error: &BundleError) -> CliError {
     CliError::usage(format!("bundle `{}` is refused: {error}", path.display()))
 }
 
+fn if_exists(force: bool) -> IfExists {
+    if force { IfExists::Replace } else { IfExists::Refuse }
+}
+
+/// The bytes of a bundle, by way of a private directory beside where they will be.
+fn fetch(reference: &Reference, out: &Path) -> Result<Vec<u8>, CliError> {
+    let beside = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = |source| BuildError::Write { path: out.to_owned(), source };
+    let directory = tempfile::tempdir_in(beside).map_err(failed)?;
+    let fetched = directory.path().join("bundle.tar");
+    oci::pull(reference, &fetched, IfPresent::Refuse)?;
+    Ok(bundle::read(&fetched)?)
+}
+
+#[derive(Debug, Serialize)]
+struct Pushed {
+    reference: String,
+    manifest_digest: String,
+    bundle_digest: String,
+    bytes: u64,
+}
+
+fn pushed(context: &mut Context<'_>, reference: &Reference, artifact: &Artifact) -> Result<Exit, CliError> {
+    let out = &mut context.out;
+    let (manifest, bundle) = (&artifact.manifest, &artifact.bundle);
+    match out.format() {
+        Format::Json => out.json(&Pushed {
+            reference: reference.to_string(),
+            manifest_digest: manifest.to_string(),
+            bundle_digest: bundle.to_string(),
+            bytes: artifact.bundle_bytes,
+        })?,
+        Format::Text => {
+            out.line(format_args!("pushed {reference}"))?;
+            out.line(format_args!("  manifest: {manifest}"))?;
+            out.line(format_args!("  layer:    {bundle} ({} bytes)", artifact.bundle_bytes))?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
 /// What was done to the bundle that is shown.
 enum Shows {
     /// Something that says nothing of whether to trust it.
@@ -213,6 +296,17 @@ fn show_unverified(context: &mut Context<'_>, path: &Path, tar: &[u8], done: &'s
     let (bundle, claimed) = Bundle::inspect(tar).map_err(|error| refused(path, &error))?;
     let signers = claimed.iter().map(ToString::to_string).collect();
     show(context, path, tar, &bundle, signers, Shows::Unverified(done))
+}
+
+fn show_verified(
+    context: &mut Context<'_>,
+    path: &Path,
+    tar: &[u8],
+    bundle: &Bundle<'_>,
+    threshold: usize,
+) -> Result<Exit, CliError> {
+    let signers = bundle.signers.iter().map(ToString::to_string).collect();
+    show(context, path, tar, bundle, signers, Shows::Verified(threshold))
 }
 
 fn show(

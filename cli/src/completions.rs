@@ -38,7 +38,7 @@ impl Completions {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   autonomy man --out /usr/local/share/man/man1
-  autonomy man --out man && man man/autonomy-node-enroll.1")]
+  autonomy man --out man")]
 pub(crate) struct Man {
     /// Where the pages go; made if missing.
     #[arg(long, value_name = "DIR")]

@@ -29,7 +29,8 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   autonomy config set identity.node_id robot-7
   autonomy config set attestation.mode advisory
-  autonomy config set runtime.http_allow https://api.example.com,https://api.example.org")]
+  autonomy config set runtime.http_allow \\
+    https://api.example.com,https://api.example.org")]
     Set {
         /// The setting.
         #[arg(value_parser = keys(), hide_possible_values = true)]

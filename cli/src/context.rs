@@ -53,6 +53,14 @@ impl Flags {
         }
         Ok(self)
     }
+
+    /// A list of words.
+    pub(crate) fn list(mut self, name: &'static str, words: &[String]) -> Self {
+        if !words.is_empty() {
+            self.0.push((name, words.join(",")));
+        }
+        self
+    }
 }
 
 /// The keys that may sign bundles.

@@ -2,7 +2,10 @@
 
 use std::{io, process::ExitCode};
 
-use host_native::{ErrorClass, bundle::BuildError, config::ConfigError, enrollment::StoreError, key::KeyFileError};
+use host_native::{
+    ErrorClass, audit::AuditError, bundle::BuildError, config::ConfigError, enrollment::StoreError, gate::OpenError,
+    key::KeyFileError, oci::OciError, runtime::RuntimeError, tool::SetUpError, wal::WalError,
+};
 
 /// How a command ended that did what it was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,17 +79,18 @@ impl From<ConfigError> for CliError {
     }
 }
 
-impl From<KeyFileError> for CliError {
-    fn from(error: KeyFileError) -> Self {
-        Self::Failed { class: error.class(), message: error.to_string() }
-    }
+/// Errors that know their class.
+macro_rules! classed {
+    ($($error:ty),+) => {$(
+        impl From<$error> for CliError {
+            fn from(error: $error) -> Self {
+                Self::Failed { class: error.class(), message: error.to_string() }
+            }
+        }
+    )+};
 }
 
-impl From<BuildError> for CliError {
-    fn from(error: BuildError) -> Self {
-        Self::Failed { class: error.class(), message: error.to_string() }
-    }
-}
+classed!(KeyFileError, BuildError, OciError, WalError, AuditError);
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
@@ -99,5 +103,30 @@ impl From<StoreError> for CliError {
             error.to_string()
         };
         Self::Failed { class: error.class(), message }
+    }
+}
+
+impl From<SetUpError> for CliError {
+    fn from(error: SetUpError) -> Self {
+        Self::Failed { class: ErrorClass::Unavailable, message: error.to_string() }
+    }
+}
+
+impl From<OpenError> for CliError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Wal(error) => error.into(),
+            OpenError::Bundle(_) | OpenError::Policy(_) | OpenError::PolicyRef { .. } => Self::usage(error.to_string()),
+        }
+    }
+}
+
+impl From<RuntimeError> for CliError {
+    fn from(error: RuntimeError) -> Self {
+        match error {
+            RuntimeError::Wal(error) => error.into(),
+            RuntimeError::Serve(error) => Self::usage(error.to_string()),
+            RuntimeError::Listen { .. } => Self::Failed { class: ErrorClass::Unavailable, message: error.to_string() },
+        }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) enum Command {
     /// Writes FILE (PKCS#8 PEM, readable by you alone) and FILE.pub (SPKI PEM). Existing files are never overwritten.
     #[command(after_help = "Examples:
   autonomy key generate --trust
-  autonomy key generate --out release.pem
+  autonomy key generate --out release.pem --trust
 
 A key made by `openssl genpkey -algorithm ed25519` serves as well.")]
     Generate {

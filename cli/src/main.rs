@@ -2,6 +2,7 @@
 
 mod args;
 mod attestation;
+mod audit;
 mod bundle;
 mod completions;
 mod config;
@@ -11,7 +12,9 @@ mod key;
 mod node;
 mod output;
 mod rollout;
+mod runtime;
 mod time;
+mod wal;
 
 use std::{env, process::ExitCode};
 
@@ -51,6 +54,9 @@ fn run(command: Command, context: &mut Context<'_>) -> Result<Exit, CliError> {
         Command::Node(command) => command.run(context),
         Command::Rollout(command) => command.run(context),
         Command::Attestation(command) => command.run(context),
+        Command::Runtime(command) => command.run(context),
+        Command::Wal(command) => command.run(context),
+        Command::Audit(command) => command.run(context),
         Command::Config(command) => command.run(context),
         Command::Completions(command) => command.run(context),
         Command::Man(command) => command.run(context),

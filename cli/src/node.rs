@@ -24,7 +24,8 @@ pub(crate) enum Command {
     /// Enroll a node: from now on it may run under bundles that declare this enrollment ref.
     #[command(after_help = "Examples:
   autonomy node enroll --node-id robot-7 --enrollment-ref fleet-a
-  autonomy node enroll --node-id robot-7 --enrollment-ref fleet-b --replace --by ops@example.com")]
+  autonomy node enroll --node-id robot-7 --enrollment-ref fleet-b \\
+    --replace --by ops@example.com")]
     Enroll {
         /// The node: 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`.
         #[arg(long, value_name = "ID")]

@@ -144,6 +144,11 @@ impl Output {
         self.line(format_args!("{style}{text}{style:#}"))
     }
 
+    /// `name=value` on a line of its own.
+    pub(crate) fn pair(&mut self, name: &str, Cell { text, style }: &Cell) -> Result<(), CliError> {
+        self.line(format_args!("{name}={style}{text}{style:#}"))
+    }
+
     /// Names and their values, one a line.
     pub(crate) fn fields<const N: usize>(&mut self, fields: [(&str, Cell); N]) -> Result<(), CliError> {
         let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
@@ -181,7 +186,12 @@ impl Cell {
 
     /// The value, or `<none>`.
     pub(crate) fn or_none(value: Option<impl Display>) -> Self {
-        value.map_or_else(|| Self { text: ABSENT.to_owned(), style: FAINT }, Self::new)
+        value.map_or_else(Self::none, Self::new)
+    }
+
+    /// `<none>`.
+    pub(crate) fn none() -> Self {
+        Self { text: ABSENT.to_owned(), style: FAINT }
     }
 
     /// In the colour of what is well.
@@ -192,6 +202,11 @@ impl Cell {
     /// In the colour of what is not.
     pub(crate) fn bad(self) -> Self {
         Self { style: BAD, ..self }
+    }
+
+    /// In the colour of what will not be well.
+    pub(crate) fn warn(self) -> Self {
+        Self { style: WARN, ..self }
     }
 
     /// In the colour of what matters less.

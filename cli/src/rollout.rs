@@ -23,7 +23,8 @@ pub(crate) enum Command {
     /// `<none>`, `pending`, `acknowledged` and `active` are good; `rolled_back` and `failed` deny.
     #[command(after_help = "Examples:
   autonomy rollout set --node-id robot-7 --state pending
-  autonomy rollout set --node-id robot-7 --state failed --by ops@example.com")]
+  autonomy rollout set --node-id robot-7 --state failed \\
+    --by ops@example.com")]
     Set {
         /// The node.
         #[arg(long, value_name = "ID")]

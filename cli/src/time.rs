@@ -1,14 +1,8 @@
 //! Times as people and programs read them. Everything inside is milliseconds since the Unix epoch.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use jiff::{SignedDuration, Timestamp};
 
-use jiff::Timestamp;
-
-/// Now.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
+pub(crate) use host_native::gate::now_ms;
 
 /// RFC 3339 in UTC, to the millisecond.
 pub(crate) fn rfc3339(ms: u64) -> String {
@@ -33,15 +27,49 @@ fn age(ms: u64, now_ms: u64) -> String {
     }
 }
 
+/// Reads RFC 3339, from 1970 on.
+pub(crate) fn parse_timestamp(text: &str) -> Option<u64> {
+    text.parse::<Timestamp>().ok().and_then(|timestamp| u64::try_from(timestamp.as_millisecond()).ok())
+}
+
+/// Reads a point in time: RFC 3339, or how long ago (`90s`, `15m`, `2h`, `7d`).
+pub(crate) fn parse_since(text: &str) -> Result<u64, String> {
+    if let Some(ms) = parse_timestamp(text) {
+        return Ok(ms);
+    }
+    // Days have no fixed length in general; a day ago means 24 hours ago.
+    let duration = match text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok()) {
+        Some(days) => Ok(SignedDuration::from_hours(i64::from(days).saturating_mul(24))),
+        None => text.parse::<SignedDuration>(),
+    };
+    match duration.ok().and_then(|duration| u64::try_from(duration.as_millis()).ok()) {
+        Some(ms) => Ok(now_ms().saturating_sub(ms)),
+        None => Err("use a time such as `2026-01-31T08:00:00Z`, or an age such as `15m`, `2h` or `7d`".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_written_to_the_millisecond() {
+    fn a_time_is_written_to_the_millisecond_and_read_back() {
         assert_eq!(rfc3339(1_706_688_000_000), "2024-01-31T08:00:00.000Z");
+        assert_eq!(parse_since("2024-01-31T08:00:00Z"), Ok(1_706_688_000_000));
+        assert_eq!(parse_since("2024-01-31T09:00:00.5+01:00"), Ok(1_706_688_000_500));
         assert_eq!(with_age(1_706_688_000_000, 1_706_688_061_000), "2024-01-31T08:00:00.000Z (1 min ago)");
         assert_eq!(age(2, 1), "in the future");
         assert_eq!(age(0, 86_400_000 * 3), "3 d ago");
+    }
+
+    #[test]
+    fn an_age_counts_back_from_now() {
+        for (text, ms) in [("90s", 90_000), ("15m", 900_000), ("2h", 7_200_000), ("7d", 604_800_000)] {
+            let expected = now_ms() - ms;
+            assert!(parse_since(text).unwrap().abs_diff(expected) < 5_000, "{text}");
+        }
+        for wrong in ["", "soon", "15", "-5m", "2024-01-31"] {
+            assert!(parse_since(wrong).unwrap_err().starts_with("use a time such as"), "{wrong}");
+        }
     }
 }

@@ -142,11 +142,14 @@ pub enum RuntimeError {
     Wal(#[from] WalError),
 }
 
-/// Takes an address to listen on.
+/// Takes an address to listen on: one that only this machine can reach.
 ///
 /// # Errors
-/// [`RuntimeError::Listen`].
+/// [`RuntimeError::Listen`], or an address that [`run`] would refuse.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, RuntimeError> {
+    if !address.ip().to_canonical().is_loopback() {
+        return Err(serve::Error::NotLoopback(address).into());
+    }
     TcpListener::bind(address).await.map_err(|source| RuntimeError::Listen { address, source })
 }
 

@@ -22,9 +22,8 @@ use host_native::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::name;
 use crate::{
-    args::{FreshnessFlags, StoreFlag, TrustFlags},
+    args::{FreshnessFlags, StoreFlag, TrustFlags, short},
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format, Output, Table},
@@ -283,7 +282,7 @@ impl<'a> Report<'a> {
                         SubCheckOutcome::Fail => Cell::new("fail").bad(),
                         SubCheckOutcome::NotJudged => Cell::new("not judged").faint(),
                     };
-                    table.row([Cell::new(name(reason.into())), outcome, Cell::new(expected), Cell::or_none(found)])?;
+                    table.row([Cell::new(short(reason.into())), outcome, Cell::new(expected), Cell::or_none(found)])?;
                 }
                 table.finish()?;
                 Ok(())
@@ -304,7 +303,7 @@ impl<'a> Report<'a> {
                 let out = table.finish()?;
                 out.line("")?;
                 let mut table = out.table(["VERDICT", "REASON", "PAIRS"]);
-                table.row([Cell::new("allow").good(), Cell::or_none(None::<&str>), Cell::new(summary.allow)])?;
+                table.row([Cell::new("allow").good(), Cell::none(), Cell::new(summary.allow)])?;
                 for (reason, pairs) in &summary.by_reason {
                     table.row([Cell::new("deny").bad(), Cell::new(reason), Cell::new(pairs)])?;
                 }

@@ -1,0 +1,116 @@
+//! `autonomy attestation preview` and `autonomy attestation replay`: questions about what the log holds.
+
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
+use gate_core::Mode;
+use host_native::audit::{self, Difference, Finding, Preview, Replay};
+
+use crate::{
+    args::WalFlag,
+    context::{Context, Flags},
+    error::{CliError, Exit},
+    output::{Cell, Format},
+    time,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct PreviewArgs {
+    /// The mode to turn on.
+    #[arg(long, default_value = Mode::Enforce.as_str(), value_parser = PossibleValuesParser::new([Mode::Advisory.as_str(), Mode::Enforce.as_str()]).map(mode))]
+    mode: Mode,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+fn mode(word: String) -> Mode {
+    word.parse().unwrap_or(Mode::Enforce)
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// Only calls from this time on: RFC 3339, or an age such as `15m`.
+    #[arg(long, value_name = "TIME", value_parser = time::parse_since)]
+    since: Option<u64>,
+    #[command(flatten)]
+    wal: WalFlag,
+}
+
+impl PreviewArgs {
+    pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        let Self { mode, log: LogArgs { since, wal } } = self;
+        let config = context.config(&wal.add_to(Flags::default()))?;
+        let preview = audit::preview(&config.wal_dir(), mode, since)?;
+        print_preview(context, &preview)?;
+        Ok(if preview.safe { Exit::Success } else { Exit::Denied })
+    }
+}
+
+fn print_preview(context: &mut Context<'_>, preview: &Preview) -> Result<(), CliError> {
+    let out = &mut context.out;
+    if out.format() == Format::Json {
+        return out.json(preview);
+    }
+    let Preview { mode, calls, failing, unjudged, safe, findings } = preview;
+    out.fields([
+        ("MODE", Cell::new(mode)),
+        ("CALLS", Cell::new(calls)),
+        ("FAILING", Cell::new(failing)),
+        ("UNJUDGED", Cell::new(unjudged)),
+        ("SAFE", if *safe { Cell::new("yes").good() } else { Cell::new("no").bad() }),
+    ])?;
+    if !findings.is_empty() {
+        out.line("")?;
+        let mut table = out.table(["REASON", "NODE_ID", "CALLS", "FIRST", "LAST", "LAST_AUDIT_ID"]);
+        for Finding { reason, node_id, calls, first, last, last_audit_id } in findings {
+            table.row([
+                Cell::new(reason).bad(),
+                Cell::or_none(node_id.as_ref()),
+                Cell::new(calls),
+                Cell::new(first),
+                Cell::new(last),
+                Cell::new(last_audit_id),
+            ])?;
+        }
+        table.finish()?;
+    }
+    match findings.first() {
+        _ if *calls == 0 => out.note("no call that the policy allowed is in the log: run the nodes for a while first"),
+        Some(Finding { reason, .. }) => out.note(format_args!("first, `{reason}`: {}", reason.remedy())),
+        None if *unjudged > 0 => out.note("the log no longer holds what some calls were decided on"),
+        None => Ok(()),
+    }
+}
+
+impl LogArgs {
+    pub(crate) fn replay(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        let config = context.config(&self.wal.add_to(Flags::default()))?;
+        let replay = audit::replay(&config.wal_dir(), self.since)?;
+        print_replay(context, &replay)?;
+        Ok(if replay.differences.is_empty() { Exit::Success } else { Exit::Damaged })
+    }
+}
+
+fn print_replay(context: &mut Context<'_>, replay: &Replay) -> Result<(), CliError> {
+    let out = &mut context.out;
+    if out.format() == Format::Json {
+        return out.json(replay);
+    }
+    let Replay { calls, same, differences } = replay;
+    out.fields([
+        ("CALLS", Cell::new(calls)),
+        ("SAME", Cell::new(same)),
+        ("DIFFERENT", if differences.is_empty() { Cell::new(0) } else { Cell::new(differences.len()).bad() }),
+    ])?;
+    for Difference { seq, audit_id, logged, decided } in differences {
+        out.line("")?;
+        out.line(format_args!("frame {seq}, call {audit_id}"))?;
+        logged.iter().try_for_each(|attrs| out.line(format_args!("  logged:  {attrs}")))?;
+        match decided.as_slice() {
+            [] => out.line("  decided: nothing, the log does not hold the facts")?,
+            decided => decided.iter().try_for_each(|attrs| out.line(format_args!("  decided: {attrs}")))?,
+        }
+    }
+    Ok(())
+}

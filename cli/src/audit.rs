@@ -1,0 +1,189 @@
+//! `autonomy audit`
+
+use std::collections::VecDeque;
+
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
+use gate_core::{AuditId, NodeId, Reason, decision::Outcome};
+use host_native::audit::{self, Call, Calls, Trail};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::{
+    args::{WalFlag, reasons},
+    context::{Context, Flags},
+    error::{CliError, Exit},
+    output::{Cell, Format},
+    time,
+};
+
+/// Find out what happened to a call.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show one call: what the caller got and why, what to do about a deny, and every frame that it left.
+    #[command(after_help = "Examples:
+  autonomy audit get 0196f0c2-7d3e-7a41-9f55-0c5d8e1b2a34
+  autonomy audit get 0196f0c2-7d3e-7a41-9f55-0c5d8e1b2a34 --output json")]
+    Get {
+        /// The call's audit id, as its answer had it.
+        audit_id: AuditId,
+        #[command(flatten)]
+        wal: WalFlag,
+    },
+    /// List calls, the latest last.
+    #[command(after_help = "Examples:
+  autonomy audit list
+  autonomy audit list --outcome deny --since 1h
+  autonomy audit list --reason not_enrolled --limit 5 --output json")]
+    List(List),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only calls from this time on: RFC 3339, or an age such as `15m`.
+    #[arg(long, value_name = "TIME", value_parser = time::parse_since)]
+    since: Option<u64>,
+    /// Only calls that ended so.
+    #[arg(long, value_parser = PossibleValuesParser::new(["allow", "deny"]).map(outcome))]
+    outcome: Option<Outcome>,
+    /// Only calls with this reason, or that would be denied for it in `enforce`.
+    #[arg(long, value_parser = reasons(), hide_possible_values = true)]
+    reason: Option<Reason>,
+    /// Only calls on this node.
+    #[arg(long, value_name = "ID")]
+    node_id: Option<NodeId>,
+    /// At most so many, the latest.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    #[command(flatten)]
+    wal: WalFlag,
+}
+
+fn outcome(word: String) -> Outcome {
+    if word == "allow" { Outcome::Allow } else { Outcome::Deny }
+}
+
+#[derive(Debug, Serialize)]
+struct Got<'a> {
+    audit_id: &'a AuditId,
+    call: Option<&'a Call>,
+    remedy: Option<&'static str>,
+    frames: Vec<&'a RawValue>,
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    calls: VecDeque<Call>,
+    /// Whether older calls were left out.
+    more: bool,
+}
+
+impl Command {
+    pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        match self {
+            Self::Get { audit_id, wal } => {
+                let config = context.config(&wal.add_to(Flags::default()))?;
+                let trail = audit::get(&config.wal_dir(), &audit_id)?;
+                print_trail(context, &audit_id, &trail)
+            }
+            Self::List(list) => list.run(context),
+        }
+    }
+}
+
+/// What to do about a deny, or about one that `advisory` let pass.
+fn remedy(call: &Call) -> Option<&'static str> {
+    let denied = (call.outcome == Outcome::Deny).then_some(call.reason);
+    denied.or(call.would_deny).map(|reason| reason.remedy())
+}
+
+fn print_trail(context: &mut Context<'_>, audit_id: &AuditId, trail: &Trail) -> Result<Exit, CliError> {
+    let Trail { call, frames } = trail;
+    let remedy = call.as_ref().and_then(remedy);
+    let out = &mut context.out;
+    if out.format() == Format::Json {
+        // The log gave them back only after it had read them as JSON.
+        let frames = frames.iter().filter_map(|record| serde_json::from_str(&record.payload).ok()).collect();
+        out.json(&Got { audit_id, call: call.as_ref(), remedy, frames })?;
+        return Ok(Exit::Success);
+    }
+    if let Some(call) = call {
+        out.pair("outcome", &outcome_cell(call.outcome))?;
+        out.pair("reason", &Cell::new(call.reason))?;
+        if let Some(reason) = call.would_deny {
+            out.pair("would_deny", &Cell::new(reason).warn())?;
+        }
+        if let Some(detail) = &call.detail {
+            out.pair("detail", &Cell::new(detail))?;
+        }
+        if let Some(remedy) = remedy {
+            out.pair("remedy", &Cell::new(remedy))?;
+        }
+        out.pair("tool", &Cell::new(&call.tool))?;
+        out.pair("policy_ref", &Cell::or_none(call.policy_ref.as_ref()))?;
+        out.pair("mode", &Cell::new(call.mode))?;
+        out.pair("node_id", &Cell::or_none(call.node_id.as_ref()))?;
+        out.pair("at", &Cell::new(time::with_age(call.now_ms, time::now_ms())))?;
+        out.pair("facts", &Cell::new(call.facts))?;
+        out.line("")?;
+    }
+    for record in frames {
+        out.line(&record.payload)?;
+    }
+    Ok(Exit::Success)
+}
+
+fn outcome_cell(outcome: Outcome) -> Cell {
+    match outcome {
+        Outcome::Allow => Cell::new("allow").good(),
+        Outcome::Deny => Cell::new("deny").bad(),
+    }
+}
+
+impl List {
+    fn wants(&self, call: &Call) -> bool {
+        self.since.is_none_or(|since_ms| call.now_ms >= since_ms)
+            && self.outcome.is_none_or(|outcome| call.outcome == outcome)
+            && self.reason.is_none_or(|reason| call.reason == reason || call.would_deny == Some(reason))
+            && self.node_id.as_ref().is_none_or(|node_id| call.node_id.as_ref() == Some(node_id))
+    }
+
+    fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        let config = context.config(&self.wal.add_to(Flags::default()))?;
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let (mut calls, mut latest, mut more) = (Calls::open(&config.wal_dir())?, VecDeque::new(), false);
+        while let Some(call) = calls.next_call()? {
+            if self.wants(&call) {
+                more |= latest.len() == limit && latest.pop_front().is_some();
+                latest.push_back(call);
+            }
+        }
+        let out = &mut context.out;
+        if out.format() == Format::Json {
+            out.json(&Listed { calls: latest, more })?;
+            return Ok(Exit::Success);
+        }
+        let mut table = out.table(["AT", "AUDIT_ID", "NODE_ID", "TOOL", "MODE", "OUTCOME", "REASON", "WOULD_DENY"]);
+        for call in &latest {
+            table.row([
+                Cell::new(time::rfc3339(call.now_ms)),
+                Cell::new(&call.audit_id),
+                Cell::or_none(call.node_id.as_ref()),
+                Cell::new(&call.tool),
+                Cell::new(call.mode),
+                outcome_cell(call.outcome),
+                Cell::new(call.reason),
+                call.would_deny.map_or_else(Cell::none, |reason| Cell::new(reason).warn()),
+            ])?;
+        }
+        let out = table.finish()?;
+        if latest.is_empty() {
+            out.note("no such call in this log")?;
+        } else if more {
+            out.note("there are older ones: raise `--limit`, or narrow with `--since`")?;
+        }
+        Ok(Exit::Success)
+    }
+}

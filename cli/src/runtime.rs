@@ -1,0 +1,242 @@
+//! `autonomy runtime`
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc};
+
+use clap::{Args, Subcommand};
+use gate_core::{Freshness, Mode, TrustedKeys};
+use host_native::{
+    ErrorClass, Gate, Policies, bundle,
+    config::{Config, Origin},
+    enrollment::{LocalSource, Source},
+    runtime,
+    serve::{Limits, Metrics},
+    tool::{AllowedPrefix, HttpGetConfig, Tools},
+    wal::{Opened, Options, Wal},
+};
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use crate::{
+    args::{FreshnessFlags, NodeFlag, StoreFlag, TrustFlags, WalFlag},
+    context::{self, Context, Flags},
+    error::{CliError, Exit},
+    output::Format,
+};
+
+/// Run tools behind the gate.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve `POST /v1/tool`, `/healthz`, `/readyz` and `/metrics` until interrupted.
+    ///
+    /// Every decision is in the log, on disk, before the tool runs. Without a bundle every call is denied.
+    #[command(after_help = "Examples:
+  AUTONOMY_ATTESTATION_MODE=advisory \\
+    autonomy runtime start --bundle bundle.tar --node-id robot-7
+  autonomy runtime start --bundle bundle.tar --node-id robot-7 \\
+    --mode enforce --listen 127.0.0.1:7777
+  autonomy runtime start --policy-dir src/policies \\
+    --http-allow https://api.example.com
+
+Then:
+  curl -s 127.0.0.1:7777/v1/tool \\
+    -d '{\"kind\":\"tool.echo\",\"params\":{\"text\":\"hello\"}}'")]
+    Start(Box<Start>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    /// The bundle to run; it must verify (else `AUTONOMY_RUNTIME_BUNDLE`, else `runtime.bundle`).
+    #[arg(long, value_name = "FILE", conflicts_with = "policy_dir")]
+    bundle: Option<String>,
+    /// Policies without a bundle, for development: the gate then fails every call.
+    #[arg(long, value_name = "DIR")]
+    policy_dir: Option<String>,
+    #[command(flatten)]
+    node: NodeFlag,
+    /// `off`, `advisory` or `enforce` (else `AUTONOMY_ATTESTATION_MODE`, else `attestation.mode`, else `off`).
+    #[arg(long)]
+    mode: Option<String>,
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:7777].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// What `tool.http_get` may fetch: an origin and, if wanted, a path; repeat it for several.
+    #[arg(long = "http-allow", value_name = "ORIGIN")]
+    http_allow: Vec<String>,
+    #[command(flatten)]
+    store: StoreFlag,
+    #[command(flatten)]
+    wal: WalFlag,
+    #[command(flatten)]
+    trust: TrustFlags,
+    #[command(flatten)]
+    freshness: FreshnessFlags,
+}
+
+/// What a runtime says when it is ready.
+#[derive(Debug, Serialize)]
+struct Started {
+    event: &'static str,
+    address: SocketAddr,
+    mode: Mode,
+    mode_origin: Origin,
+    node_id: Option<String>,
+    policy_ref: Option<String>,
+    store: String,
+    wal_dir: String,
+    wal: String,
+}
+
+impl Command {
+    pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        let Self::Start(start) = self;
+        let flags = Flags::default()
+            .set("runtime.bundle", start.bundle.as_ref())
+            .set("runtime.policy_dir", start.policy_dir.as_ref())
+            .set("attestation.mode", start.mode.as_ref())
+            .set("runtime.listen", start.listen.as_ref())
+            .list("runtime.http_allow", &start.http_allow);
+        let flags = start.wal.add_to(start.store.add_to(start.node.add_to(start.freshness.add_to(flags))));
+        let config = context.config(&start.trust.add_to(flags)?)?;
+        let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let executor = built.map_err(|error| CliError::Failed {
+            class: ErrorClass::Unavailable,
+            message: format!("cannot start the runtime's threads ({error}): free some memory or processes"),
+        })?;
+        executor.block_on(serve(context, &config))
+    }
+}
+
+async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliError> {
+    let (policies, bundle_keys) = policies(config)?;
+    let tools = Tools::new(http_get(config)?)?;
+    let source = source(config)?;
+    // Taken before anything is written: a second runtime on the address leaves no trace in the log.
+    let shutdown = interrupted()?;
+    let listener = runtime::bind(config.listen()).await?;
+    let (wal, opened) = Wal::open(config.wal_dir(), Options::default())?;
+    let core = gate_core::Config {
+        mode: config.mode(),
+        node_id: config.node_id().cloned(),
+        bundle_keys,
+        lease_keys: None,
+        freshness: config.freshness(),
+    };
+    let metrics = Arc::new(Metrics::new("autonomy-runtime", env!("CARGO_PKG_VERSION")));
+    let gate = Gate::open(core, policies, source, Arc::new(wal)).await?.with_metrics(Arc::clone(&metrics));
+    announce(context, config, &listener, &gate, &opened)?;
+    runtime::run(listener, Arc::new(gate), tools, metrics, Limits::default(), shutdown).await?;
+    if context.out.format() == Format::Text {
+        context.out.line("stopped: calls in flight were answered, the log is closed")?;
+    }
+    Ok(Exit::Success)
+}
+
+fn policies(config: &Config) -> Result<(Policies, Option<TrustedKeys>), CliError> {
+    match (config.bundle(), config.policy_dir()) {
+        (Some(_), Some(_)) => Err(CliError::usage(
+            "both a bundle and a policy directory are set: unset `runtime.bundle` or `runtime.policy_dir`",
+        )),
+        (Some(path), None) => Ok((Policies::Bundle(bundle::read(path)?), Some(context::trusted_keys(config)?))),
+        (None, Some(path)) => Ok((Policies::Directory(path.to_owned()), None)),
+        (None, None) => Ok((Policies::None, None)),
+    }
+}
+
+fn http_get(config: &Config) -> Result<HttpGetConfig, CliError> {
+    let parse = |text: &String| {
+        AllowedPrefix::parse(text).map_err(|error| CliError::usage(format!("setting `runtime.http_allow`: {error}")))
+    };
+    let mut http_get = HttpGetConfig::default();
+    http_get.allow = config.http_allow().iter().map(parse).collect::<Result<_, _>>()?;
+    Ok(http_get)
+}
+
+/// The enrollment store of this machine, told again well within the staleness that the gate allows.
+fn source(config: &Config) -> Result<Option<Box<dyn Source>>, CliError> {
+    let Some(node_id) = config.node_id() else { return Ok(None) };
+    let Freshness { max_staleness_ms, .. } = config.freshness();
+    Ok(Some(Box::new(LocalSource::new(config.store_path(), node_id.clone(), max_staleness_ms / 4)?)))
+}
+
+/// Resolves when the process is asked to stop.
+#[cfg(unix)]
+fn interrupted() -> Result<impl Future<Output = ()>, CliError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate()).map_err(no_signals)?, signal(SignalKind::interrupt()).map_err(no_signals)?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn interrupted() -> Result<impl Future<Output = ()>, CliError> {
+    Ok(async { drop(tokio::signal::ctrl_c().await) })
+}
+
+#[cfg(unix)]
+fn no_signals(error: io::Error) -> CliError {
+    let message = format!("cannot listen for signals ({error}): allow this process more of them");
+    CliError::Failed { class: ErrorClass::Unavailable, message }
+}
+
+fn announce(
+    context: &mut Context<'_>,
+    config: &Config,
+    listener: &TcpListener,
+    gate: &Gate,
+    opened: &Opened,
+) -> Result<(), CliError> {
+    let address = listener.local_addr().map_err(CliError::output)?;
+    let wal = match opened {
+        Opened::Initialized => "begun".to_owned(),
+        Opened::Clean { last_seq } => format!("goes on after frame {last_seq}"),
+        Opened::Repaired { last_seq, bytes, tail_file, .. } => {
+            format!(
+                "goes on after frame {last_seq}; an unfinished write of {bytes} bytes is set aside as `{tail_file}`"
+            )
+        }
+    };
+    let started = Started {
+        event: "started",
+        address,
+        mode: gate.mode(),
+        mode_origin: config.origin("attestation.mode"),
+        node_id: config.node_id().map(ToString::to_string),
+        policy_ref: gate.policy_ref().map(ToString::to_string),
+        store: config.store_path().display().to_string(),
+        wal_dir: config.wal_dir().display().to_string(),
+        wal,
+    };
+    let out = &mut context.out;
+    if out.format() == Format::Json {
+        out.json(&started)?;
+        return out.flush();
+    }
+    let Started { mode, mode_origin, node_id, policy_ref, store, wal_dir, wal, .. } = &started;
+    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "<none>".to_owned());
+    out.line(format_args!("mode {mode} ({mode_origin}), node {}, policies {}", or_none(node_id), or_none(policy_ref)))?;
+    out.line(format_args!("enrollments {store}"))?;
+    out.line(format_args!("log {wal_dir} ({wal})"))?;
+    out.line(format_args!("listening on http://{address}"))?;
+    if *mode_origin == Origin::Default {
+        out.note("the mode is not set, which means `off`: the gate is not asked")?;
+    }
+    match mode {
+        Mode::Off => {}
+        Mode::Advisory | Mode::Enforce if node_id.is_none() => {
+            out.warning("no node id is set: the gate fails every call; give `--node-id`")?;
+        }
+        Mode::Advisory | Mode::Enforce if config.policy_dir().is_some() => {
+            out.warning("policies come from a directory: the gate fails every call; build a bundle")?;
+        }
+        Mode::Advisory | Mode::Enforce => {}
+    }
+    if policy_ref.is_none() {
+        out.warning("no bundle is given: every call is denied; give `--bundle`")?;
+    }
+    out.flush()
+}

@@ -1,0 +1,268 @@
+//! `autonomy wal`
+
+use std::{path::Path, thread, time::Duration};
+
+use clap::{Args, Subcommand};
+use gate_core::{AuditId, frame::Kind};
+use host_native::{
+    ErrorClass,
+    wal::{self, Diagnosis, Doctored, Loss, Reader, Record, Report, Verdict},
+};
+use serde::Serialize;
+
+use crate::{
+    args::{WalFlag, kinds},
+    context::{Context, Flags},
+    error::{CliError, Exit},
+    output::{Cell, Format},
+    time,
+};
+
+/// Read the log, check it, and mend it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print the frames of the log: one JSON object a line, byte for byte as in the log, with either `--output`.
+    #[command(after_help = "Examples:
+  autonomy wal inspect
+  autonomy wal inspect --kind autonomy.decision --since 15m
+  autonomy wal inspect --kind autonomy.decision |
+    jq 'select(.attrs.reason | startswith(\"attestation:\"))'
+  autonomy wal inspect --follow")]
+    Inspect(Inspect),
+    /// Check every number, checksum, batch and link of the log. Changes nothing.
+    #[command(after_help = "Examples:
+  autonomy wal verify
+  autonomy wal verify --wal-dir wal --output json")]
+    Verify {
+        #[command(flatten)]
+        wal: WalFlag,
+    },
+    /// Say what is wrong with a log that does not open and, only if told to, accept the loss.
+    ///
+    /// With `--accept-loss` the files are copied aside, the longest part that holds is kept, and a frame in the log
+    /// says what was lost. Restoring the log from a copy is always better.
+    #[command(after_help = "Examples:
+  autonomy wal doctor
+  autonomy wal doctor --accept-loss")]
+    Doctor {
+        /// Drop what does not hold.
+        #[arg(long)]
+        accept_loss: bool,
+        #[command(flatten)]
+        wal: WalFlag,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// Only frames of this kind; repeat it for several.
+    #[arg(long = "kind", value_name = "KIND", value_parser = kinds())]
+    kinds: Vec<Kind>,
+    /// Only frames of this call.
+    #[arg(long, value_name = "ID")]
+    audit_id: Option<AuditId>,
+    /// Only frames from this time on: RFC 3339, or an age such as `15m`.
+    #[arg(long, value_name = "TIME", value_parser = time::parse_since)]
+    since: Option<u64>,
+    /// Go on as frames are written, until interrupted.
+    #[arg(long)]
+    follow: bool,
+    #[command(flatten)]
+    wal: WalFlag,
+}
+
+/// How often a followed log is asked for more.
+const FOLLOW_EVERY: Duration = Duration::from_millis(100);
+
+impl Inspect {
+    fn wants(&self, record: &Record) -> bool {
+        (self.kinds.is_empty() || self.kinds.contains(&record.kind))
+            && self.audit_id.as_ref().is_none_or(|id| *id == record.audit_id)
+            && self.since.is_none_or(|since_ms| time::parse_timestamp(&record.ts).is_none_or(|ms| ms >= since_ms))
+    }
+
+    fn run(&self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        let config = context.config(&self.wal.add_to(Flags::default()))?;
+        let mut reader = Reader::open(config.wal_dir())?;
+        loop {
+            while let Some(record) = reader.next_record()? {
+                if self.wants(&record) {
+                    context.out.raw(record.payload.as_bytes())?;
+                    context.out.raw(b"\n")?;
+                }
+            }
+            if !self.follow {
+                return Ok(Exit::Success);
+            }
+            context.out.flush()?;
+            thread::sleep(FOLLOW_EVERY);
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Verified<'a> {
+    wal_dir: &'a Path,
+    holds: bool,
+    frames: u64,
+    batches: u64,
+    bytes: u64,
+    committed: u64,
+    head: &'a str,
+    unfinished_write: bool,
+    fault: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Diagnosed<'a> {
+    wal_dir: &'a Path,
+    opening: &'static str,
+    row: &'static str,
+    why: &'static str,
+    last_good: u64,
+    good_bytes: u64,
+    committed: u64,
+    safe_seq: Option<u64>,
+    bytes: Option<u64>,
+    fault: Option<String>,
+    doctored: Option<Treatment>,
+}
+
+#[derive(Debug, Serialize)]
+struct Treatment {
+    kept: u64,
+    lost: u64,
+    dropped_bytes: u64,
+    copies: Vec<String>,
+}
+
+impl From<Doctored> for Treatment {
+    fn from(doctored: Doctored) -> Self {
+        let Doctored { kept, committed, dropped_bytes, copies, .. } = doctored;
+        Self { kept, lost: committed.saturating_sub(kept), dropped_bytes, copies }
+    }
+}
+
+impl Command {
+    pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        match self {
+            Self::Inspect(inspect) => inspect.run(context),
+            Self::Verify { wal } => {
+                let dir = context.config(&wal.add_to(Flags::default()))?.wal_dir();
+                print_report(context, &dir, wal::verify(&dir)?)
+            }
+            Self::Doctor { accept_loss, wal } => {
+                let dir = context.config(&wal.add_to(Flags::default()))?.wal_dir();
+                doctor(context, &dir, accept_loss)
+            }
+        }
+    }
+}
+
+fn print_report(context: &mut Context<'_>, dir: &Path, report: Report) -> Result<Exit, CliError> {
+    let holds = report.holds();
+    let Report { frames, batches, bytes, head, committed, fault, unfinished, error, .. } = report;
+    let fault = fault.map(|fault| fault.to_string());
+    let out = &mut context.out;
+    match out.format() {
+        Format::Json => {
+            let unfinished_write = unfinished;
+            out.json(&Verified {
+                wal_dir: dir,
+                holds,
+                frames,
+                batches,
+                bytes,
+                committed,
+                head: &head,
+                unfinished_write,
+                fault,
+            })?;
+        }
+        Format::Text => {
+            let verdict = if holds { Cell::new("every frame holds").good() } else { Cell::new("damaged").bad() };
+            out.fields([
+                ("LOG", Cell::new(dir.display())),
+                ("VERDICT", verdict),
+                ("FRAMES", Cell::new(frames)),
+                ("BATCHES", Cell::new(batches)),
+                ("BYTES", Cell::new(bytes)),
+                ("COMMITTED", Cell::new(committed)),
+                ("HEAD", Cell::new(head)),
+                ("FAULT", Cell::or_none(fault)),
+            ])?;
+            if unfinished {
+                out.note("the end is an unfinished write: nothing is lost, and the next start sets it aside")?;
+            }
+        }
+    }
+    error.map_or(Ok(Exit::Success), |error| Err(error.into()))
+}
+
+fn doctor(context: &mut Context<'_>, dir: &Path, accept_loss: bool) -> Result<Exit, CliError> {
+    let diagnosis = wal::diagnose(dir)?;
+    let needed = diagnosis.verdict == Verdict::Fail;
+    // Without a word from the operator nothing is changed, and what would be lost is the error.
+    let doctored = if needed && accept_loss { Some(wal::doctor(dir, Loss::Accept)?.into()) } else { None };
+    print_diagnosis(context, dir, &diagnosis, doctored)?;
+    if needed && !accept_loss {
+        let message =
+            format!("{}: restore the log from a copy, or accept the loss with `--accept-loss`", diagnosis.why);
+        return Err(CliError::Failed { class: ErrorClass::Damaged, message });
+    }
+    Ok(Exit::Success)
+}
+
+fn print_diagnosis(
+    context: &mut Context<'_>,
+    dir: &Path,
+    diagnosis: &Diagnosis,
+    doctored: Option<Treatment>,
+) -> Result<(), CliError> {
+    let Diagnosis { verdict, row, why, last_good, good_bytes, committed, safe_seq, bytes, fault, .. } = diagnosis;
+    let opening = match verdict {
+        Verdict::Init => "init",
+        Verdict::Open => "open",
+        Verdict::Repair => "repair",
+        Verdict::Fail => "fail",
+    };
+    let (last_good, good_bytes, committed, fault) =
+        (*last_good, *good_bytes, *committed, fault.as_ref().map(ToString::to_string));
+    let out = &mut context.out;
+    if out.format() == Format::Json {
+        let (safe_seq, bytes) = (*safe_seq, *bytes);
+        return out.json(&Diagnosed {
+            wal_dir: dir,
+            opening,
+            row,
+            why,
+            last_good,
+            good_bytes,
+            committed,
+            safe_seq,
+            bytes,
+            fault,
+            doctored,
+        });
+    }
+    let outcome = Cell::new(opening);
+    out.fields([
+        ("LOG", Cell::new(dir.display())),
+        ("OPENING", if *verdict == Verdict::Fail { outcome.bad() } else { outcome.good() }),
+        ("ROW", Cell::new(row)),
+        ("WHY", Cell::new(why)),
+        ("LAST_GOOD", Cell::new(last_good)),
+        ("COMMITTED", Cell::new(committed)),
+        ("SAFE_SEQ", Cell::or_none(*safe_seq)),
+        ("FAULT", Cell::or_none(fault)),
+    ])?;
+    match doctored {
+        Some(Treatment { kept, lost, dropped_bytes, copies }) => {
+            out.line("")?;
+            out.line(format_args!("kept {kept} frames, lost {lost} committed ones ({dropped_bytes} bytes dropped)"))?;
+            out.note(format_args!("the untouched originals are beside it: {}", copies.join(", ")))
+        }
+        None if *verdict == Verdict::Fail => Ok(()),
+        None => out.note("it needs no doctor: a runtime can start"),
+    }
+}

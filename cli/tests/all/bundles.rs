@@ -1,0 +1,127 @@
+//! Keys and bundles.
+
+use std::fs;
+
+use crate::harness::Home;
+
+#[test]
+fn a_key_is_made_once_and_trusted_when_asked() {
+    let home = Home::new();
+    let (code, made) = home.json("key generate");
+    assert_eq!((code, &made["trusted_as"]), (0, &serde_json::Value::Null));
+    assert_eq!(made["private_key"], home.path("keys/bundle.pem").to_str().unwrap());
+    assert!(fs::read_to_string(home.path("keys/bundle.pem.pub")).unwrap().starts_with("-----BEGIN PUBLIC KEY-----"));
+    let again = home.fails(2, "key generate");
+    assert!(again.ends_with("bundle.pem` exists, and keys are never overwritten: choose another `--out`"), "{again}");
+
+    let text = home.ok("key generate --out other.pem --trust");
+    let id = text.lines().next().unwrap().strip_prefix("made key ").unwrap();
+    assert!(home.path(&format!("trusted-keys/{id}.pub")).exists());
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(fs::metadata(home.path("other.pem")).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn a_bundle_is_built_signed_inspected_and_verified() {
+    let home = Home::with_bundle();
+    let (code, verified) = home.json("bundle verify bundle.tar");
+    assert_eq!((code, &verified["verified"], &verified["name"]), (0, &true.into(), &"fleet/policies".into()));
+    assert_eq!(verified["provenance"]["enrollment_ref"], "fleet-a");
+    assert_eq!(verified["files"][0]["path"], "policies/main.rego");
+    assert!(
+        home.ok("bundle verify bundle.tar").starts_with("verified bundle.tar: 1 of 1 needed trusted keys signed\n")
+    );
+
+    let inspect = home.run("bundle inspect bundle.tar");
+    assert!(inspect.stdout.contains("BUNDLE          fleet/policies@1.0.0\n"), "{inspect:?}");
+    assert_eq!(inspect.stderr, "note: not verified: `autonomy bundle verify bundle.tar` asks who signed it\n");
+    assert_eq!(home.json("bundle inspect bundle.tar").1["verified"], false);
+
+    let build = "bundle build --source src --name fleet/policies --version 1.1.0 --enrollment-ref fleet-a \
+                 --channel stable --policy-version 7 --source-repo https://example.com/p --revision 1a2b \
+                 --built-at 2026-01-31T08:00:00Z --builder ci";
+    let unsigned = home.run(&format!("{build} --out unsigned.tar"));
+    assert_eq!(unsigned.stderr, "note: nobody has signed it: run `autonomy bundle sign --key FILE unsigned.tar`\n");
+    assert_eq!(
+        home.fails(2, "bundle verify unsigned.tar"),
+        "bundle `unsigned.tar` is refused: 0 of 1 needed trusted keys have signed: sign with `autonomy bundle sign`"
+    );
+    home.ok("bundle sign --key keys/bundle.pem unsigned.tar --out signed.tar");
+    home.ok("bundle sign --key keys/bundle.pem unsigned.tar");
+    assert_eq!(fs::read(home.path("signed.tar")).unwrap(), fs::read(home.path("unsigned.tar")).unwrap());
+    let (_, signed) = home.json("bundle verify signed.tar");
+    assert_eq!((&signed["channel"], &signed["policy_version"]), (&"stable".into(), &"7".into()));
+    assert_eq!((&signed["provenance"]["revision"], &signed["provenance"]["builder"]), (&"1a2b".into(), &"ci".into()));
+}
+
+#[test]
+fn nothing_is_overwritten_unless_forced() {
+    let home = Home::with_bundle();
+    let before = fs::read(home.path("bundle.tar")).unwrap();
+    let build = "bundle build --source src --name fleet/policies --version 2.0.0 --out bundle.tar";
+    assert_eq!(home.fails(2, build), "`bundle.tar` exists: choose another `--out`, or replace it with `--force`");
+    let twice = home.fails(2, "bundle sign --key keys/bundle.pem bundle.tar");
+    assert!(twice.starts_with("key `") && twice.ends_with("` has already signed this bundle"), "{twice}");
+    home.ok("key generate --out other.pem");
+    let taken = home.fails(2, "bundle sign --key other.pem bundle.tar --out bundle.tar");
+    assert_eq!(taken, "`bundle.tar` exists: choose another `--out`, or replace it with `--force`");
+    assert_eq!(fs::read(home.path("bundle.tar")).unwrap(), before);
+    let forced = home.run(&format!("{build} --force"));
+    assert_eq!(forced.code, 0);
+    assert!(forced.stderr.contains("warning: it declares no enrollment ref: the gate fails every node"), "{forced:?}");
+    assert_ne!(fs::read(home.path("bundle.tar")).unwrap(), before);
+}
+
+#[test]
+fn a_bundle_travels_through_a_layout_and_only_a_verified_one_appears() {
+    let home = Home::with_bundle();
+    let (_, pushed) = home.json("bundle push bundle.tar oci:layout:1.0.0");
+    assert!(pushed["manifest_digest"].as_str().unwrap().starts_with("sha256:"));
+    assert!(home.ok("bundle push bundle.tar oci:layout:1.0.0").starts_with("pushed oci:layout:1.0.0\n"));
+    let pulled = home.ok("bundle pull oci:layout:1.0.0 pulled.tar");
+    assert!(pulled.starts_with("verified pulled.tar: 1 of 1"), "{pulled}");
+    assert_eq!(fs::read(home.path("pulled.tar")).unwrap(), fs::read(home.path("bundle.tar")).unwrap());
+    let refused = home.fails(2, "bundle pull oci:layout:1.0.0 pulled.tar");
+    assert!(refused.starts_with("`pulled.tar` exists"), "{refused}");
+    assert_eq!(home.json("bundle pull oci:layout:1.0.0 pulled.tar --force").1["verified"], true);
+
+    home.ok("key generate --out stranger.pem");
+    let stranger = home.fails(2, "bundle pull oci:layout:1.0.0 no.tar --trusted-key stranger.pem.pub");
+    assert!(stranger.contains("is refused: 0 of 1 needed trusted keys have signed; `"), "{stranger}");
+    fs::remove_dir_all(home.path("trusted-keys")).unwrap();
+    let untrusting = home.fails(2, "bundle pull oci:layout:1.0.0 no.tar");
+    assert!(
+        untrusting.starts_with("no keys are trusted: put the public key that signs bundles into `"),
+        "{untrusting}"
+    );
+    let nowhere = home.fails(3, "bundle pull oci:nowhere:1 no.tar --trusted-key stranger.pem.pub");
+    assert!(nowhere.contains("`nowhere`"), "{nowhere}");
+    let registry = home.fails(2, "bundle pull registry.example/p:1 no.tar --trusted-key stranger.pem.pub");
+    assert!(registry.contains("oci:"), "{registry}");
+    assert!(!home.path("no.tar").exists());
+    let left: Vec<_> = fs::read_dir(home.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_str().unwrap().starts_with(".tmp")), "{left:?}");
+}
+
+#[test]
+fn unreadable_files_are_named() {
+    let home = Home::with_bundle();
+    for line in ["bundle verify gone.tar", "bundle inspect gone.tar", "bundle push gone.tar oci:layout:1"] {
+        let error = home.fails(3, line);
+        assert!(error.starts_with("cannot read `gone.tar` (") && error.contains("correct the path"), "{error}");
+    }
+    let error = home.fails(3, "bundle verify bundle.tar --trusted-key gone.pub");
+    assert!(error.starts_with("cannot read key `gone.pub` ("), "{error}");
+    let error = home.fails(3, "bundle sign --key gone.pem bundle.tar");
+    assert!(error.starts_with("cannot read key `gone.pem` ("), "{error}");
+    let error = home.fails(2, "bundle sign --key keys/bundle.pem.pub bundle.tar");
+    assert!(error.contains("can be read by others (mode 644): run `chmod 600"), "{error}");
+    let error = home.fails(3, "bundle build --source gone --name a --version 1.0.0 --out a.tar");
+    assert!(error.starts_with("cannot read `gone` ("), "{error}");
+    fs::write(home.path("not.tar"), "not a tar").unwrap();
+    let error = home.fails(2, "bundle inspect not.tar");
+    assert!(error.starts_with("bundle `not.tar` is refused: "), "{error}");
+}

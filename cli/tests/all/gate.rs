@@ -1,0 +1,100 @@
+//! What the gate would say: eval and explain.
+
+use std::fs;
+
+use crate::harness::Home;
+
+#[test]
+fn one_pair_is_explained_sub_check_by_sub_check() {
+    let home = Home::ready();
+    let eval = "attestation eval --bundle bundle.tar --node-id";
+    let allowed = home.ok(&format!("{eval} robot-7"));
+    assert!(
+        allowed.starts_with("NODE_ID  robot-7\nBUNDLE   bundle.tar\nVERDICT  allow\nREASON   <none>\n"),
+        "{allowed}"
+    );
+    assert_eq!(allowed.matches("  pass  ").count(), 10, "{allowed}");
+
+    let (code, denied) = home.json(&format!("{eval} robot-8"));
+    let result = &denied["results"][0];
+    assert_eq!((code, &result["verdict"]), (1, &"deny".into()));
+    assert_eq!(result["reason"], "attestation: enrollment_ref_mismatch");
+    assert_eq!(result["detail"], "expected `fleet-a`, as the bundle declares, found `fleet-b`");
+    assert_eq!(result["sub_checks"].as_array().unwrap().len(), 10);
+    assert!(result["remedy"].as_str().unwrap().contains("enroll it with the bundle's ref"));
+    let denied = home.run(&format!("{eval} robot-8"));
+    assert_eq!(denied.code, 1);
+    assert!(denied.stdout.contains("REASON   attestation: enrollment_ref_mismatch\n"), "{denied:?}");
+
+    assert_eq!(home.json(&format!("{eval} robot-9")).1["results"][0]["reason"], "attestation: not_enrolled");
+    home.ok("rollout set --node-id robot-7 --state rolled_back");
+    assert_eq!(home.json(&format!("{eval} robot-7")).1["results"][0]["reason"], "attestation: rollout_incoherent");
+    home.ok("node revoke --node-id robot-7");
+    assert_eq!(home.json(&format!("{eval} robot-7")).1["results"][0]["reason"], "attestation: enrollment_revoked");
+}
+
+#[test]
+fn every_exit_code_of_eval() {
+    let home = Home::ready();
+    for (code, line) in [
+        (0, "--bundle bundle.tar --node-id robot-7"),
+        (1, "--bundle bundle.tar --node-id robot-8"),
+        (1, "--bundle bundle.tar --node-id robot-7 --node-id robot-8"),
+        (1, "--bundle bundle.tar --all-nodes"),
+        (2, "--bundle bundle.tar"),
+        (2, "--bundle bundle.tar --all-nodes --node-id robot-7"),
+        (2, "--node-id robot-7"),
+        (3, "--bundle gone.tar --node-id robot-7"),
+        (3, "--bundle bundle.tar --node-id robot-7 --store gone.sqlite"),
+        (3, "--bundle bundle.tar --all-nodes --store gone.sqlite"),
+    ] {
+        let run = home.run(&format!("attestation eval {line}"));
+        assert_eq!(run.code, code, "{line}: {run:?}");
+    }
+    assert_eq!(
+        home.fails(2, "attestation eval --bundle bundle.tar"),
+        "no node id: give `--node-id ID`, or set `AUTONOMY_NODE_ID` or `identity.node_id`"
+    );
+    let (code, unavailable) = home.json("attestation eval --bundle bundle.tar --node-id robot-7 --store gone.sqlite");
+    assert_eq!((code, &unavailable["results"][0]["reason"]), (3, &"attestation: enrollment_unavailable".into()));
+    fs::remove_dir_all(home.path("trusted-keys")).unwrap();
+    let untrusting = home.fails(2, "attestation eval --bundle bundle.tar --node-id robot-7");
+    assert!(untrusting.starts_with("no keys are trusted: "), "{untrusting}");
+}
+
+#[test]
+fn the_whole_matrix_is_judged_and_summed_up() {
+    let home = Home::ready();
+    home.ok("bundle build --source src --name fleet/policies --version 2.0.0 --enrollment-ref fleet-b --key keys/bundle.pem --out b.tar");
+    home.ok("bundle build --source src --name fleet/policies --version 2.0.0 --out unsigned.tar");
+    for node in 0..30 {
+        home.ok(&format!("node enroll --node-id extra-{node:02} --enrollment-ref fleet-b"));
+    }
+    let line = "attestation eval --all-nodes --bundle bundle.tar --bundle b.tar --bundle unsigned.tar";
+    let (code, matrix) = home.json(line);
+    assert_eq!(code, 1);
+    assert_eq!(matrix["results"].as_array().unwrap().len(), 32 * 3);
+    assert_eq!((&matrix["summary"]["allow"], &matrix["summary"]["deny"]), (&32.into(), &64.into()));
+    assert_eq!(matrix["summary"]["by_reason"]["attestation: bundle_unverified"], 32);
+    assert_eq!(matrix["bundles"][2]["state"], "unverified");
+    assert!(matrix["results"][0]["sub_checks"].is_null());
+    let text = home.run(line).stdout;
+    assert_eq!(text.lines().filter(|line| line.starts_with("extra-")).count(), 90);
+    assert!(text.ends_with("deny     attestation: enrollment_ref_mismatch  32\n"), "{text}");
+    let empty = home.run("attestation eval --all-nodes --bundle b.tar --store empty.sqlite");
+    assert_eq!(empty.code, 3);
+}
+
+#[test]
+fn a_reason_is_explained_by_name_by_wire_text_and_by_number() {
+    let home = Home::new();
+    let explained = home.ok("attestation explain not_enrolled");
+    assert!(explained.starts_with("REASON   attestation: not_enrolled\nNUMBER   7\nMEANING  "), "{explained}");
+    assert_eq!(home.ok("attestation explain 7"), explained);
+    assert_eq!(home.run_words(&["attestation", "explain", "attestation: not_enrolled"]).stdout, explained);
+    let (_, one) = home.json("attestation explain 201");
+    assert_eq!((&one["reason"], &one["since"]), (&"audit: wal_unavailable".into(), &"0.1.0".into()));
+    let (_, all) = home.json("attestation explain");
+    assert_eq!(all.as_array().unwrap().len(), gate_core::Reason::ALL.len());
+    assert_eq!(home.ok("attestation explain").lines().count(), gate_core::Reason::ALL.len() + 1);
+}

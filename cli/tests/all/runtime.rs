@@ -1,0 +1,215 @@
+//! A runtime, and every question about the log that it writes.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
+
+use serde_json::Value;
+
+use crate::harness::{Home, Run};
+
+fn frames(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The runbook's second half: advisory, a look at the log, enforce, revoke, audit.
+#[test]
+fn a_rollout_from_advisory_to_enforce_can_be_followed_in_the_log() {
+    let home = Home::ready();
+    let start = "--bundle bundle.tar --node-id robot-8 --mode";
+    let runtime = home.start(&format!("{start} advisory"));
+    assert_eq!((&runtime.started["mode"], &runtime.started["mode_origin"]), (&"advisory".into(), &"flag".into()));
+    let (status, answer) = runtime.echo();
+    assert_eq!((status, &answer["decision"]), (200, &"allow".into()));
+    let advisory_id = answer["audit_id"].as_str().unwrap().to_owned();
+    // While it runs, too.
+    let would = frames(&home.ok("wal inspect --kind autonomy.decision"));
+    assert_eq!(would.len(), 2);
+    assert_eq!(would[1]["attrs"]["reason"], "attestation: enrollment_ref_mismatch");
+    assert_eq!(would[1]["attrs"]["enforced"], false);
+    let preview = home.run("attestation preview --mode enforce");
+    assert_eq!(preview.code, 1);
+    assert!(preview.stdout.contains("SAFE      no\n") && preview.stdout.contains("robot-8"), "{preview:?}");
+    let (code, preview) = home.json("attestation preview");
+    assert_eq!((code, &preview["failing"], &preview["safe"]), (1, &1.into(), &false.into()));
+    runtime.stop();
+
+    home.ok("node enroll --node-id robot-8 --enrollment-ref fleet-a --replace");
+    let runtime = home.start(&format!("{start} enforce"));
+    assert_eq!(runtime.echo().0, 200);
+    assert_eq!(runtime.call(r#"{"kind":"tool.shell","params":{"command":"ls"}}"#).0, 403);
+    home.ok("node revoke --node-id robot-8");
+    let (status, denied) = runtime.echo();
+    assert_eq!((status, &denied["reason"]), (403, &"attestation: enrollment_revoked".into()));
+    let denied_id = denied["audit_id"].as_str().unwrap().to_owned();
+    runtime.stop();
+
+    let text = home.ok(&format!("audit get {denied_id}"));
+    assert!(text.starts_with("outcome=deny\nreason=attestation: enrollment_revoked\ndetail=expected status `active`, found `revoked`\nremedy=enroll the node again"), "{text}");
+    for line in ["tool=tool.echo", "policy_ref=fleet/policies@1.0.0", "mode=enforce", "node_id=robot-8"] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+    let (_, got) = home.json(&format!("audit get {denied_id}"));
+    assert_eq!(got["call"]["outcome"], "deny");
+    let layers: Vec<_> =
+        got["frames"].as_array().unwrap().iter().map(|frame| frame["attrs"]["layer"].clone()).collect();
+    assert_eq!(layers.iter().filter(|layer| layer.is_string()).collect::<Vec<_>>(), ["policy", "attestation"]);
+    let advisory = home.ok(&format!("audit get {advisory_id}"));
+    assert!(
+        advisory
+            .starts_with("outcome=allow\nreason=policy: allowed\nwould_deny=attestation: enrollment_ref_mismatch\n"),
+        "{advisory}"
+    );
+    assert!(advisory.contains("\nremedy=give the node the bundle"), "{advisory}");
+
+    let outcomes = |line: &str| -> Vec<Value> {
+        let (_, listed) = home.json(&format!("audit list {line}"));
+        listed["calls"].as_array().unwrap().iter().map(|call| call["outcome"].clone()).collect()
+    };
+    assert_eq!(outcomes(""), ["allow", "allow", "deny", "deny"]);
+    assert_eq!(outcomes("--outcome deny").len(), 2);
+    assert_eq!(outcomes("--reason enrollment_revoked"), ["deny"]);
+    assert_eq!(outcomes("--reason enrollment_ref_mismatch"), ["allow"], "what it would have been");
+    assert_eq!(outcomes("--node-id robot-7").len(), 0);
+    assert_eq!(outcomes("--since 1h").len(), 4);
+    let (_, limited) = home.json("audit list --limit 1");
+    assert_eq!((&limited["calls"][0]["audit_id"], &limited["more"]), (&denied_id.as_str().into(), &true.into()));
+    let table = home.ok("audit list");
+    assert_eq!(table.lines().count(), 5);
+    assert!(table.starts_with("AT "), "{table}");
+
+    let replay = home.ok("attestation replay");
+    assert_eq!(replay, "CALLS      4\nSAME       4\nDIFFERENT  0\n");
+    assert_eq!(home.json("attestation replay").1["same"], 4);
+    assert!(home.ok("wal verify").contains("VERDICT    every frame holds\n"));
+    assert_eq!(home.json("wal verify").1["holds"], true);
+    let doctor = home.run("wal doctor");
+    assert_eq!((doctor.code, doctor.stderr.as_str()), (0, "note: it needs no doctor: a runtime can start\n"));
+}
+
+#[test]
+fn frames_are_printed_as_they_are_in_the_log_and_chosen_by_kind_call_and_time() {
+    let home = Home::ready();
+    let runtime = home.start("--bundle bundle.tar --node-id robot-7");
+    let id = runtime.echo().1["audit_id"].as_str().unwrap().to_owned();
+    runtime.echo();
+    runtime.stop();
+    let text = home.ok("wal inspect");
+    assert_eq!(home.run("wal inspect --output json").stdout, text, "the same with either output");
+    let log = fs::read(home.path("wal/telemetry.wal")).unwrap();
+    let (mut at, mut payloads) = (0, String::new());
+    while let Some(length) = log.get(at..at + 4) {
+        let length = u32::from_be_bytes(length.try_into().unwrap()) as usize;
+        payloads.push_str(std::str::from_utf8(&log[at + 4..at + 4 + length]).unwrap());
+        payloads.push('\n');
+        at += 4 + length;
+    }
+    assert_eq!(text, payloads);
+    let kinds =
+        |line: &str| -> Vec<Value> { frames(&home.ok(line)).into_iter().map(|frame| frame["kind"].clone()).collect() };
+    assert!(kinds("wal inspect --kind facts").iter().all(|kind| kind == "autonomy.facts"));
+    assert!(kinds("wal inspect --kind facts --kind autonomy.lifecycle").contains(&"autonomy.lifecycle".into()));
+    assert!(
+        frames(&home.ok(&format!("wal inspect --audit-id {id}"))).iter().all(|frame| frame["audit_id"] == id.as_str())
+    );
+    assert_eq!(home.ok("wal inspect --since 2100-01-01T00:00:00Z"), "");
+    assert_eq!(home.ok("wal inspect --since 1h"), text);
+}
+
+#[test]
+fn a_followed_log_shows_new_frames_as_they_come() {
+    let home = Home::ready();
+    let runtime = home.start("--bundle bundle.tar --node-id robot-7");
+    let arguments = ["wal", "inspect", "--follow", "--kind", "autonomy.decision"];
+    let mut follower = home.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    for _ in 0..3 {
+        let id = runtime.echo().1["audit_id"].clone();
+        let frame: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!(frame["audit_id"], id);
+    }
+    // As `| head` does: the next frame finds nobody reading.
+    drop(lines);
+    runtime.echo();
+    let run = Run::from(follower.wait_with_output().unwrap());
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    runtime.stop();
+}
+
+#[test]
+fn a_runtime_says_what_it_runs_and_refuses_what_it_cannot() {
+    let home = Home::ready();
+    let runtime = home.start("--policy-dir src/policies --node-id robot-7");
+    assert_eq!(runtime.started["mode_origin"], "default");
+    assert_eq!(runtime.echo().0, 200);
+    let taken = runtime.started["address"].as_str().unwrap().to_owned();
+    let second = home.fails(3, &format!("runtime start --listen {taken} --wal-dir other"));
+    assert!(second.starts_with(&format!("cannot listen on `{taken}`")), "{second}");
+    assert!(!home.path("other").exists(), "no trace in a log");
+    let locked = home.fails(3, "runtime start --listen 127.0.0.1:0");
+    assert!(locked.contains("is in use by process"), "{locked}");
+    runtime.stop();
+
+    home.ok("bundle build --source src --name a --version 1.0.0 --out unsigned.tar");
+    let unsigned = home.fails(2, "runtime start --listen 127.0.0.1:0 --bundle unsigned.tar");
+    assert!(unsigned.starts_with("bundle is refused: 0 of 1 needed trusted keys have signed"), "{unsigned}");
+    let open = home.fails(2, "runtime start --listen 0.0.0.0:0");
+    assert!(open.contains("is not a loopback address"), "{open}");
+    let gone = home.fails(3, "runtime start --listen 127.0.0.1:0 --bundle gone.tar");
+    assert!(gone.starts_with("cannot read `gone.tar`"), "{gone}");
+    let url = home.fails(2, "runtime start --listen 127.0.0.1:0 --http-allow ftp://a");
+    assert!(url.starts_with("setting `runtime.http_allow`: "), "{url}");
+
+    let idle = home.start("");
+    let (status, answer) = idle.echo();
+    assert_eq!((status, &answer["reason"]), (403, &"policy: no_bundle".into()));
+    idle.stop();
+}
+
+#[test]
+fn a_damaged_log_exits_with_4_until_the_doctor_is_told_to_accept_the_loss() {
+    let home = Home::ready();
+    for line in ["wal inspect", "wal verify", "audit list", "attestation preview", "attestation replay"] {
+        let missing = home.fails(3, line);
+        assert!(missing.starts_with("no log at `") && missing.contains("start a runtime"), "{missing}");
+    }
+    let runtime = home.start("--bundle bundle.tar --node-id robot-7");
+    runtime.echo();
+    runtime.echo();
+    runtime.stop();
+    let unknown = home.fails(2, "audit get 0196f0c2-7d3e-7a41-9f55-0c5d8e1b2a34");
+    assert!(
+        unknown.starts_with("no frame has audit id `0196f0c2-7d3e-7a41-9f55-0c5d8e1b2a34`: check the id"),
+        "{unknown}"
+    );
+
+    let path = home.path("wal/telemetry.wal");
+    let mut log = fs::read(&path).unwrap();
+    let middle = log.len() / 2;
+    log[middle] ^= 1;
+    fs::write(&path, &log).unwrap();
+    for line in ["wal inspect", "wal verify", "audit list", "attestation replay", "wal doctor"] {
+        let run = home.run(line);
+        assert_eq!(run.code, 4, "{line}: {run:?}");
+        assert!(run.stderr.starts_with("error: ") && run.stderr.lines().count() == 1, "{line}: {run:?}");
+    }
+    let error = home.run("wal verify --output json").stderr;
+    assert_eq!(serde_json::from_str::<Value>(&error).unwrap()["class"], "damaged");
+    let refused = home.fails(4, "runtime start --listen 127.0.0.1:0");
+    assert!(refused.contains("autonomy wal doctor"), "{refused}");
+    let look = home.run("wal doctor");
+    assert!(look.stdout.contains("OPENING    fail\n") && look.stderr.contains("`--accept-loss`"), "{look:?}");
+    assert_eq!(fs::read(&path).unwrap(), log, "a look changes nothing");
+
+    let (code, doctored) = home.json("wal doctor --accept-loss");
+    assert_eq!(code, 0);
+    assert!(doctored["doctored"]["lost"].as_u64().unwrap() > 0, "{doctored}");
+    for copy in doctored["doctored"]["copies"].as_array().unwrap() {
+        assert!(home.path("wal").join(copy.as_str().unwrap()).exists(), "{copy}");
+    }
+    assert!(home.ok("wal verify").contains("every frame holds"));
+    assert!(home.ok("wal inspect --kind lifecycle").contains("wal_doctored"));
+    home.start("--bundle bundle.tar --node-id robot-7").stop();
+}

@@ -1,0 +1,50 @@
+//! `autonomy config`, and where settings come from.
+
+use std::fs;
+
+use crate::harness::{Home, Run};
+
+#[test]
+fn each_setting_is_shown_with_its_value_and_origin() {
+    let home = Home::new();
+    let text = home.ok("config show");
+    assert_eq!(text.lines().count(), 13, "{text}");
+    assert!(text.lines().any(|line| line.split_whitespace().eq(["attestation.mode", "off", "default"])), "{text}");
+    assert!(text.lines().any(|line| line.split_whitespace().eq(["identity.node_id", "<none>", "default"])), "{text}");
+    let (_, shown) = home.json("config show");
+    assert_eq!(shown["config_file"], home.path("config.toml").to_str().unwrap());
+    let mode = &shown["settings"][1];
+    assert_eq!((&mode["key"], &mode["environment"]), (&"attestation.mode".into(), &"AUTONOMY_ATTESTATION_MODE".into()));
+}
+
+#[test]
+fn a_setting_is_written_read_and_taken_out() {
+    let home = Home::new();
+    let file = home.path("config.toml");
+    let set = home.ok("config set attestation.mode advisory");
+    assert_eq!(set, format!("attestation.mode = advisory in {}\n", file.display()));
+    assert_eq!(home.ok("config get attestation.mode"), "advisory\n");
+    assert_eq!(home.json("config get attestation.mode").1["origin"], "file");
+    assert_eq!(home.json("config set identity.node_id robot-7").1["value"], "robot-7");
+    let mut over = home.command(&["config", "set", "attestation.mode", "enforce"]);
+    let run = Run::from(over.env("AUTONOMY_ATTESTATION_MODE", "off").output().unwrap());
+    assert_eq!(run.stderr, "warning: `AUTONOMY_ATTESTATION_MODE` is set and beats the config file\n");
+    assert!(fs::read_to_string(&file).unwrap().contains("mode = \"enforce\""));
+    home.ok("config unset attestation.mode");
+    assert_eq!(home.ok("config get attestation.mode"), "off\n");
+    assert_eq!(home.ok("config get runtime.bundle"), "<none>\n");
+}
+
+#[test]
+fn flags_name_the_home_and_the_config_file() {
+    let (home, other) = (Home::new(), Home::new());
+    other.ok("config set identity.node_id elsewhere");
+    let there = other.path("");
+    let there = there.to_str().unwrap();
+    assert_eq!(home.run_words(&["--home", there, "config", "get", "identity.node_id"]).stdout, "elsewhere\n");
+    let file = other.path("config.toml");
+    let run = home.run_words(&["config", "get", "identity.node_id", "--config", file.to_str().unwrap()]);
+    assert_eq!(run.stdout, "elsewhere\n");
+    let gone = home.fails(2, "config show --config gone.toml");
+    assert!(gone.starts_with("config file `gone.toml` ("), "{gone}");
+}
