@@ -127,7 +127,7 @@ impl Envelope {
     /// # Errors
     /// What is malformed. Nothing is verified yet.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
-        let malformed = |error: serde_json::Error| EnvelopeError::Malformed(alloc::format!("{error}"));
+        let malformed = |error: serde_json::Error| EnvelopeError::Malformed(crate::text::line(&error));
         let wire: WireEnvelope = serde_json::from_slice(bytes).map_err(malformed)?;
         // Compact JSON of these members in this order; base64 that decodes at all has one form.
         if serde_json::to_vec(&wire).map_err(malformed)? != bytes {

@@ -31,11 +31,14 @@ impl fmt::Display for ParseNameError {
         match fault {
             Fault::Empty => write!(f, "{kind} is empty: {rule}"),
             Fault::TooLong { bytes } => write!(f, "{kind} has {bytes} bytes: {rule}"),
-            Fault::OuterSpace => write!(f, "{kind} `{value}` starts or ends with a space: remove it"),
+            Fault::OuterSpace => {
+                write!(f, "{kind} `{}` starts or ends with a space: remove it", value.escape_debug())
+            }
             Fault::LookAlikeDash(c) => {
                 write!(
                     f,
-                    "{kind} `{value}` holds `{c}` (U+{:04X}), which only looks like `-`: type a plain `-`",
+                    "{kind} `{}` holds `{c}` (U+{:04X}), which only looks like `-`: type a plain `-`",
+                    value.escape_debug(),
                     u32::from(*c)
                 )
             }
@@ -264,6 +267,11 @@ mod tests {
             ("a ", "node id `a ` starts or ends with a space: remove it"),
             ("a b", "node id `a b` holds ` `: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`"),
             ("a\u{2013}b", "node id `a–b` holds `–` (U+2013), which only looks like `-`: type a plain `-`"),
+            ("\n\u{1b}[2J", "node id `\\n\\u{1b}[2J` starts or ends with a space: remove it"),
+            (
+                "a\u{2010}\u{7}",
+                "node id `a\u{2010}\\u{7}` holds `\u{2010}` (U+2010), which only looks like `-`: type a plain `-`",
+            ),
             ("a\nb", "node id `a\\nb` holds `\\n`: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`"),
         ];
         for (text, message) in cases {

@@ -99,7 +99,7 @@ impl Lease {
             return Err(LeaseError::Malformed("not a JSON object".into()));
         }
         let lease: Self =
-            json::read(&envelope.payload).map_err(|error| LeaseError::Malformed(alloc::format!("{error}")))?;
+            json::read(&envelope.payload).map_err(|error| LeaseError::Malformed(crate::text::line(&error)))?;
         if lease.node_id != *expected {
             return Err(LeaseError::NodeId { expected: expected.clone(), found: lease.node_id });
         }

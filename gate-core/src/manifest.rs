@@ -175,7 +175,11 @@ impl fmt::Display for ManifestError {
                 )
             }
             Self::UnknownField { field, schema } => {
-                write!(f, "manifest: field `{}` is not known in schema {schema}: remove it", field.escape_debug())
+                write!(
+                    f,
+                    "manifest: field `{}` is not known in schema {schema}: remove it",
+                    crate::text::cut(field, 80).escape_debug()
+                )
             }
             Self::Field { field, value, rule } => {
                 write!(f, "manifest: {field} `{}`: {rule}", value.escape_debug())
@@ -237,7 +241,8 @@ impl Manifest {
     /// # Errors
     /// The first thing that does not hold.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let wire: WireManifest = json::read(bytes).map_err(|error| ManifestError::Malformed(format!("{error}")))?;
+        let wire: WireManifest =
+            json::read(bytes).map_err(|error| ManifestError::Malformed(crate::text::line(&error)))?;
         let schema = wire.schema_version;
         if schema.major != SCHEMA_VERSION.major {
             return Err(ManifestError::SchemaMajor(schema));

@@ -1,6 +1,37 @@
-//! Free text is bounded before it is kept.
+//! Free text is bounded before it is kept, and somebody else's words are printable before they are shown.
+
+use alloc::{format, string::String};
+use core::fmt::Display;
+
+/// Longest line made of somebody else's words, in bytes before they are escaped.
+const LINE_BYTES: usize = 300;
 
 /// The longest beginning of `text` that has at most `max_bytes` bytes and ends at a character.
 pub(crate) fn cut(text: &str, max_bytes: usize) -> &str {
     text.get(..text.floor_char_boundary(max_bytes)).unwrap_or(text)
+}
+
+/// A parser's message, which repeats what it read: bounded, and without characters that a terminal obeys.
+pub(crate) fn line(message: &impl Display) -> String {
+    let mut line = String::new();
+    for c in cut(&format!("{message}"), LINE_BYTES).chars() {
+        // The parser's own quotes and backslashes stay as they are.
+        if c.is_ascii_graphic() {
+            line.push(c);
+        } else {
+            line.extend(c.escape_debug());
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_bounded_and_nothing_in_it_moves_the_cursor() {
+        assert_eq!(line(&"a \"b\" \\ é\u{1b}[2J\n\u{202e}"), "a \"b\" \\ é\\u{1b}[2J\\n\\u{202e}");
+        assert_eq!(line(&"é".repeat(1_000)), "é".repeat(150));
+    }
 }

@@ -58,6 +58,7 @@ pub enum TarFault {
     Field(&'static str),
     Padding,
     EmptyPath,
+    PathLength,
     AbsolutePath,
     ParentPath,
     DotPath,
@@ -103,6 +104,7 @@ impl fmt::Display for TarError {
             TarFault::Field(name) => write!(f, "the header's {name} is not what a bundle's header holds"),
             TarFault::Padding => f.write_str("the padding after the file is not zero"),
             TarFault::EmptyPath => f.write_str("the path is empty"),
+            TarFault::PathLength => write!(f, "the path is longer than {} bytes", limits::BUNDLE_PATH_BYTES),
             TarFault::AbsolutePath => f.write_str("the path is absolute"),
             TarFault::ParentPath => f.write_str("the path holds `..`"),
             TarFault::DotPath => f.write_str("the path holds a `.` segment"),
@@ -125,7 +127,7 @@ pub fn check_path(path: &str) -> Result<(), TarFault> {
         return Err(TarFault::EmptyPath);
     }
     if path.len() > limits::BUNDLE_PATH_BYTES {
-        return Err(TarFault::Field("path length"));
+        return Err(TarFault::PathLength);
     }
     if path.starts_with('/') {
         return Err(TarFault::AbsolutePath);
@@ -184,14 +186,15 @@ const FIELDS: [(&str, usize, usize); 14] = [
 
 fn write_octal(field: &mut [u8], mut value: u64) {
     for digit in field.iter_mut().rev() {
-        *digit = b'0' | (value & 7) as u8;
+        *digit = b'0' | value.to_le_bytes()[0] & 7;
         value >>= 3;
     }
 }
 
-fn read_octal(field: &[u8]) -> Option<usize> {
-    field.iter().try_fold(0_usize, |value, digit| match digit {
-        b'0'..=b'7' => value.checked_mul(8)?.checked_add(usize::from(digit - b'0')),
+/// A number that no machine's word size changes.
+fn read_octal(field: &[u8]) -> Option<u64> {
+    field.iter().try_fold(0_u64, |value, digit| match digit {
+        b'0'..=b'7' => value.checked_mul(8)?.checked_add(u64::from(digit - b'0')),
         _ => None,
     })
 }
@@ -265,7 +268,7 @@ fn read_header(block: &[u8; BLOCK]) -> Result<(&str, usize), TarFault> {
         b"ustar  \0" => return Err(TarFault::GnuFormat),
         _ => return Err(TarFault::NotUstar),
     }
-    if read_octal(&block[148..155]) != usize::try_from(checksum(block)).ok() {
+    if read_octal(&block[148..155]) != Some(u64::from(checksum(block))) {
         return Err(TarFault::Checksum);
     }
     match block[156] {
@@ -286,6 +289,8 @@ fn read_header(block: &[u8; BLOCK]) -> Result<(&str, usize), TarFault> {
         return Err(TarFault::BinarySize);
     }
     let size = read_octal(&block[124..135]).ok_or(TarFault::Size)?;
+    // What does not fit the address space does not fit the tar either.
+    let size = usize::try_from(size).map_err(|_| TarFault::Truncated)?;
     let path = str::from_utf8(name(block)).map_err(|_| TarFault::PathCharacter)?;
     check_path(path)?;
     // What is left is compared whole: one encoding for a path and a size, so nothing can hide in a header.

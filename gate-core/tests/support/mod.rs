@@ -98,5 +98,5 @@ pub fn unpack(segments: &Value) -> Vec<u8> {
         Some(zeros) => vec![0; usize::try_from(zeros).unwrap()],
         None => STANDARD.decode(segment.as_str().unwrap()).unwrap(),
     };
-    segments.as_array().unwrap().iter().flat_map(bytes).collect()
+    segments.as_array().unwrap().iter().map(bytes).collect::<Vec<_>>().concat()
 }

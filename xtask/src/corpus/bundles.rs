@@ -530,6 +530,8 @@ fn manifests(t: &mut Table) {
         t.refuse(name, &tar, &format!("manifest: {message}"));
     };
     let upper = digest(POLICY).to_uppercase().replace("SHA256", "sha256");
+    let long = "p".repeat(101);
+    let too_long = format!("files `{long}`: the path is longer than 100 bytes");
     let deep = format!(r#","x":{}1{}}}"#, "[".repeat(32), "]".repeat(32));
     let control = r#""fleet-a","source":"a\u0007b"}"#;
     let rules = [
@@ -630,6 +632,7 @@ fn manifests(t: &mut Table) {
             "files `../allow.rego`: the path holds `..`",
         ),
         ("manifest: lists an absolute path", POLICY_PATH, "/allow.rego", "files `/allow.rego`: the path is absolute"),
+        ("manifest: lists a path of 101 bytes", POLICY_PATH, &long, &too_long),
         (
             "manifest: lists itself",
             POLICY_PATH,
@@ -810,6 +813,12 @@ fn envelopes(t: &mut Table) {
         &sound.replacen('{', r#"{"x":1,"#, 1),
         "envelope is not DSSE JSON: unknown field `x`, expected one of `payload`, `payloadType`, `signatures` at line 1 column 4",
     );
+    let clears = sound.replacen('{', r#"{"\u001b[2J\n":1,"#, 1);
+    let message = r"envelope is not DSSE JSON: unknown field `\u{1b}[2J\n`, expected one of `payload`, `payloadType`, `signatures` at line 1 column 14";
+    fault("envelope: unknown member that clears a terminal", ONE, &clears, message);
+    let endless = sound.replacen('{', &format!(r#"{{"{}":1,"#, "x".repeat(5_000)), 1);
+    let message = format!("envelope is not DSSE JSON: unknown field `{}", "x".repeat(285));
+    fault("envelope: unknown member of 5000 bytes", ONE, &endless, &message);
     fault(
         "envelope: a key twice",
         ONE,
