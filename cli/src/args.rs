@@ -11,6 +11,7 @@ use gate_core::{Reason, frame::Kind, reason::UnknownReason};
 use crate::{
     attestation, audit, bundle, completions, config,
     context::Flags,
+    demo,
     error::CliError,
     key, node,
     output::{Color, Format},
@@ -30,6 +31,7 @@ use crate::{
   autonomy attestation status --node-id robot-7
   autonomy attestation explain not_enrolled
   autonomy config show
+  autonomy demo
 
 Exit codes: 0 done, 1 the gate would deny, 2 usage or configuration, 3 unavailable, 4 damaged log."
 )]
@@ -88,6 +90,8 @@ pub(crate) enum Command {
     /// Read and write settings.
     #[command(subcommand)]
     Config(config::Command),
+    /// Play the runbook for real on this machine, in seconds.
+    Demo(demo::Demo),
     /// Print a completion script for a shell.
     Completions(completions::Completions),
     /// Write the manual pages.

@@ -7,6 +7,7 @@ mod bundle;
 mod completions;
 mod config;
 mod context;
+mod demo;
 mod error;
 mod key;
 mod node;
@@ -58,6 +59,7 @@ fn run(command: Command, context: &mut Context<'_>) -> Result<Exit, CliError> {
         Command::Wal(command) => command.run(context),
         Command::Audit(command) => command.run(context),
         Command::Config(command) => command.run(context),
+        Command::Demo(command) => command.run(context),
         Command::Completions(command) => command.run(context),
         Command::Man(command) => command.run(context),
     }

@@ -199,6 +199,11 @@ impl Cell {
         Self { style: GOOD, ..self }
     }
 
+    /// As a heading.
+    pub(crate) fn strong(self) -> Self {
+        Self { style: Style::new().bold(), ..self }
+    }
+
     /// In the colour of what is not.
     pub(crate) fn bad(self) -> Self {
         Self { style: BAD, ..self }

@@ -8,6 +8,7 @@
 )]
 
 mod bundles;
+mod demo;
 mod gate;
 mod harness;
 mod help;

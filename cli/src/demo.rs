@@ -1,0 +1,321 @@
+//! `autonomy demo`: the runbook, played for real on this machine.
+
+use std::{
+    env, fs,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use gate_core::Mode;
+use host_native::ErrorClass;
+use serde::Deserialize;
+
+use crate::{
+    context::Context,
+    error::{CliError, Exit},
+    output::{Cell, Output},
+};
+
+/// Play the runbook for real: three nodes, two bundles, off to advisory to enforce, a revoke and its audit.
+///
+/// Everything is real: signed bundles, a SQLite file, a synced log, runtimes on loopback sockets. It takes seconds, and
+/// cleans up after itself unless `--keep` is given.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  autonomy demo
+  autonomy demo --keep ./demo    # then look around with AUTONOMY_HOME=./demo")]
+pub(crate) struct Demo {
+    /// Play in this new directory, and leave everything there.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+const NODES: [&str; 3] = ["robot-1", "robot-2", "robot-3"];
+const POLICY: &str = "package autonomy
+
+default allow := false
+
+allow if input.kind == \"tool.echo\"
+";
+const CALL: &str = r#"{"kind":"tool.echo","params":{"text":"hello"}}"#;
+/// How long a runtime may take to come up or to end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Demo {
+    pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        let begun = Instant::now();
+        let (home, temporary) = match &self.keep {
+            Some(home) => {
+                fs::create_dir(home).map_err(|error| {
+                    failed(format!("cannot make `{}`: {error}; name a new directory", home.display()))
+                })?;
+                (fs::canonicalize(home).map_err(|error| failed(error.to_string()))?, None)
+            }
+            None => {
+                let home = tempfile::Builder::new().prefix("autonomy-demo-").tempdir();
+                let home = home.map_err(|error| failed(format!("cannot make a directory: {error}; set `TMPDIR`")))?;
+                (home.path().to_owned(), Some(home))
+            }
+        };
+        let autonomy = env::current_exe().map_err(|error| failed(format!("cannot find this program: {error}")))?;
+        let mut stage = Stage { out: context.out, home, autonomy, running: Vec::new() };
+        stage.play()?;
+        let Stage { home, .. } = &stage;
+        let (home, out) = (home.clone(), &mut *stage.out);
+        out.line("")?;
+        match temporary {
+            None => {
+                out.line(format_args!("everything is kept in `{}`: look around with", home.display()))?;
+                out.line(format_args!("  export AUTONOMY_HOME={}", home.display()))?;
+                out.line("  autonomy node list")?;
+                out.line("  autonomy audit list --wal-dir $AUTONOMY_HOME/robot-2")?;
+            }
+            Some(_) => {
+                out.line("everything is cleaned up; `autonomy demo --keep DIR` leaves it there to look around")?
+            }
+        }
+        out.line("the runbook, step by step: docs/src/runbook.md; every reason: `autonomy attestation explain`")?;
+        out.line(format_args!("played in {:.1} s", begun.elapsed().as_secs_f64()))?;
+        Ok(Exit::Success)
+    }
+}
+
+fn failed(message: impl Into<String>) -> CliError {
+    CliError::Failed { class: ErrorClass::Unavailable, message: message.into() }
+}
+
+/// A directory in which commands run, and the runtimes that are up. They end with it.
+struct Stage<'a> {
+    out: &'a mut Output,
+    home: PathBuf,
+    autonomy: PathBuf,
+    running: Vec<Runtime>,
+}
+
+struct Runtime {
+    node_id: &'static str,
+    address: SocketAddr,
+    process: Child,
+}
+
+/// What a runtime answers.
+#[derive(Deserialize)]
+struct Answer {
+    reason: Option<String>,
+    audit_id: String,
+}
+
+impl Stage<'_> {
+    fn play(&mut self) -> Result<(), CliError> {
+        self.title("1. a signing key, and two signed bundles that each name an enrollment")?;
+        self.run("autonomy key generate --out release.pem --trust")?;
+        for fleet in ["fleet-a", "fleet-b"] {
+            let policies = self.home.join(fleet).join("policies");
+            let written = fs::create_dir_all(&policies).and_then(|()| fs::write(policies.join("main.rego"), POLICY));
+            written.map_err(|error| failed(format!("cannot write `{}`: {error}", policies.display())))?;
+            self.run(&format!(
+                "autonomy bundle build --source {fleet} --name {fleet} --version 1.0.0 --enrollment-ref {fleet} --key release.pem --out {fleet}.tar"
+            ))?;
+        }
+
+        self.title("2. three nodes: one as it should be, one with a typo, one forgotten")?;
+        self.run("autonomy node enroll --node-id robot-1 --enrollment-ref fleet-a")?;
+        self.run("autonomy node enroll --node-id robot-2 --enrollment-ref Fleet-a")?;
+        self.run("autonomy attestation status --node-id robot-1")?;
+        self.run("autonomy attestation status --node-id robot-3")?;
+        self.run("autonomy attestation eval --bundle fleet-a.tar --bundle fleet-b.tar --all-nodes")?;
+
+        self.title("3. off: every call is answered as before, and the log already knows what `enforce` would do")?;
+        self.start(Mode::Off)?;
+        self.call_all()?;
+        self.stop()?;
+        self.run("autonomy attestation preview --mode enforce --wal-dir robot-1")?;
+        self.run("autonomy attestation preview --mode enforce --wal-dir robot-2")?;
+
+        self.title("4. advisory: still every call is answered, and every would-be deny is written down")?;
+        self.start(Mode::Advisory)?;
+        let answers = self.call_all()?;
+        if let Some((_, warned)) = answers.get(1) {
+            self.run(&format!("autonomy audit get {} --wal-dir robot-2", warned.audit_id))?;
+        }
+        self.stop()?;
+
+        self.title("5. enforce: a node that is not what its bundle says runs no tool")?;
+        self.start(Mode::Enforce)?;
+        self.call_all()?;
+
+        self.title(
+            "6. the typo mended and the forgotten node enrolled: the very next call runs, nothing is restarted",
+        )?;
+        self.run("autonomy node enroll --node-id robot-2 --enrollment-ref fleet-a --replace")?;
+        self.run("autonomy node enroll --node-id robot-3 --enrollment-ref fleet-a")?;
+        self.call_all()?;
+
+        self.title("7. a node is revoked: its very next call is denied")?;
+        self.run("autonomy node revoke --node-id robot-2")?;
+        let answers = self.call_all()?;
+        self.stop()?;
+
+        self.title("8. the proof: the log is whole, and every decision in it follows from its facts")?;
+        self.run("autonomy wal verify --wal-dir robot-2")?;
+        self.run("autonomy attestation replay --wal-dir robot-2")?;
+
+        self.title("9. the denied call, its two decision frames, and how to mend it")?;
+        let denied = answers.iter().find_map(|(_, answer)| answer.reason.as_ref().map(|reason| (reason, answer)));
+        let Some((reason, answer)) = denied else {
+            return Err(failed("no call was denied although `robot-2` is revoked: this is a defect"));
+        };
+        self.run(&format!("autonomy audit get {} --wal-dir robot-2", answer.audit_id))?;
+        let word = reason.rsplit(": ").next().unwrap_or_default().to_owned();
+        self.run(&format!("autonomy attestation explain {word}"))
+    }
+
+    fn title(&mut self, title: &str) -> Result<(), CliError> {
+        self.out.line("")?;
+        self.out.value(&Cell::new(title).strong())?;
+        self.out.flush()
+    }
+
+    /// Runs a command line and shows it with its real output.
+    fn run(&mut self, line: &str) -> Result<(), CliError> {
+        self.out.line(format_args!("\n$ {line}"))?;
+        let output = self.command(line).output();
+        let output = output.map_err(|error| failed(format!("cannot run `{line}`: {error}")))?;
+        self.out.raw(&output.stdout)?;
+        self.out.raw(&output.stderr)?;
+        match output.status.code() {
+            Some(0) => {}
+            // The gate's own answer: denied.
+            Some(1) => self.out.line("[exit 1]")?,
+            _ => return Err(failed(format!("`{line}` failed: this is a defect"))),
+        }
+        self.out.flush()
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(&self.autonomy);
+        command.args(line.split_whitespace().skip(1)).current_dir(&self.home).stdin(Stdio::null());
+        for (name, _) in env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("AUTONOMY_")) {
+                command.env_remove(name);
+            }
+        }
+        command.env("AUTONOMY_HOME", &self.home);
+        command
+    }
+
+    /// Starts a runtime for each node, each with a log of its own.
+    fn start(&mut self, mode: Mode) -> Result<(), CliError> {
+        for node_id in NODES {
+            let address = free_address()?;
+            let line = format!(
+                "autonomy runtime start --node-id {node_id} --bundle fleet-a.tar --wal-dir {node_id} --listen {address}"
+            );
+            self.out.line(format_args!("\n$ AUTONOMY_ATTESTATION_MODE={mode} {line} &"))?;
+            let journal =
+                fs::OpenOptions::new().create(true).append(true).open(self.home.join(format!("{node_id}.out")));
+            let journal = journal.map_err(|error| failed(format!("cannot write `{node_id}.out`: {error}")))?;
+            let errors = journal.try_clone().map_err(|error| failed(error.to_string()))?;
+            let mut command = self.command(&line);
+            command.env("AUTONOMY_ATTESTATION_MODE", mode.as_str()).stdout(journal).stderr(errors);
+            let process = command.spawn().map_err(|error| failed(format!("cannot run `{line}`: {error}")))?;
+            self.running.push(Runtime { node_id, address, process });
+        }
+        let deadline = Instant::now() + PATIENCE;
+        for at in 0..self.running.len() {
+            while let Some(runtime) = self.running.get_mut(at)
+                && request(runtime.address, "GET", "/readyz", "").is_none_or(|(status, _)| status != 200)
+            {
+                let ended = runtime.process.try_wait().is_ok_and(|ended| ended.is_some());
+                if ended || Instant::now() > deadline {
+                    let said =
+                        fs::read_to_string(self.home.join(format!("{}.out", runtime.node_id))).unwrap_or_default();
+                    return Err(failed(format!(
+                        "the runtime of `{}` does not come up: {}",
+                        runtime.node_id,
+                        said.trim()
+                    )));
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls a tool on each node.
+    fn call_all(&mut self) -> Result<Vec<(u16, Answer)>, CliError> {
+        self.out.line("")?;
+        let mut answers = Vec::new();
+        for Runtime { node_id, address, .. } in &self.running {
+            let (status, body) = request(*address, "POST", "/v1/tool", CALL)
+                .ok_or_else(|| failed(format!("the runtime of `{node_id}` does not answer")))?;
+            self.out.line(format_args!("{node_id}  POST http://{address}/v1/tool {CALL}"))?;
+            self.out.line(format_args!("         {status} {body}"))?;
+            let answer = serde_json::from_str(&body).map_err(|error| failed(format!("`{body}`: {error}")))?;
+            answers.push((status, answer));
+        }
+        self.out.flush()?;
+        Ok(answers)
+    }
+
+    /// Ends the runtimes as an operator would.
+    fn stop(&mut self) -> Result<(), CliError> {
+        for runtime in &self.running {
+            terminate(&runtime.process);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(mut runtime) = self.running.pop() {
+            while runtime.process.try_wait().is_ok_and(|ended| ended.is_none()) {
+                if Instant::now() > deadline {
+                    self.running.push(runtime);
+                    return Err(failed("a runtime does not end: this is a defect"));
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Stage<'_> {
+    fn drop(&mut self) {
+        // Only a failure leaves any.
+        for runtime in &mut self.running {
+            let _ = runtime.process.kill();
+            let _ = runtime.process.wait();
+        }
+    }
+}
+
+#[cfg(unix)]
+fn terminate(process: &Child) {
+    // One that has ended already needs no signal.
+    let _ = rustix::process::kill_process(rustix::process::Pid::from_child(process), rustix::process::Signal::TERM);
+}
+
+/// A loopback address whose port is free now.
+fn free_address() -> Result<SocketAddr, CliError> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    listener.map_err(|error| failed(format!("no free port on 127.0.0.1: {error}")))
+}
+
+/// One HTTP/1.1 request; `None` when there is no whole answer.
+fn request(address: SocketAddr, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
+    .ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
