@@ -27,7 +27,7 @@ pub(crate) enum Command {
   autonomy node enroll --node-id robot-7 --enrollment-ref fleet-b \\
     --replace --by ops@example.com")]
     Enroll {
-        /// The node: 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`.
+        /// The node: 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`.
         #[arg(long, value_name = "ID")]
         node_id: NodeId,
         /// The ref that the node's bundle declares, byte for byte.

@@ -22,7 +22,7 @@ enum Fault {
     OuterSpace,
     LookAlikeDash(char),
     Forbidden(char),
-    LeadingDash,
+    First(char),
 }
 
 impl fmt::Display for ParseNameError {
@@ -43,7 +43,7 @@ impl fmt::Display for ParseNameError {
                 )
             }
             Fault::Forbidden(c) => write!(f, "{kind} `{}` holds `{}`: {rule}", value.escape_debug(), c.escape_debug()),
-            Fault::LeadingDash => write!(f, "{kind} `{value}` starts with `-`: {rule}"),
+            Fault::First(first) => write!(f, "{kind} `{value}` starts with `{first}`: {rule}"),
         }
     }
 }
@@ -60,7 +60,8 @@ struct Rule {
     kind: &'static str,
     text: &'static str,
     max_bytes: usize,
-    leading_dash: bool,
+    /// What it may not start with.
+    not_first: Option<char>,
     allows: fn(char) -> bool,
 }
 
@@ -88,10 +89,7 @@ impl Rule {
         if let Some(c) = value.chars().find(|&c| !(self.allows)(c)) {
             return Some(if is_look_alike_dash(c) { Fault::LookAlikeDash(c) } else { Fault::Forbidden(c) });
         }
-        if value.starts_with('-') && !self.leading_dash {
-            return Some(Fault::LeadingDash);
-        }
-        None
+        self.not_first.filter(|first| value.starts_with(*first)).map(Fault::First)
     }
 }
 
@@ -150,13 +148,13 @@ fn is_word(c: char) -> bool {
 }
 
 name! {
-    /// Which node this is: `[A-Za-z0-9._-]{1,128}`, not starting with a dash.
+    /// Which node this is: `[A-Za-z0-9._-]{1,128}`, not starting with a dot.
     NodeId,
     Rule {
         kind: "node id",
-        text: "use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`",
+        text: "use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`",
         max_bytes: limits::NODE_ID_BYTES,
-        leading_dash: false,
+        not_first: Some('.'),
         allows: is_word,
     }
 }
@@ -168,7 +166,7 @@ name! {
         kind: "enrollment ref",
         text: "use 1 to 256 printable ASCII characters without spaces",
         max_bytes: limits::ENROLLMENT_REF_BYTES,
-        leading_dash: true,
+        not_first: None,
         allows: |c| c.is_ascii_graphic(),
     }
 }
@@ -180,7 +178,7 @@ name! {
         kind: "tool",
         text: "use 1 to 128 of `A-Z a-z 0-9 . _ : / -`, not starting with `-`",
         max_bytes: limits::TOOL_NAME_BYTES,
-        leading_dash: false,
+        not_first: Some('-'),
         allows: |c| is_word(c) || matches!(c, ':' | '/'),
     }
 }
@@ -192,7 +190,7 @@ name! {
         kind: "audit id",
         text: "use 1 to 64 of `A-Z a-z 0-9 -`, not starting with `-`",
         max_bytes: limits::AUDIT_ID_BYTES,
-        leading_dash: false,
+        not_first: Some('-'),
         allows: |c| c.is_ascii_alphanumeric() || c == '-',
     }
 }
@@ -204,7 +202,7 @@ name! {
         kind: "policy ref",
         text: "use 1 to 256 printable ASCII characters without spaces",
         max_bytes: limits::POLICY_REF_BYTES,
-        leading_dash: false,
+        not_first: Some('-'),
         allows: |c| c.is_ascii_graphic(),
     }
 }
@@ -254,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_name_is_kept_byte_for_byte() {
-        for text in ["a", "robot-7", "A.b_c-9", "_x", ".x", &"n".repeat(128)] {
+        for text in ["a", "robot-7", "A.b_c-9", "_x", "-x", &"n".repeat(128)] {
             assert_eq!(NodeId::parse(text).unwrap().as_str(), text);
         }
         for text in ["!", "~", "-x", "spiffe://fleet/a?b#c", &"r".repeat(256)] {
@@ -265,17 +263,17 @@ mod tests {
     #[test]
     fn each_broken_rule_has_its_own_message() {
         let cases = [
-            ("", "node id is empty: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`"),
-            ("-a", "node id `-a` starts with `-`: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`"),
+            ("", "node id is empty: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`"),
+            (".a", "node id `.a` starts with `.`: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`"),
             ("a ", "node id `a ` starts or ends with a space: remove it"),
-            ("a b", "node id `a b` holds ` `: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`"),
+            ("a b", "node id `a b` holds ` `: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`"),
             ("a\u{2013}b", "node id `a–b` holds `–` (U+2013), which only looks like `-`: type a plain `-`"),
             ("\n\u{1b}[2J", "node id `\\n\\u{1b}[2J` starts or ends with a space: remove it"),
             (
                 "a\u{2010}\u{7}",
                 "node id `a\u{2010}\\u{7}` holds `\u{2010}` (U+2010), which only looks like `-`: type a plain `-`",
             ),
-            ("a\nb", "node id `a\\nb` holds `\\n`: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`"),
+            ("a\nb", "node id `a\\nb` holds `\\n`: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`"),
         ];
         for (text, message) in cases {
             assert_eq!(NodeId::parse(text).unwrap_err().to_string(), message);

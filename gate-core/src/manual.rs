@@ -14,7 +14,7 @@
 //!
 //! | attack | what stops it | proved by |
 //! | --- | --- | --- |
-//! | a tar that two readers read differently (links, PAX, GNU names, sparse, base-256 sizes, twins) | one encoding per list of files: a header that is not byte for byte the expected one is refused | `tests/bundle.rs` |
+//! | a tar that two readers read differently (links, PAX, GNU names, sparse, base-256 sizes, twins, a file that is a directory, too) | one encoding per list of files: a header that is not byte for byte the expected one is refused | `tests/bundle.rs` |
 //! | a byte of a bundle changed anywhere | the manifest is signed, the files are named by digest, the tar and the envelope are canonical | `tests/bundle.rs`, every byte flipped |
 //! | a signature that only lenient verifiers accept | `verify_strict`; keys of small order and non-canonical keys are refused | `tests/signatures.rs` |
 //! | one key signing twice to reach a threshold | distinct key ids are counted, a key listed twice is refused | `tests/bundle.rs` |
@@ -23,6 +23,7 @@
 //! | a state that a later version invents | every state that is not named as good denies | the decision corpus |
 //! | an old lease replayed, or another node's | serials only grow; the node id is compared | `tests/gate.rs` |
 //! | a clock that steps back | an answer from the future is stale | the decision corpus |
+//! | words that a terminal obeys, in what is refused | messages are one bounded line, escaped | `tests/bundle.rs`, `src/identity.rs` |
 //! | a look-alike name | names are ASCII, compared byte for byte, never normalised | `src/identity.rs` |
 //!
 //! # What it does not do

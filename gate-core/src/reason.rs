@@ -302,7 +302,7 @@ pub enum Policy {
     Undefined = 103,
     /// The policy engine could not evaluate the call.
     EvaluationFailed = 104,
-    /// The runtime has no policies: no bundle was given, or it did not verify.
+    /// The runtime was started without a bundle, so there is no policy to ask.
     NoBundle = 105,
 }
 
@@ -334,7 +334,7 @@ impl Policy {
             Self::Denied => "`data.autonomy.allow` is false for this call.",
             Self::Undefined => "`data.autonomy.allow` has no value for this call, or one that is not a boolean.",
             Self::EvaluationFailed => "The policy engine could not evaluate the call.",
-            Self::NoBundle => "The runtime has no policies: no bundle was given, or it did not verify.",
+            Self::NoBundle => "The runtime was started without a bundle, so there is no policy to ask.",
         }
     }
 

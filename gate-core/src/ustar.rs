@@ -66,6 +66,7 @@ pub enum TarFault {
     PathCharacter,
     Duplicate,
     CaseTwin { of: String },
+    FileAndDirectory { other: String },
 }
 
 impl fmt::Display for TarError {
@@ -111,6 +112,9 @@ impl fmt::Display for TarError {
             TarFault::EmptySegment => f.write_str("the path holds an empty segment"),
             TarFault::PathCharacter => f.write_str("the path holds a character outside `A-Z a-z 0-9 . _ - /`"),
             TarFault::Duplicate => f.write_str("the path stands twice"),
+            TarFault::FileAndDirectory { other } => {
+                write!(f, "with `{other}`, one name is both a file and a directory")
+            }
             TarFault::CaseTwin { of } => write!(f, "the path differs from `{of}` only in upper and lower case"),
         }
     }
@@ -243,7 +247,11 @@ pub fn read(tar: &[u8]) -> Result<Vec<Entry<'_>>, TarError> {
         if !ZEROS.starts_with(padding) {
             return Err(located(TarFault::Padding));
         }
-        if !folded.insert(path.to_ascii_lowercase()) {
+        let name = path.to_ascii_lowercase();
+        if let Some(other) = nested(&folded, &name) {
+            return Err(located(TarFault::FileAndDirectory { other: original(&entries, other) }));
+        }
+        if !folded.insert(name) {
             return Err(located(twin(&entries, path)));
         }
         entries.push(Entry { path, data });
@@ -310,6 +318,20 @@ fn name(block: &[u8; BLOCK]) -> &[u8] {
 
 fn displayed_path(block: &[u8; BLOCK]) -> String {
     String::from_utf8_lossy(name(block)).into_owned()
+}
+
+/// The name among these that lies above or below this one: unpacked to a disk, one of the two is lost.
+fn nested<'a>(names: &'a BTreeSet<String>, name: &str) -> Option<&'a str> {
+    let above = name.match_indices('/').find_map(|(at, _)| names.get(name.get(..at)?));
+    let below = || {
+        let directory = alloc::format!("{name}/");
+        names.range(directory.clone()..).next().filter(|other| other.starts_with(&directory))
+    };
+    above.or_else(below).map(String::as_str)
+}
+
+fn original(entries: &[Entry<'_>], name: &str) -> String {
+    entries.iter().find(|entry| entry.path.eq_ignore_ascii_case(name)).map_or(name, |entry| entry.path).to_owned()
 }
 
 fn twin(entries: &[Entry<'_>], path: &str) -> TarFault {

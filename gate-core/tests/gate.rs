@@ -110,6 +110,15 @@ fn a_bundle_that_is_refused_first_is_why_there_is_none() {
 }
 
 #[test]
+fn logged_facts_with_a_ref_below_schema_1_2_declare_none() {
+    let facts = serde_json::to_string(passing(Mode::Enforce).facts()).unwrap();
+    let below = facts.replace(r#""schema_version":"1.2""#, r#""schema_version":"1.1""#);
+    assert_ne!(facts, below);
+    let [sound, below] = [facts, below].map(|json| serde_json::from_str::<Facts>(&json).unwrap().verdict(1_000));
+    assert_eq!((sound, below), (Verdict::Pass, Verdict::Fail(Attestation::EnrollmentRefUndeclared)));
+}
+
+#[test]
 fn a_gate_that_trusts_no_keys_refuses_every_bundle() {
     let mut gate = Gate::new(Config { bundle_keys: None, ..gate(Mode::Enforce).config().clone() });
     let error = gate.load_bundle(&small_bundle(None)).unwrap_err().to_string();

@@ -657,12 +657,12 @@ mod tests {
             (
                 "AUTONOMY_NODE_ID",
                 "",
-                "environment variable `AUTONOMY_NODE_ID`: node id is empty: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`",
+                "environment variable `AUTONOMY_NODE_ID`: node id is empty: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`",
             ),
             (
                 "AUTONOMY_NODE_ID",
                 "robot 7",
-                "environment variable `AUTONOMY_NODE_ID`: node id `robot 7` holds ` `: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`",
+                "environment variable `AUTONOMY_NODE_ID`: node id `robot 7` holds ` `: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`",
             ),
             (
                 "AUTONOMY_ATTESTATION_THRESHOLD",

@@ -1,7 +1,7 @@
 //! The gate as a tool server holds it: ask before running a tool, and run it only with the permit in hand.
 
 use gate_core::{
-    AuditId, Bundle, Call, Digest, Effect, Frame, Mode, NodeId, PolicyAnswer, PolicyRef, Reason, ToolName,
+    AuditId, Bundle, Call, Digest, Effect, Frame, Mode, NodeId, PolicyAnswer, PolicyRef, Reason, ToolName, Verdict,
     facts::SubCheck,
     frame::Kind,
     reason::{Audit, Policy as PolicyReason},
@@ -67,7 +67,7 @@ pub enum OpenError {
 ///         // run the tool here, then say how it went
 ///         permit.finish(true);
 ///     }
-///     Err(denial) => eprintln!("{} ({})", denial.reason, denial.audit_id),
+///     Err(denial) => eprintln!("{denial}"),
 /// }
 /// # Ok(()) }
 /// ```
@@ -97,6 +97,14 @@ pub struct Denial {
     /// Joins the frames of the call.
     pub audit_id: AuditId,
 }
+
+impl std::fmt::Display for Denial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (audit id `{}`): {}", self.reason, self.audit_id, self.reason.remedy())
+    }
+}
+
+impl std::error::Error for Denial {}
 
 /// The right to run one tool once. The decision behind it is durable.
 ///
@@ -190,7 +198,7 @@ impl Gate {
     pub async fn decide(&self, tool: ToolName, policy: PolicyAnswer) -> Result<Permit, Denial> {
         let (started, audit_id, policy_ref) = (Instant::now(), new_audit_id(), policy.policy_ref.clone());
         let call = Call { audit_id: audit_id.clone(), tool: tool.clone(), policy };
-        let (effect, ack) = {
+        let (effect, verdict, ack) = {
             let mut state = self.lock();
             let now_ms = now_ms();
             state.observe(now_ms);
@@ -199,10 +207,13 @@ impl Gate {
             let facts_id = state.core.facts_id();
             if state.logged != Some(facts_id) {
                 frames.insert(0, state.core.facts_frame(audit_id.clone()));
-                state.logged = Some(facts_id);
             }
             // Queued under the lock, so that no decision comes before its facts.
-            (decision.effect, self.wal.append(frames))
+            let ack = self.wal.append(frames);
+            if ack.is_queued() {
+                state.logged = Some(facts_id);
+            }
+            (decision.effect, decision.verdict, ack)
         };
         let decided = Instant::now();
         // An unwritten decision is none: no unrecorded execution, in any mode.
@@ -217,6 +228,9 @@ impl Gate {
             };
             let decision = serve::Decision { effect, reason, mode: self.mode.as_str() };
             metrics.decided(&decision, decided.duration_since(started));
+            if let (Some(Verdict::Fail(reason)), Mode::Advisory) = (verdict, self.mode) {
+                metrics.would_deny(reason.as_str());
+            }
             if let Some(seq) = seq {
                 metrics.appended(seq, decided.elapsed());
             }
@@ -318,7 +332,7 @@ impl std::fmt::Debug for Gate {
 
 /// Milliseconds since the Unix epoch, by this machine's clock.
 pub fn now_ms() -> u64 {
-    // Before 1970, or after the year 584 million, every answer is stale: the gate denies.
+    // A clock before 1970 stands at 0: a row that was just read counts, and every lease is from the future.
     SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|now| u64::try_from(now.as_millis()).ok()).unwrap_or(0)
 }
 

@@ -8,7 +8,7 @@ use axum::{
     routing::post,
 };
 use gate_core::{AuditId, PolicyRef, Reason, ToolName, reason::Audit};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{future::Future, io, net::SocketAddr, sync::Arc};
@@ -94,17 +94,21 @@ pub fn router(gate: Arc<Gate>, tools: Tools, metrics: Arc<Metrics>, readiness: R
     fallbacks(tool.merge(health_routes(readiness, metrics)))
 }
 
-async fn call(State(app): State<Arc<App>>, body: Bytes) -> Response {
-    let response = answer(&app, &body).await;
+async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Response {
+    let response = answer(&app, &headers, &body).await;
     app.metrics.answered(&Call { status: response.status().as_u16() });
     response
 }
 
-async fn answer(app: &App, body: &[u8]) -> Response {
-    let ToolCall { kind, params } = match serde_json::from_slice(body) {
+async fn answer(app: &App, headers: &HeaderMap, body: &[u8]) -> Response {
+    // A browser adds `Origin` to every POST, so no page that somebody on this machine opens can call a tool.
+    if headers.contains_key(header::ORIGIN) {
+        return error_response(StatusCode::FORBIDDEN, "calls from web pages are refused: call from a program");
+    }
+    let ToolCall { kind, params } = match read_call(body) {
         Ok(call) => call,
-        Err(error) => {
-            let what = format!("the body is not a tool call: {error}; send {{\"kind\": \"…\", \"params\": …}}");
+        Err(why) => {
+            let what = format!("the body is not a tool call: {why}; send {{\"kind\": \"…\", \"params\": …}}");
             return error_response(StatusCode::BAD_REQUEST, what);
         }
     };
@@ -121,6 +125,14 @@ async fn answer(app: &App, body: &[u8]) -> Response {
     };
     let policy_ref = policy_ref.as_ref();
     json_response(status, &Allowed { decision: "allow", output, error, policy_ref, audit_id: &audit_id })
+}
+
+fn read_call(body: &[u8]) -> Result<ToolCall, String> {
+    // A struct also reads from a list of its fields, which is not the contract.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err("it is not a JSON object".to_owned());
+    }
+    serde_json::from_slice(body).map_err(|error| error.to_string())
 }
 
 /// Why a runtime does not start, or ended.

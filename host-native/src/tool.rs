@@ -54,20 +54,12 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Names of all built-in tools.
-    pub const NAMES: [&'static str; 3] = ["tool.echo", http_get::NAME, "tool.shell"];
-
     /// Sets the tools up.
     ///
     /// # Errors
     /// The roots for `https` cannot be read, or there are none.
     pub fn new(http_get: HttpGetConfig) -> Result<Self, SetUpError> {
         Ok(Self { http_get: HttpGet::new(http_get)? })
-    }
-
-    /// Whether there is a tool of this name, so that an unknown one can be refused before anything is recorded.
-    pub fn knows(&self, kind: &ToolName) -> bool {
-        Self::NAMES.contains(&kind.as_str())
     }
 
     /// Runs a tool. `params` is handed over: `tool.echo` gives it back.

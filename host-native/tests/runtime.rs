@@ -207,7 +207,15 @@ async fn a_caller_gets_a_clear_answer_to_everything_else() {
     let (status, answer) = runtime.call(&json!({"kind": "tool.unknown"})).await;
     assert_eq!((status, answer["decision"].as_str()), (400, Some("allow")));
     assert!(answer["error"].as_str().unwrap().starts_with("unknown tool `tool.unknown`"), "{answer}");
-    for body in ["", "{", "[]", "{\"kind\":\"tool.echo\",\"node_id\":\"x\"}", "{\"kind\":\"a b\"}", "{\"kind\":1}"] {
+    for body in [
+        "",
+        "{",
+        "[]",
+        "[\"tool.echo\",{}]",
+        "{\"kind\":\"tool.echo\",\"node_id\":\"x\"}",
+        "{\"kind\":\"a b\"}",
+        "{\"kind\":1}",
+    ] {
         let (status, answer) = runtime.send("POST", "/v1/tool", body).await;
         assert_eq!(status, 400, "{body}: {answer}");
         assert!(answer["error"].as_str().unwrap().starts_with("the body is not a tool call"), "{answer}");
@@ -217,6 +225,8 @@ async fn a_caller_gets_a_clear_answer_to_everything_else() {
     assert_eq!(runtime.send("POST", "/v1/tool", &"x".repeat(2 << 20)).await.0, 413);
     assert_eq!(runtime.send_raw("GET", "/healthz", "").await.0, 200);
     assert_eq!(runtime.send_raw("GET", "/readyz", "").await.0, 200);
+    let from_a_page = runtime.send_raw("POST", "/v1/tool HTTP/1.1\r\norigin: http://evil.example\r\nx:", "{}").await;
+    assert_eq!(from_a_page, (403, r#"{"error":"calls from web pages are refused: call from a program"}"#.to_owned()));
     let metrics = runtime.send_raw("GET", "/metrics", "").await.1;
     assert!(
         metrics.contains(r#"autonomy_decisions_total{effect="deny",reason="policy: denied",mode="enforce"} 1"#),

@@ -7,7 +7,7 @@ use crate::harness::{Home, Run, one_error};
 #[test]
 fn each_mistyped_word_is_refused_in_one_line_with_its_remedy() {
     let home = Home::ready();
-    let rule = "use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `-`";
+    let rule = "use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`";
     let modes = "use `off`, `advisory` or `enforce`";
     let cases: &[(&[&str], String)] = &[
         (&["runtime", "start", "--mode", "enforced"], format!("flag `--mode`: mode `enforced` is not known: {modes}")),

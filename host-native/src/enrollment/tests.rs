@@ -192,7 +192,7 @@ mod store {
         };
         let refused = [
             insert("", "r", "active", "<none>", "1"),
-            insert("-x", "r", "active", "<none>", "1"),
+            insert(".x", "r", "active", "<none>", "1"),
             insert("a b", "r", "active", "<none>", "1"),
             insert("é", "r", "active", "<none>", "1"),
             insert(&"x".repeat(129), "r", "active", "<none>", "1"),

@@ -26,6 +26,12 @@ pub struct Decision {
     pub mode: &'static str,
 }
 
+/// A deny that `advisory` did not enforce, as it is counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WouldDeny {
+    reason: &'static str,
+}
+
 /// One tool call, as it is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Call {
@@ -37,6 +43,7 @@ pub struct Call {
 pub struct Metrics {
     registry: Registry,
     decisions: Family<Decision, Counter>,
+    would_deny: Family<WouldDeny, Counter>,
     calls: Family<Call, Counter>,
     decide_seconds: Histogram,
     wal_append_seconds: Histogram,
@@ -68,6 +75,7 @@ impl Metrics {
         registry.register("build", "which program this is", Info::new(labels.to_vec()));
         let metrics = Self {
             decisions: Family::default(),
+            would_deny: Family::default(),
             calls: Family::default(),
             decide_seconds: Histogram::new(DECIDE_SECONDS),
             wal_append_seconds: Histogram::new(WAL_APPEND_SECONDS),
@@ -79,6 +87,11 @@ impl Metrics {
             registry: Registry::default(),
         };
         registry.register("decisions", "decisions by effect, reason and mode", metrics.decisions.clone());
+        registry.register(
+            "would_deny",
+            "calls that `enforce` would have denied, by reason",
+            metrics.would_deny.clone(),
+        );
         registry.register("tool_calls", "tool calls by the status answered", metrics.calls.clone());
         registry.register("decide_seconds", "time to decide", metrics.decide_seconds.clone());
         registry.register("wal_append_seconds", "time until an append is durable", metrics.wal_append_seconds.clone());
@@ -94,6 +107,11 @@ impl Metrics {
     pub fn decided(&self, decision: &Decision, took: Duration) {
         self.decisions.get_or_create(decision).inc();
         self.decide_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A call was allowed that `enforce` would have denied, for this canonical reason.
+    pub fn would_deny(&self, reason: &'static str) {
+        self.would_deny.get_or_create(&WouldDeny { reason }).inc();
     }
 
     /// A tool call was answered.

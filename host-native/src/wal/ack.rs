@@ -136,6 +136,11 @@ impl Ack {
         Self(Ok((seqs, Seat { cohort, slot: None })))
     }
 
+    /// Whether the frames were taken. One that was refused does not end the log; any other that fails does.
+    pub fn is_queued(&self) -> bool {
+        self.0.is_ok()
+    }
+
     /// Blocks until the frames are durable.
     ///
     /// # Errors

@@ -53,8 +53,15 @@ impl Encoder {
         Self { next_seq: last_seq + 1, prev, second: 0, stamp: *b"1970-01-01T00:00:00.000000000Z" }
     }
 
-    /// Appends one frame, prefix and all. `members` is what `gate_core::frame::Frame::write_members` wrote.
-    pub(super) fn push(&mut self, out: &mut Vec<u8>, unix_ns: u64, members: &[u8], left: u32, durable: u64) {
+    /// Appends one frame, prefix and all. `write_members` appends what `gate_core::frame::Frame::write_members` does.
+    pub(super) fn push(
+        &mut self,
+        out: &mut Vec<u8>,
+        unix_ns: u64,
+        write_members: impl FnOnce(&mut Vec<u8>),
+        left: u32,
+        durable: u64,
+    ) {
         let start = out.len();
         out.extend_from_slice(&[0; PREFIX]);
         out.extend_from_slice(HEAD);
@@ -62,7 +69,7 @@ impl Encoder {
         out.extend_from_slice(b",\"ts\":\"");
         self.push_time(out, unix_ns);
         out.extend_from_slice(b"\",");
-        out.extend_from_slice(members);
+        write_members(out);
         if left > 0 {
             out.extend_from_slice(b",\"left\":");
             push_decimal(out, u64::from(left));

@@ -1,4 +1,7 @@
 //! Group commit: one thread that takes what is queued, writes it once, syncs once, and tells everybody.
+//!
+//! Appenders number, chain and encode their frames themselves, under the queue's lock: that work goes on while the
+//! thread waits for the disk, and the thread has nothing left to do between two syncs but one write.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +15,9 @@ use gate_core::frame::Frame;
 use super::{
     Options, WalError,
     ack::{Ack, Cohort},
+    codec::Encoder,
     dir::{Dir, Lock},
+    fs::File,
     recovery::Ready,
     unix_ns,
 };
@@ -39,7 +44,9 @@ struct Queue {
     phase: Phase,
     /// Whether the log thread sleeps and must be woken.
     asleep: bool,
-    next_seq: u64,
+    encoder: Encoder,
+    /// The last durable frame.
+    durable: u64,
     frames: usize,
     bytes: usize,
     chunks: VecDeque<Chunk>,
@@ -56,11 +63,10 @@ enum Phase {
 /// What one write takes: whole appends, in order.
 #[derive(Debug, Default)]
 struct Chunk {
-    /// The members of every frame, one after the other.
-    members: Vec<u8>,
-    frames: Vec<Queued>,
-    /// The most that they take when written.
-    bytes: usize,
+    /// The frames as they go to the log.
+    encoded: Vec<u8>,
+    frames: usize,
+    last_seq: u64,
     cohort: Arc<Cohort>,
 }
 
@@ -71,14 +77,6 @@ impl Drop for Chunk {
     }
 }
 
-#[derive(Debug)]
-struct Queued {
-    /// Where its members end.
-    members_end: usize,
-    left: u32,
-    unix_ns: u64,
-}
-
 enum Next {
     Chunk(Chunk),
     Idle,
@@ -86,12 +84,14 @@ enum Next {
 }
 
 impl Shared {
-    pub(super) fn new(next_seq: u64, options: &Options) -> Self {
+    /// A queue whose first frame comes after the last that `encoder` knows, which is durable.
+    fn new(encoder: Encoder, options: &Options) -> Self {
         Self {
             queue: Mutex::new(Queue {
                 phase: Phase::Open,
                 asleep: false,
-                next_seq,
+                durable: encoder.next_seq - 1,
+                encoder,
                 frames: 0,
                 bytes: 0,
                 chunks: VecDeque::new(),
@@ -104,11 +104,12 @@ impl Shared {
         }
     }
 
-    /// Queues a batch whose frames and size were checked.
+    /// Queues a batch whose frames and size were checked; `bytes` is the most that it takes when written.
     pub(super) fn push(&self, batch: &[Frame], bytes: usize) -> Ack {
         let Ok(mut left) = u32::try_from(batch.len()) else { return Ack::refused(WalError::EmptyBatch) };
         let unix_ns = unix_ns();
-        let mut queue = self.queue();
+        let mut guard = self.queue();
+        let queue = &mut *guard;
         match &queue.phase {
             Phase::Open => {}
             Phase::Closing => return Ack::refused(WalError::Closed),
@@ -117,21 +118,21 @@ impl Shared {
         if queue.frames + batch.len() > self.max_frames || queue.bytes + bytes > self.max_bytes {
             return Ack::refused(WalError::Overloaded { frames: queue.frames, bytes: queue.bytes });
         }
-        let first = queue.next_seq;
-        queue.next_seq += batch.len() as u64;
+        let first = queue.encoder.next_seq;
+        let mut chunk = queue.chunk_for(bytes);
+        let before = chunk.encoded.len();
+        for frame in batch {
+            left -= 1;
+            queue.encoder.push(&mut chunk.encoded, unix_ns, |out| frame.write_members(out), left, queue.durable);
+        }
+        chunk.frames += batch.len();
+        chunk.last_seq = queue.encoder.next_seq - 1;
         queue.frames += batch.len();
-        queue.bytes += bytes;
-        let seqs = first..=queue.next_seq - 1;
-        let ack = queue.chunk_for(bytes, |chunk| {
-            for frame in batch {
-                left -= 1;
-                frame.write_members(&mut chunk.members);
-                chunk.frames.push(Queued { members_end: chunk.members.len(), left, unix_ns });
-            }
-            Ack::queued(seqs, Arc::clone(&chunk.cohort))
-        });
+        queue.bytes += chunk.encoded.len() - before;
+        let ack = Ack::queued(first..=chunk.last_seq, Arc::clone(&chunk.cohort));
+        queue.chunks.push_back(chunk);
         let wake = mem::take(&mut queue.asleep);
-        drop(queue);
+        drop(guard);
         if wake {
             self.ready.notify_one();
         }
@@ -163,17 +164,18 @@ impl Shared {
         }
     }
 
-    /// What to do next; `patience` is how long to sleep at most.
-    fn next(&self, written: Option<Chunk>, patience: Option<Duration>) -> Next {
+    /// What to do next, everything up to `durable` being so; `patience` is how long to sleep at most.
+    fn next(&self, written: Option<Chunk>, durable: u64, patience: Option<Duration>) -> Next {
         let deadline = patience.map(|patience| Instant::now() + patience);
         let mut queue = self.queue();
+        queue.durable = durable;
         if let Some(written) = written.filter(|_| queue.spare.len() < SPARE_CHUNKS) {
             queue.spare.push(written);
         }
         loop {
             if let Some(chunk) = queue.chunks.pop_front() {
-                queue.frames -= chunk.frames.len();
-                queue.bytes -= chunk.bytes;
+                queue.frames -= chunk.frames;
+                queue.bytes -= chunk.encoded.len();
                 return Next::Chunk(chunk);
             }
             if let Phase::Closing = queue.phase {
@@ -198,19 +200,16 @@ impl Shared {
 }
 
 impl Queue {
-    /// The chunk that takes `bytes` more: the last one, or a new one where it would grow beyond one write.
-    fn chunk_for<R>(&mut self, bytes: usize, fill: impl FnOnce(&mut Chunk) -> R) -> R {
-        if let Some(last) = self.chunks.back_mut()
-            && last.bytes + bytes <= WRITE_BYTES
-        {
-            last.bytes += bytes;
-            return fill(last);
+    /// The chunk that takes `bytes` more: the last one, or a new one where it would grow beyond one write. It goes back
+    /// to the end of the queue.
+    fn chunk_for(&mut self, bytes: usize) -> Chunk {
+        match self.chunks.pop_back() {
+            Some(last) if last.encoded.len() + bytes <= WRITE_BYTES => last,
+            full => {
+                self.chunks.extend(full);
+                self.spare.pop().unwrap_or_default()
+            }
         }
-        let mut chunk = self.spare.pop().unwrap_or_default();
-        chunk.bytes = bytes;
-        let result = fill(&mut chunk);
-        self.chunks.push_back(chunk);
-        result
     }
 }
 
@@ -220,30 +219,36 @@ pub(super) struct Committer {
     shared: Arc<Shared>,
     dir: Dir,
     lock: Lock,
-    log: Ready,
+    file: Arc<dyn File>,
+    /// Where the next frame goes.
+    end: u64,
     /// The last durable frame.
     durable: u64,
     /// What `telemetry.safe_seq` says.
     safe_seq: u64,
     publish_every: u64,
     publish_idle: Duration,
-    buf: Vec<u8>,
 }
 
 impl Committer {
-    pub(super) fn new(shared: Arc<Shared>, dir: Dir, lock: Lock, log: Ready, options: &Options) -> Self {
+    /// The writer of a log that recovery has made ready; everything in it is durable.
+    pub(super) fn new(dir: Dir, lock: Lock, log: Ready, options: &Options) -> Self {
         let durable = log.encoder.next_seq - 1;
         Self {
-            shared,
+            shared: Arc::new(Shared::new(log.encoder, options)),
             dir,
             lock,
-            log,
+            file: log.file,
+            end: log.end,
             durable,
             safe_seq: durable,
             publish_every: options.publish_every,
             publish_idle: options.publish_idle,
-            buf: Vec::new(),
         }
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     /// Runs until the log is closed or a write fails.
@@ -260,7 +265,7 @@ impl Committer {
         loop {
             let lag = self.durable - self.safe_seq;
             let patience = (lag > 0).then_some(self.publish_idle);
-            match self.shared.next(written.take(), patience) {
+            match self.shared.next(written.take(), self.durable, patience) {
                 Next::Chunk(mut chunk) => {
                     if let Err(error) = self.commit(&chunk) {
                         self.shared.end_with(&error);
@@ -268,8 +273,8 @@ impl Committer {
                         return Err(error);
                     }
                     mem::take(&mut chunk.cohort).complete(Ok(()));
-                    chunk.members.clear();
-                    chunk.frames.clear();
+                    chunk.encoded.clear();
+                    chunk.frames = 0;
                     written = Some(chunk);
                     if self.durable - self.safe_seq >= self.publish_every {
                         self.publish()?;
@@ -283,17 +288,10 @@ impl Committer {
 
     /// One write, one sync, one mark: after it every frame of the chunk is durable.
     fn commit(&mut self, chunk: &Chunk) -> Result<(), WalError> {
-        self.buf.clear();
-        let mut start = 0;
-        for frame in &chunk.frames {
-            let members = chunk.members.get(start..frame.members_end).unwrap_or_default();
-            self.log.encoder.push(&mut self.buf, frame.unix_ns, members, frame.left, self.durable);
-            start = frame.members_end;
-        }
-        self.log.file.write_at(self.log.end, &self.buf).map_err(|e| self.poisoned("write", e))?;
-        self.log.file.sync().map_err(|e| self.poisoned("sync", e))?;
-        self.log.end += self.buf.len() as u64;
-        self.durable = self.log.encoder.next_seq - 1;
+        self.file.write_at(self.end, &chunk.encoded).map_err(|e| self.poisoned("write", e))?;
+        self.file.sync().map_err(|e| self.poisoned("sync", e))?;
+        self.end += chunk.encoded.len() as u64;
+        self.durable = chunk.last_seq;
         self.lock.mark(self.durable).map_err(|e| self.poisoned("write of the durable mark", e))
     }
 

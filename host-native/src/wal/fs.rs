@@ -1,5 +1,6 @@
 //! The few file operations the log needs, so that a test can fail each of them.
 
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::{
     fmt::Debug,
     fs, io,
@@ -49,7 +50,8 @@ pub(super) struct RealFs;
 impl Fs for RealFs {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         let missing: Vec<&Path> = dir.ancestors().take_while(|a| !a.as_os_str().is_empty() && !a.exists()).collect();
-        fs::create_dir_all(dir)?;
+        // What was asked and decided is nobody else's to read.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         missing.iter().filter_map(|made| made.parent()).try_for_each(|parent| self.sync_dir(parent))
     }
 
@@ -57,7 +59,7 @@ impl Fs for RealFs {
         let mut options = fs::OpenOptions::new();
         options.read(true);
         if how != How::Read {
-            options.write(true).create(true).truncate(how == How::Fresh);
+            options.write(true).create(true).truncate(how == How::Fresh).mode(0o600);
         }
         Ok(Arc::new(RealFile(options.open(path)?)))
     }

@@ -99,9 +99,9 @@ impl Wal {
         lock.mark(last_seq).map_err(WalError::io("write", lock.path()))?;
 
         let opened = log.opened.clone();
-        let shared = Arc::new(Shared::new(last_seq + 1, options));
         let path = dir.path.clone();
-        let committer = Committer::new(Arc::clone(&shared), dir, lock, log, options);
+        let committer = Committer::new(dir, lock, log, options);
+        let shared = committer.shared();
         let thread = thread::Builder::new()
             .name("wal".to_owned())
             .spawn(move || committer.run())

@@ -448,7 +448,7 @@ pub(super) fn append_own(
     let members =
         format!("\"kind\":\"autonomy.lifecycle\",\"audit_id\":\"wal-{seq}\",\"node_id\":null,\"attrs\":{attrs}");
     let mut frame = Vec::new();
-    ready.encoder.push(&mut frame, unix_ns, members.as_bytes(), 0, durable);
+    ready.encoder.push(&mut frame, unix_ns, |out| out.extend_from_slice(members.as_bytes()), 0, durable);
     ready.file.write_at(ready.end, &frame).map_err(WalError::io("write", &path))?;
     ready.file.sync().map_err(WalError::io("sync", &path))?;
     ready.end += frame.len() as u64;

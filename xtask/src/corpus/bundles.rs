@@ -357,6 +357,16 @@ fn paths(t: &mut Table) {
         &twin("manifest.json"),
         &format!("tar entry `manifest.json` at byte {at}: the path stands twice"),
     );
+    for (name, path) in [
+        ("file below a file", "policies/allow.rego/z"),
+        ("file below a file, in another case", "Policies/ALLOW.rego/y/z"),
+        ("file that is a directory", "policies"),
+        ("file that is a directory, in another case", "Policies"),
+    ] {
+        let message =
+            format!("tar entry `{path}` at byte {at}: with `{POLICY_PATH}`, one name is both a file and a directory");
+        t.refuse(name, &twin(path), &message);
+    }
     t.refuse(
         "manifest that differs in case",
         &twin("MANIFEST.json"),

@@ -2,7 +2,7 @@
 
 CREATE TABLE enrollment (
     node_id        TEXT NOT NULL PRIMARY KEY
-                   CHECK (length(node_id) BETWEEN 1 AND 128 AND node_id NOT GLOB '*[^A-Za-z0-9._-]*' AND node_id NOT GLOB '-*'),
+                   CHECK (length(node_id) BETWEEN 1 AND 128 AND node_id NOT GLOB '*[^A-Za-z0-9._-]*' AND node_id NOT GLOB '.*'),
     enrollment_ref TEXT NOT NULL
                    CHECK (length(enrollment_ref) BETWEEN 1 AND 256 AND enrollment_ref NOT GLOB '*[^!-~]*'),
     status         TEXT NOT NULL CHECK (status IN ('active', 'revoked')),

@@ -19,7 +19,7 @@ const TIME: u64 = 1_767_323_045_123_456_789;
 fn encode(frame: &Frame, left: u32) -> Vec<u8> {
     let (mut out, mut members) = (Vec::new(), Vec::new());
     frame.write_members(&mut members);
-    Encoder::new(0, FIRST_LINK).push(&mut out, TIME, &members, left, 0);
+    Encoder::new(0, FIRST_LINK).push(&mut out, TIME, |out| out.extend_from_slice(&members), left, 0);
     out
 }
 
@@ -56,7 +56,7 @@ fn times_are_written_as_the_calendar_has_them() {
     let mut encoder = Encoder::new(0, FIRST_LINK);
     for (unix_ns, text) in times {
         let mut out = Vec::new();
-        encoder.push(&mut out, unix_ns, b"", 0, 0);
+        encoder.push(&mut out, unix_ns, |_| {}, 0, 0);
         let frame = String::from_utf8_lossy(&out);
         assert!(frame.contains(&format!("\"ts\":\"{text}\"")), "{frame}");
     }
@@ -72,7 +72,13 @@ fn everything_around_attrs_fits_its_allowance() {
     };
     let (mut out, mut members) = (Vec::new(), Vec::new());
     longest.write_members(&mut members);
-    Encoder::new(u64::MAX - 2, FIRST_LINK).push(&mut out, u64::MAX, &members, u32::MAX, u64::MAX);
+    Encoder::new(u64::MAX - 2, FIRST_LINK).push(
+        &mut out,
+        u64::MAX,
+        |out| out.extend_from_slice(&members),
+        u32::MAX,
+        u64::MAX,
+    );
     assert!(out.len() <= AROUND_ATTRS, "{}", out.len());
     const { assert!(ATTRS_BYTES + AROUND_ATTRS <= FRAME_BYTES) };
     assert!(Kind::ALL.iter().all(|kind| kind.as_str().len() <= Kind::Lifecycle.as_str().len()));
@@ -159,10 +165,9 @@ fn a_batch_must_count_down_to_its_last_frame() {
         (&[0, 1, 2], false),
         (&[2, 1, 3], false),
     ] {
-        let (mut log, mut encoder, mut members) = (Vec::new(), Encoder::new(0, FIRST_LINK), Vec::new());
-        frame("x").write_members(&mut members);
+        let (mut log, mut encoder) = (Vec::new(), Encoder::new(0, FIRST_LINK));
         for left in lefts {
-            encoder.push(&mut log, TIME, &members, *left, 0);
+            encoder.push(&mut log, TIME, |out| frame("x").write_members(out), *left, 0);
         }
         let fs = MemFs::default();
         fs.put(&path("telemetry.wal"), Some(log));
