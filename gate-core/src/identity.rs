@@ -225,6 +225,9 @@ impl EnrollmentRef {
     /// Names the mistake people really make when two refs that should be equal are not.
     pub(crate) fn likely_mistake(&self, other: &Self) -> Option<&'static str> {
         let (a, b) = (self.as_str(), other.as_str());
+        if a == b {
+            return None;
+        }
         if a.eq_ignore_ascii_case(b) {
             return Some("they differ only in upper and lower case");
         }
@@ -297,5 +300,6 @@ mod tests {
         assert_eq!(hint("fleet/a/", "fleet/a"), Some("they differ only in a trailing `/`"));
         assert_eq!(hint("fleet-a", "fleet-a2"), Some("one is the beginning of the other"));
         assert_eq!(hint("fleet-a", "rollout-b"), None);
+        assert_eq!(hint("fleet-a", "fleet-a"), None, "equal refs are no mistake");
     }
 }

@@ -14,6 +14,7 @@ fn one_pair_is_explained_sub_check_by_sub_check() {
         "{allowed}"
     );
     assert_eq!(allowed.matches("  pass  ").count(), 10, "{allowed}");
+    assert!(!allowed.contains("differ"), "{allowed}");
 
     let (code, denied) = home.json(&format!("{eval} robot-8"));
     let result = &denied["results"][0];
