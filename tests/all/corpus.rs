@@ -1,6 +1,6 @@
 //! The decision corpus (`docs/src/spec/corpus.md`) against gate-core: every case, verdict, effect and frames.
 
-use base64ct::{Base64, Encoding as _};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gate_core::{
     Answer, AuditId, Call, Config, Effect, Enrollment, EnrollmentRef, Freshness, Gate, Mode, NodeId, PolicyAnswer,
     PublicKey, Reason, RolloutState, Status, ToolName, TrustedKeys, Verdict, decision::DecisionAttrs, frame::Kind,
@@ -141,7 +141,7 @@ impl Corpus {
 fn unpack(segment: &Value) -> Vec<u8> {
     match segment.as_u64() {
         Some(zeros) => vec![0; zeros.try_into().unwrap()],
-        None => Base64::decode_vec(segment.as_str().unwrap()).unwrap(),
+        None => STANDARD.decode(segment.as_str().unwrap()).unwrap(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Reading accepts exactly what writing produces (`docs/src/spec/wal.md`): one order of members, no white space outside
 //! `attrs`, no member that is not named there.
 
-use base64ct::{Base64UrlUnpadded, Encoding};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use gate_core::{
     frame::Kind,
     identity::{AuditId, NodeId},
@@ -35,7 +35,7 @@ pub(super) const FIRST_LINK: Link = [b'A'; 43];
 pub(super) fn link_to(payload: &[u8]) -> Link {
     let mut link = FIRST_LINK;
     // 32 bytes always fit 43 characters.
-    let _ = Base64UrlUnpadded::encode(&Sha256::digest(payload), &mut link);
+    let _ = URL_SAFE_NO_PAD.encode_slice(Sha256::digest(payload), &mut link);
     link
 }
 

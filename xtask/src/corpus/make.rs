@@ -1,6 +1,6 @@
 //! Makes keys, tars and envelopes by the book (POSIX ustar, RFC 8410, DSSE), good ones and bad ones.
 
-use base64ct::{Base64, Encoding as _};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -153,7 +153,7 @@ pub fn digest(bytes: impl AsRef<[u8]>) -> String {
 
 /// Standard base64 with its padding.
 pub fn base64(bytes: &[u8]) -> String {
-    Base64::encode_string(bytes)
+    STANDARD.encode(bytes)
 }
 
 fn hex(bytes: &[u8]) -> String {
