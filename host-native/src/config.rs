@@ -87,6 +87,7 @@ pub struct Runtime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Text,
+    Path,
     Number,
     /// Joined by the platform's path separator.
     Paths,
@@ -144,15 +145,15 @@ pub const KEYS: [Key; 12] = [
         Shape::Number,
         "how many distinct trusted keys must sign",
     ),
-    key("store.path", "AUTONOMY_STORE_PATH", "--store", Shape::Text, "the SQLite file of enrollments"),
-    key("wal.dir", "AUTONOMY_WAL_DIR", "--wal-dir", Shape::Text, "the directory of the write-ahead log"),
+    key("store.path", "AUTONOMY_STORE_PATH", "--store", Shape::Path, "the SQLite file of enrollments"),
+    key("wal.dir", "AUTONOMY_WAL_DIR", "--wal-dir", Shape::Path, "the directory of the write-ahead log"),
     key("runtime.listen", "AUTONOMY_RUNTIME_LISTEN", "--listen", Shape::Text, "where the runtime listens"),
-    key("runtime.bundle", "AUTONOMY_RUNTIME_BUNDLE", "--bundle", Shape::Text, "the bundle the runtime runs"),
+    key("runtime.bundle", "AUTONOMY_RUNTIME_BUNDLE", "--bundle", Shape::Path, "the bundle the runtime runs"),
     key(
         "runtime.policy_dir",
         "AUTONOMY_RUNTIME_POLICY_DIR",
         "--policy-dir",
-        Shape::Text,
+        Shape::Path,
         "policies without a bundle, for development",
     ),
     key(
@@ -365,6 +366,7 @@ impl Config {
         refuse_unknown_variables(variables)?;
         let file = read_file(&places.config_file, must_exist)?;
         let mut merged = file.as_table().clone();
+        anchor(&mut merged, places.config_file.parent().unwrap_or(Path::new("")));
         let mut origins: BTreeMap<_, _> =
             KEYS.iter().filter(|key| item(&merged, key.name).is_some()).map(|key| (key.name, Origin::File)).collect();
         for key in &KEYS {
@@ -585,15 +587,34 @@ fn one_line(text: &str) -> String {
     parts.join(": ")
 }
 
+/// Relative paths in the config file are meant from where the file is.
+fn anchor(table: &mut Table, directory: &Path) {
+    let joined = |path: &str| Value::from(directory.join(path).to_string_lossy().into_owned());
+    for key in KEYS.iter().filter(|key| matches!(key.shape, Shape::Path | Shape::Paths)) {
+        let (outer, leaf) = split(key.name);
+        match table.get_mut(outer).and_then(Item::as_table_like_mut).and_then(|inner| inner.get_mut(leaf)) {
+            Some(Item::Value(Value::Array(paths))) => {
+                for path in paths.iter_mut() {
+                    *path = joined(path.as_str().unwrap_or_default());
+                }
+            }
+            Some(Item::Value(path)) => *path = joined(path.as_str().unwrap_or_default()),
+            _ => {}
+        }
+    }
+}
+
 /// Sets one key from text, refusing what its type refuses.
 fn put(table: &mut Table, key: &Key, text: &str, origin: &str) -> Result<(), ConfigError> {
     let fail = |why: String| Err(ConfigError::Value { origin: origin.to_owned(), why });
     let list = |separator: &str| Value::Array(text.split(separator).filter(|part| !part.is_empty()).collect::<Array>());
     let value = match key.shape {
-        Shape::Text if text.is_empty() && key.name != "attestation.mode" && key.name != "identity.node_id" => {
+        Shape::Text | Shape::Path
+            if text.is_empty() && key.name != "attestation.mode" && key.name != "identity.node_id" =>
+        {
             return fail("is empty: give a value, or leave it out".into());
         }
-        Shape::Text => Value::from(text),
+        Shape::Text | Shape::Path => Value::from(text),
         Shape::Number => match text.parse::<i64>() {
             Ok(number) if number >= 0 => Value::from(number),
             _ => return fail(format!("`{}` is not a whole number from 0", text.escape_debug())),
@@ -639,6 +660,18 @@ mod tests {
         assert_eq!((config.mode(), config.origin("attestation.mode")), (Mode::Enforce, Origin::Environment));
         let config = load(&[("AUTONOMY_ATTESTATION_MODE", "enforce")], file, &[("attestation.mode", "off")]).unwrap();
         assert_eq!((config.mode(), config.origin("attestation.mode")), (Mode::Off, Origin::Flag));
+    }
+
+    #[test]
+    fn a_relative_path_in_the_file_is_meant_from_where_the_file_is() {
+        let file =
+            "[wal]\ndir = \"log\"\n[store]\npath = \"/var/e.sqlite\"\n[attestation]\ntrusted_keys = [\"a.pub\"]\n";
+        let config = load(&[], file, &[]).unwrap();
+        let home = config.places.config_file.parent().unwrap();
+        assert_eq!(config.wal_dir(), home.join("log"));
+        assert_eq!(config.store_path(), Path::new("/var/e.sqlite"));
+        assert_eq!(config.trusted_keys().unwrap(), [home.join("a.pub")]);
+        assert_eq!(load(&[], file, &[("wal.dir", "log")]).unwrap().wal_dir(), Path::new("log"), "a flag: from here");
     }
 
     #[test]
