@@ -12,7 +12,7 @@ use crate::{Result, codegen, corpus};
 const BARE_TARGETS: [&str; 2] = ["thumbv7em-none-eabihf", "wasm32v1-none"];
 
 /// Programs that the tests run, each with the package that has it (Debian's name, the same on most systems).
-const PROGRAMS: [(&str, &str); 3] = [("jq", "jq"), ("openssl", "openssl"), ("python3", "python3")];
+const PROGRAMS: [(&str, &str); 4] = [("jq", "jq"), ("openssl", "openssl"), ("python3", "python3"), ("tar", "tar")];
 
 /// Most crates that gate-core may bring into a host, itself counted.
 const CORE_CRATES: usize = 30;
@@ -52,12 +52,12 @@ pub fn bench(root: &Path) -> Result<()> {
 }
 
 fn install_programs() -> Result<()> {
-    let missing: Vec<_> = PROGRAMS.into_iter().filter(|(program, _)| !runs(program, "--version")).collect();
+    let missing: Vec<_> = PROGRAMS.into_iter().filter(|(program, _)| !is_installed(program)).collect();
     let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    if !runs("apt-get", "--version") || !is_root() {
+    if !is_installed("apt-get") || !is_root() {
         return Err(
             format!("install {} with the system's package manager, then run this again", packages.join(", ")).into()
         );
@@ -113,10 +113,10 @@ fn step(name: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-fn runs(program: &str, argument: &str) -> bool {
-    let mut command = Command::new(program);
-    let command = command.arg(argument).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
+fn is_installed(program: &str) -> bool {
+    let mut lookup = Command::new("sh");
+    let lookup = lookup.args(["-c", "command -v \"$0\"", program]).stdin(Stdio::null()).stdout(Stdio::null());
+    lookup.status().is_ok_and(|status| status.success())
 }
 
 fn is_root() -> bool {
