@@ -82,6 +82,10 @@ impl Node {
     }
 
     async fn gate(&self, mode: Mode) -> Gate {
+        self.gate_on(mode, wal::Options::default()).await
+    }
+
+    async fn gate_on(&self, mode: Mode, options: wal::Options) -> Gate {
         let source = LocalSource::new(self.home.path().join("enrollment.sqlite"), self.id.clone(), 15_000).unwrap();
         let config = Config {
             mode,
@@ -90,7 +94,7 @@ impl Node {
             lease_keys: None,
             freshness: Freshness::default(),
         };
-        let (wal, _) = Wal::open(self.wal_dir(), wal::Options::default()).unwrap();
+        let (wal, _) = Wal::open(self.wal_dir(), options).unwrap();
         let policies = Policies::Bundle(self.bundle.clone());
         Gate::open(config, policies, Some(Box::new(source)), Arc::new(wal)).await.unwrap()
     }
@@ -250,6 +254,23 @@ async fn a_log_that_ends_denies_every_call_and_stops_the_runtime() {
     let tools = Tools::new(HttpGetConfig::default()).unwrap();
     let ended = runtime::run(listener, gate, tools, metrics, Limits::default(), std::future::pending()).await;
     assert!(ended.is_err(), "it ends by itself, and says why: {ended:?}");
+}
+
+#[tokio::test]
+async fn facts_that_an_overloaded_log_refused_come_with_the_next_decision() {
+    let node = Node::new("fleet-a");
+    node.enroll("fleet-b");
+    let options = wal::Options { queue_frames: 2, ..wal::Options::default() };
+    let gate = node.gate_on(Mode::Enforce, options).await;
+    let ask =
+        async |tool: &str| gate.ask(&ToolName::parse(tool).unwrap(), &json!({})).await.unwrap_err().reason.as_str();
+    // Facts and two decisions are one frame too many; facts and one decision are not.
+    assert_eq!(ask("tool.echo").await, "audit: wal_unavailable");
+    assert_eq!(ask("tool.shell").await, "policy: denied");
+    assert_eq!(ask("tool.echo").await, "attestation: enrollment_ref_mismatch");
+    gate.wal().close().unwrap();
+    let replay = audit::replay(&node.wal_dir(), None).unwrap();
+    assert_eq!((replay.calls, replay.same), (2, 2), "{:?}", replay.differences);
 }
 
 #[tokio::test]
