@@ -125,7 +125,7 @@ fn print_trail(context: &mut Context<'_>, audit_id: &AuditId, trail: &Trail) -> 
         out.line("")?;
     }
     for record in frames {
-        out.line(&record.payload)?;
+        out.frame(&record.payload)?;
     }
     Ok(Exit::Success)
 }
