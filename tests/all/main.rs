@@ -9,3 +9,5 @@
 )]
 
 mod corpus;
+mod runbook;
+mod support;
