@@ -9,5 +9,6 @@
 )]
 
 mod corpus;
+mod crash;
 mod runbook;
 mod support;

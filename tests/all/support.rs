@@ -4,7 +4,7 @@ use std::{
     env, fs,
     net::TcpListener,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output, Stdio},
     sync::OnceLock,
     time::SystemTime,
 };
@@ -105,6 +105,55 @@ pub(crate) fn blocks(page: &str) -> Vec<Block> {
 /// A page of the repository.
 pub(crate) fn page(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// A directory of its own, and the command in it, with nothing of the environment but what it needs.
+pub(crate) struct Home(tempfile::TempDir);
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// A trusted key, `bundle.tar` for `fleet-a` with a policy that allows `tool.echo`, and `robot-7` enrolled there.
+    pub(crate) fn ready() -> Self {
+        let home = Self::new();
+        fs::create_dir_all(home.path("src/policies")).unwrap();
+        let rego = "package autonomy\n\ndefault allow := false\n\nallow if input.kind == \"tool.echo\"\n";
+        fs::write(home.path("src/policies/main.rego"), rego).unwrap();
+        home.ok("key generate --trust");
+        home.ok("bundle build --source src --name fleet/policies --version 1.0.0 --enrollment-ref fleet-a --key keys/bundle.pem --out bundle.tar");
+        home.ok("node enroll --node-id robot-7 --enrollment-ref fleet-a");
+        home
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Any program in this place.
+    pub(crate) fn program(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.0.path()).env_clear().stdin(Stdio::null());
+        command.env("AUTONOMY_HOME", self.0.path()).env("HOME", self.0.path()).env("PATH", path());
+        command
+    }
+
+    /// Runs a line of words without quoting.
+    pub(crate) fn run(&self, line: &str) -> Output {
+        self.program(autonomy()).args(line.split_whitespace()).output().unwrap()
+    }
+
+    /// The standard output of a run that exits with 0.
+    pub(crate) fn ok(&self, line: &str) -> String {
+        succeeded(line, self.run(line))
+    }
+}
+
+/// The standard output of a run that exits with 0.
+pub(crate) fn succeeded(what: &str, output: Output) -> String {
+    assert!(output.status.success(), "{what}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// `PATH` with the built command first.
