@@ -10,5 +10,6 @@
 
 mod corpus;
 mod crash;
+mod independent;
 mod runbook;
 mod support;
