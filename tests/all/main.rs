@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, and prints what it counted"
 )]
 
+mod book;
 mod corpus;
 mod crash;
 mod independent;
