@@ -12,6 +12,7 @@ use gate_core::{
 };
 use host_native::{
     bundle::{self, BuildError, Description, IfExists},
+    gate,
     key::PrivateKey,
     oci::{self, Artifact, IfPresent, Reference},
 };
@@ -191,6 +192,7 @@ impl Command {
                 let keys = context::trusted_keys(&config)?;
                 let tar = bundle::read(&path)?;
                 let bundle = Bundle::verify(&tar, &keys).map_err(|error| refused(&path, &error))?;
+                compile(&path, &bundle)?;
                 show_verified(context, &path, &tar, &bundle, keys.threshold())
             }
             Self::Push { bundle: path, reference } => {
@@ -204,6 +206,7 @@ impl Command {
                 let keys = context::trusted_keys(&config)?;
                 let tar = fetch(&Reference::parse(&reference)?, &out)?;
                 let bundle = Bundle::verify(&tar, &keys).map_err(|error| refused(Path::new(&reference), &error))?;
+                compile(Path::new(&reference), &bundle)?;
                 bundle::write(&out, &tar, if_exists(force))?;
                 show_verified(context, &out, &tar, &bundle, keys.threshold())
             }
@@ -228,6 +231,8 @@ impl Build {
             },
         };
         let tar = sign(bundle::build(description, &bundle::read_files(&source)?)?, &keys)?;
+        let (bundle, _) = Bundle::inspect(&tar).map_err(|error| refused(&out, &error))?;
+        compile(&source, &bundle)?;
         bundle::write(&out, &tar, if_exists(force))?;
         show_unverified(context, &out, &tar, "built")
     }
@@ -240,7 +245,17 @@ fn sign(tar: Vec<u8>, keys: &[PathBuf]) -> Result<Vec<u8>, CliError> {
 }
 
 fn refused(path: &Path, error: &BundleError) -> CliError {
-    CliError::usage(format!("bundle `{}` is refused: {error}", path.display()))
+    CliError::usage(format!("bundle `{}` is refused: {}", path.display(), bundle::refusal(error)))
+}
+
+/// Policies that no runtime could compile are not shipped, and not called good.
+fn compile(path: &Path, bundle: &Bundle<'_>) -> Result<(), CliError> {
+    match gate::compile(bundle) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            Err(CliError::usage(format!("bundle `{}` has policies that do not compile: {error}", path.display())))
+        }
+    }
 }
 
 fn if_exists(force: bool) -> IfExists {

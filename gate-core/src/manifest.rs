@@ -360,8 +360,7 @@ impl Manifest {
         }
         for path in self.files.keys() {
             if let Err(fault) = ustar::check_path(path) {
-                let error = ustar::TarError { offset: 0, path: None, fault };
-                return fail("files", path, format!("{error}").trim_start_matches("tar at byte 0: "));
+                return fail("files", path, &format!("{fault}"));
             }
             if path.eq_ignore_ascii_case(MANIFEST_PATH) || path.eq_ignore_ascii_case(ENVELOPE_PATH) {
                 return fail("files", path, "the manifest and its envelope are not listed");

@@ -420,7 +420,9 @@ impl Audit {
     /// What the operator does next, in a line.
     pub const fn remedy(self) -> &'static str {
         match self {
-            Self::WalUnavailable => "free the disk or mend the log (`autonomy wal doctor`), then restart the runtime",
+            Self::WalUnavailable => {
+                "see the runtime's own output for why: free the disk or mend the log (`autonomy wal doctor`) and restart it, or call less often"
+            }
         }
     }
 

@@ -75,47 +75,53 @@ impl fmt::Display for TarError {
             Some(path) => write!(f, "tar entry `{}` at byte {}: ", path.escape_debug(), self.offset)?,
             None => write!(f, "tar at byte {}: ", self.offset)?,
         }
-        match &self.fault {
-            TarFault::TooLarge { bytes } => {
+        self.fault.fmt(f)
+    }
+}
+
+impl fmt::Display for TarFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { bytes } => {
                 write!(f, "{bytes} bytes are more than a bundle may have ({})", limits::BUNDLE_BYTES)
             }
-            TarFault::TooManyEntries => write!(f, "more than {} entries", limits::BUNDLE_ENTRIES),
-            TarFault::Truncated => f.write_str("the file is cut short"),
-            TarFault::NoEnd => f.write_str("the file ends without the two zero blocks of a complete tar"),
-            TarFault::OneZeroBlock => f.write_str("a zero block stands alone where two must end the tar"),
-            TarFault::TrailingBytes { bytes } => write!(f, "{bytes} bytes follow the end of the tar"),
-            TarFault::GnuFormat => f.write_str("GNU tar format: only USTAR is read"),
-            TarFault::NotUstar => f.write_str("not a USTAR header"),
-            TarFault::Checksum => f.write_str("the header's checksum does not hold"),
-            TarFault::HardLink => f.write_str("a hard link: only regular files are read"),
-            TarFault::SymbolicLink => f.write_str("a symbolic link: only regular files are read"),
-            TarFault::Device => f.write_str("a device: only regular files are read"),
-            TarFault::Directory => f.write_str("a directory: only regular files are read"),
-            TarFault::Fifo => f.write_str("a FIFO: only regular files are read"),
-            TarFault::PaxHeader => f.write_str("a PAX extended header: only plain USTAR is read"),
-            TarFault::GlobalPaxHeader => f.write_str("a PAX global header: only plain USTAR is read"),
-            TarFault::GnuLongName => f.write_str("a GNU long name: only plain USTAR is read"),
-            TarFault::GnuLongLink => f.write_str("a GNU long link: only plain USTAR is read"),
-            TarFault::Sparse => f.write_str("a sparse file: only regular files are read"),
-            TarFault::EntryType(flag) => {
+            Self::TooManyEntries => write!(f, "more than {} entries", limits::BUNDLE_ENTRIES),
+            Self::Truncated => f.write_str("the file is cut short"),
+            Self::NoEnd => f.write_str("the file ends without the two zero blocks of a complete tar"),
+            Self::OneZeroBlock => f.write_str("a zero block stands alone where two must end the tar"),
+            Self::TrailingBytes { bytes } => write!(f, "{bytes} bytes follow the end of the tar"),
+            Self::GnuFormat => f.write_str("GNU tar format: only USTAR is read"),
+            Self::NotUstar => f.write_str("not a USTAR header"),
+            Self::Checksum => f.write_str("the header's checksum does not hold"),
+            Self::HardLink => f.write_str("a hard link: only regular files are read"),
+            Self::SymbolicLink => f.write_str("a symbolic link: only regular files are read"),
+            Self::Device => f.write_str("a device: only regular files are read"),
+            Self::Directory => f.write_str("a directory: only regular files are read"),
+            Self::Fifo => f.write_str("a FIFO: only regular files are read"),
+            Self::PaxHeader => f.write_str("a PAX extended header: only plain USTAR is read"),
+            Self::GlobalPaxHeader => f.write_str("a PAX global header: only plain USTAR is read"),
+            Self::GnuLongName => f.write_str("a GNU long name: only plain USTAR is read"),
+            Self::GnuLongLink => f.write_str("a GNU long link: only plain USTAR is read"),
+            Self::Sparse => f.write_str("a sparse file: only regular files are read"),
+            Self::EntryType(flag) => {
                 write!(f, "entry type `{}`: only regular files are read", flag.escape_ascii())
             }
-            TarFault::BinarySize => f.write_str("a binary (base-256) size: sizes are octal"),
-            TarFault::Size => f.write_str("the size is not eleven octal digits"),
-            TarFault::Field(name) => write!(f, "the header's {name} is not what a bundle's header holds"),
-            TarFault::Padding => f.write_str("the padding after the file is not zero"),
-            TarFault::EmptyPath => f.write_str("the path is empty"),
-            TarFault::PathLength => write!(f, "the path is longer than {} bytes", limits::BUNDLE_PATH_BYTES),
-            TarFault::AbsolutePath => f.write_str("the path is absolute"),
-            TarFault::ParentPath => f.write_str("the path holds `..`"),
-            TarFault::DotPath => f.write_str("the path holds a `.` segment"),
-            TarFault::EmptySegment => f.write_str("the path holds an empty segment"),
-            TarFault::PathCharacter => f.write_str("the path holds a character outside `A-Z a-z 0-9 . _ - /`"),
-            TarFault::Duplicate => f.write_str("the path stands twice"),
-            TarFault::FileAndDirectory { other } => {
+            Self::BinarySize => f.write_str("a binary (base-256) size: sizes are octal"),
+            Self::Size => f.write_str("the size is not eleven octal digits"),
+            Self::Field(name) => write!(f, "the header's {name} is not what a bundle's header holds"),
+            Self::Padding => f.write_str("the padding after the file is not zero"),
+            Self::EmptyPath => f.write_str("the path is empty"),
+            Self::PathLength => write!(f, "the path is longer than {} bytes", limits::BUNDLE_PATH_BYTES),
+            Self::AbsolutePath => f.write_str("the path is absolute"),
+            Self::ParentPath => f.write_str("the path holds `..`"),
+            Self::DotPath => f.write_str("the path holds a `.` segment"),
+            Self::EmptySegment => f.write_str("the path holds an empty segment"),
+            Self::PathCharacter => f.write_str("the path holds a character outside `A-Z a-z 0-9 . _ - /`"),
+            Self::Duplicate => f.write_str("the path stands twice"),
+            Self::FileAndDirectory { other } => {
                 write!(f, "with `{other}`, one name is both a file and a directory")
             }
-            TarFault::CaseTwin { of } => write!(f, "the path differs from `{of}` only in upper and lower case"),
+            Self::CaseTwin { of } => write!(f, "the path differs from `{of}` only in upper and lower case"),
         }
     }
 }

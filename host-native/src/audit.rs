@@ -10,7 +10,10 @@ use gate_core::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::Path,
+};
 
 use crate::{
     ErrorClass,
@@ -85,7 +88,16 @@ pub struct Call {
 pub struct Calls {
     reader: Reader,
     facts: BTreeMap<Digest, Facts>,
+    /// The ids of `facts`, oldest first.
+    order: VecDeque<Digest>,
 }
+
+/// Facts that are kept at a time. A runtime writes its facts again whenever they change, so that only the last ones of
+/// each runtime that shares the log are ever asked for.
+const KEPT_FACTS: usize = 1024;
+
+/// Differences that a replay shows; the rest are counted.
+const SHOWN_DIFFERENCES: usize = 100;
 
 /// A call with its decision frames.
 struct Decided {
@@ -107,7 +119,7 @@ impl Calls {
     /// # Errors
     /// The log cannot be read.
     pub fn open(wal_dir: &Path) -> Result<Self, AuditError> {
-        Ok(Self { reader: Reader::open(wal_dir)?, facts: BTreeMap::new() })
+        Ok(Self { reader: Reader::open(wal_dir)?, facts: BTreeMap::new(), order: VecDeque::new() })
     }
 
     /// The next call; `None` when nothing more is durable now.
@@ -141,7 +153,14 @@ impl Calls {
             return Err(AuditError::Attrs { seq: record.seq, kind: record.kind, why });
         }
         let facts = attrs(record, facts.get())?;
-        self.facts.insert(id, facts);
+        if self.facts.insert(id, facts).is_none() {
+            self.order.push_back(id);
+        }
+        if self.order.len() > KEPT_FACTS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.facts.remove(&oldest);
+        }
         Ok(())
     }
 }
@@ -290,7 +309,11 @@ pub struct Replay {
     pub calls: u64,
     /// Calls that came out as the log says, byte for byte.
     pub same: u64,
-    /// Those that did not.
+    /// Calls that did not.
+    pub different: u64,
+    /// Calls whose facts the log does not hold, so that they cannot be decided again.
+    pub unjudged: u64,
+    /// The first hundred that did not come out as the log says.
     pub differences: Vec<Difference>,
 }
 
@@ -303,7 +326,7 @@ pub struct Difference {
     pub audit_id: AuditId,
     /// What the log says.
     pub logged: Vec<String>,
-    /// What the facts say; empty when the log does not hold them.
+    /// What the facts say.
     pub decided: Vec<String>,
 }
 
@@ -313,16 +336,24 @@ pub struct Difference {
 /// The log cannot be read.
 pub fn replay(wal_dir: &Path, since_ms: Option<u64>) -> Result<Replay, AuditError> {
     let mut calls = Calls::open(wal_dir)?;
-    let mut replay = Replay { calls: 0, same: 0, differences: Vec::new() };
+    let mut replay = Replay { calls: 0, same: 0, different: 0, unjudged: 0, differences: Vec::new() };
     while let Some(Decided { call, frames }) = calls.next_decided()? {
         if since_ms.is_some_and(|since_ms| call.now_ms < since_ms) {
             continue;
         }
         replay.calls += 1;
-        let decided = calls.facts.get(&call.facts).map(|facts| redecide(&call, &frames, facts)).unwrap_or_default();
+        let Some(facts) = calls.facts.get(&call.facts) else {
+            replay.unjudged += 1;
+            continue;
+        };
+        let decided = redecide(&call, &frames, facts);
         let logged = frames.iter().map(|(record, _)| record.attrs.as_str());
         if logged.clone().eq(decided.iter().map(|frame| frame.attrs.as_str())) {
             replay.same += 1;
+            continue;
+        }
+        replay.different += 1;
+        if replay.differences.len() == SHOWN_DIFFERENCES {
             continue;
         }
         replay.differences.push(Difference {

@@ -48,7 +48,7 @@ pub enum BuildError {
         path: PathBuf,
     },
     /// A path that may not stand in a bundle.
-    #[error("`{path}` cannot stand in a bundle: {}", rule(fault))]
+    #[error("`{path}` cannot stand in a bundle: {fault}; rename it")]
     Path {
         /// The path inside the bundle.
         path: String,
@@ -92,9 +92,23 @@ impl BuildError {
     }
 }
 
-fn rule(fault: &TarFault) -> String {
-    let error = ustar::TarError { offset: 0, path: None, fault: fault.clone() };
-    error.to_string().trim_start_matches("tar at byte 0: ").to_owned()
+/// Why a bundle is refused, and what to do about it.
+pub fn refusal(error: &BundleError) -> String {
+    match error {
+        BundleError::Tar(_)
+        | BundleError::Order { .. }
+        | BundleError::TooLarge { .. }
+        | BundleError::ExtraFile(_)
+        | BundleError::MissingFile(_)
+        | BundleError::FileDigest { .. } => {
+            format!("{error}; rebuild it with `autonomy bundle build`, or fetch it again")
+        }
+        // These say so themselves.
+        BundleError::Envelope(_)
+        | BundleError::PayloadDiffers
+        | BundleError::Manifest(_)
+        | BundleError::NoTrustedKeys => error.to_string(),
+    }
 }
 
 /// What the builder says of a bundle.

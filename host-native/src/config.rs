@@ -74,6 +74,7 @@ pub struct Wal {
 #[serde(deny_unknown_fields, default)]
 pub struct Runtime {
     /// Where it listens.
+    #[serde(deserialize_with = "address")]
     pub listen: Option<SocketAddr>,
     /// The bundle it runs.
     pub bundle: Option<PathBuf>,
@@ -81,6 +82,14 @@ pub struct Runtime {
     pub policy_dir: Option<PathBuf>,
     /// What `tool.http_get` may fetch.
     pub http_allow: Option<Vec<String>>,
+}
+
+fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(|_| {
+        let text = text.escape_debug();
+        serde::de::Error::custom(format!("address `{text}` is not known: use `<ip>:<port>`, such as `127.0.0.1:7777`"))
+    })
 }
 
 /// How a value is written in an environment variable or on a command line.
@@ -710,7 +719,7 @@ mod tests {
             (
                 "AUTONOMY_RUNTIME_LISTEN",
                 "localhost",
-                "environment variable `AUTONOMY_RUNTIME_LISTEN`: invalid socket address syntax",
+                "environment variable `AUTONOMY_RUNTIME_LISTEN`: address `localhost` is not known: use `<ip>:<port>`, such as `127.0.0.1:7777`",
             ),
             (
                 "AUTONOMY_ORCHESTRATOR_URL",

@@ -5,12 +5,16 @@ use gate_core::{
     facts::SubCheck,
     frame::Kind,
     reason::{Audit, Policy as PolicyReason},
+    ustar::Entry,
 };
 use serde::Serialize;
 use serde_json::Value;
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 use uuid::Uuid;
@@ -37,7 +41,7 @@ pub enum Policies {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The bundle does not verify.
-    #[error("bundle is refused: {0}")]
+    #[error("bundle is refused: {}", crate::bundle::refusal(_0))]
     Bundle(gate_core::BundleError),
     /// The policies do not compile.
     #[error("{0}")]
@@ -65,7 +69,7 @@ pub enum OpenError {
 /// match gate.ask(&tool, &serde_json::json!({"joint": 2})).await {
 ///     Ok(permit) => {
 ///         // run the tool here, then say how it went
-///         permit.finish(true);
+///         permit.finish(host_native::ToolOutcome::Completed);
 ///     }
 ///     Err(denial) => eprintln!("{denial}"),
 /// }
@@ -78,6 +82,8 @@ pub struct Gate {
     mode: Mode,
     node_id: Option<NodeId>,
     metrics: Option<Arc<Metrics>>,
+    /// Whether the last decision could not be written down.
+    refused: AtomicBool,
 }
 
 struct State {
@@ -105,6 +111,21 @@ impl std::fmt::Display for Denial {
 }
 
 impl std::error::Error for Denial {}
+
+/// How a tool went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToolOutcome {
+    /// It did its work.
+    Completed,
+    /// It did not.
+    Failed,
+}
+
+impl<T, E> From<&Result<T, E>> for ToolOutcome {
+    fn from(result: &Result<T, E>) -> Self {
+        if result.is_ok() { Self::Completed } else { Self::Failed }
+    }
+}
 
 /// The right to run one tool once. The decision behind it is durable.
 ///
@@ -160,7 +181,15 @@ impl Gate {
             Policies::None => None,
         };
         let state = State { core, source, logged: None };
-        let gate = Self { state: Mutex::new(state), policy, wal, mode, node_id, metrics: None };
+        let gate = Self {
+            state: Mutex::new(state),
+            policy,
+            wal,
+            mode,
+            node_id,
+            metrics: None,
+            refused: AtomicBool::new(false),
+        };
         gate.record("runtime_started").await?;
         Ok(gate)
     }
@@ -177,18 +206,14 @@ impl Gate {
     /// # Errors
     /// The denial.
     pub async fn ask(&self, tool: &ToolName, params: &Value) -> Result<Permit, Denial> {
-        let (policy_ref, outcome) = match &self.policy {
-            Some(policy) => (Some(policy.policy_ref().clone()), policy.evaluate(tool, params)),
-            None => (None, Outcome::Denied),
+        let (reason, detail) = match self.policy.as_ref().map(|policy| policy.evaluate(tool, params)) {
+            None => (PolicyReason::NoBundle, None),
+            Some(Outcome::Allowed) => (PolicyReason::Allowed, None),
+            Some(Outcome::Denied) => (PolicyReason::Denied, None),
+            Some(Outcome::Undefined(detail)) => (PolicyReason::Undefined, Some(detail)),
+            Some(Outcome::EvaluationFailed(detail)) => (PolicyReason::EvaluationFailed, Some(detail)),
         };
-        let (reason, detail) = match outcome {
-            _ if policy_ref.is_none() => (PolicyReason::NoBundle, None),
-            Outcome::Allowed => (PolicyReason::Allowed, None),
-            Outcome::Denied => (PolicyReason::Denied, None),
-            Outcome::Undefined(detail) => (PolicyReason::Undefined, Some(detail)),
-            Outcome::EvaluationFailed(detail) => (PolicyReason::EvaluationFailed, Some(detail)),
-        };
-        self.decide(tool.clone(), PolicyAnswer { policy_ref, reason, detail }).await
+        self.decide(tool.clone(), PolicyAnswer { policy_ref: self.policy_ref().cloned(), reason, detail }).await
     }
 
     /// Decides a call whose policy the host asked itself, and waits until the answer is durable.
@@ -218,8 +243,14 @@ impl Gate {
         let decided = Instant::now();
         // An unwritten decision is none: no unrecorded execution, in any mode.
         let (effect, seq) = match ack.await {
-            Ok(seqs) => (effect, Some(*seqs.end())),
-            Err(_) => (Effect::Deny(Audit::WalUnavailable.into()), None),
+            Ok(seqs) => {
+                self.refused.store(false, Ordering::Relaxed);
+                (effect, Some(*seqs.end()))
+            }
+            Err(error) => {
+                self.tell_once(&error);
+                (Effect::Deny(Audit::WalUnavailable.into()), None)
+            }
         };
         if let Some(metrics) = &self.metrics {
             let (effect, reason) = match effect {
@@ -287,6 +318,13 @@ impl Gate {
         &self.wal
     }
 
+    /// Why calls are answered 503 is said when it begins, not for each call.
+    fn tell_once(&self, error: &WalError) {
+        if !self.refused.swap(true, Ordering::Relaxed) {
+            tracing::error!("decisions cannot be written down, so every call is denied: {error}");
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change of the state is a whole value put in its place: there is no half of one to find.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -305,8 +343,11 @@ impl State {
 
 impl Permit {
     /// Writes down how the tool went, without waiting for the disk: what counted was the decision.
-    pub fn finish(mut self, completed: bool) {
-        self.write(if completed { "completed" } else { "failed" });
+    pub fn finish(mut self, outcome: impl Into<ToolOutcome>) {
+        self.write(match outcome.into() {
+            ToolOutcome::Completed => "completed",
+            ToolOutcome::Failed => "failed",
+        });
     }
 
     fn write(&mut self, outcome: &'static str) {
@@ -345,10 +386,13 @@ pub fn compile(bundle: &Bundle<'_>) -> Result<Policy, OpenError> {
     let policy_ref = manifest
         .policy_ref()
         .ok_or_else(|| OpenError::PolicyRef { name: manifest.name.clone(), version: manifest.version.clone() })?;
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    let modules: Vec<_> = bundle.policies().map(|file| (file.path.to_owned(), text(file.data))).collect();
-    let data = bundle.files.iter().find(|file| file.path == "data.json").map(|file| text(file.data));
-    Ok(Policy::compile(policy_ref, modules, data.as_deref())?)
+    let text = |file: &Entry<'_>| match str::from_utf8(file.data) {
+        Ok(text) => Ok((file.path.to_owned(), text.to_owned())),
+        Err(_) => Err(policy::Error::NotText(format!("`{}`", file.path))),
+    };
+    let modules = bundle.policies().map(text).collect::<Result<Vec<_>, _>>()?;
+    let data = bundle.files.iter().find(|file| file.path == "data.json").map(text).transpose()?;
+    Ok(Policy::compile(policy_ref, modules, data.as_ref().map(|(_, text)| text.as_str()))?)
 }
 
 /// Audit ids sort by time.

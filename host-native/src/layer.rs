@@ -19,7 +19,7 @@ use tower_service::Service;
 
 use crate::{
     gate::Gate,
-    runtime::{Refusal, status_completed},
+    runtime::{Refusal, outcome_of},
 };
 
 /// Puts the gate in front of a service: a request reaches it only with a durable permit.
@@ -84,7 +84,7 @@ where
             };
             request.extensions_mut().insert(permit.audit_id.clone());
             let response = inner.call(request).await?.into_response();
-            permit.finish(status_completed(response.status()));
+            permit.finish(outcome_of(response.status()));
             Ok(response)
         })
     }

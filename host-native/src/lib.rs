@@ -18,7 +18,7 @@ pub mod serve;
 pub mod tool;
 pub mod wal;
 
-pub use gate::{Denial, Gate, Permit, Policies};
+pub use gate::{Denial, Gate, Permit, Policies, ToolOutcome};
 pub use layer::{AttestationLayer, Attested};
 
 /// What a caller does about an error: correct the request, or wait for the thing that failed.

@@ -15,7 +15,7 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc};
 use tokio::net::TcpListener;
 
 use crate::{
-    gate::{Denial, Gate},
+    gate::{Denial, Gate, ToolOutcome},
     serve::{self, Call, Limits, Metrics, Readiness, Report, error_response, fallbacks, health_routes},
     tool::Tools,
     wal::WalError,
@@ -68,9 +68,9 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Whether an answer of this status means that the tool did its work.
-pub(crate) fn status_completed(status: StatusCode) -> bool {
-    status.as_u16() < 400
+/// How a tool went whose answer has this status.
+pub(crate) fn outcome_of(status: StatusCode) -> ToolOutcome {
+    if status.as_u16() < 400 { ToolOutcome::Completed } else { ToolOutcome::Failed }
 }
 
 fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
@@ -118,7 +118,7 @@ async fn answer(app: &App, headers: &HeaderMap, body: &[u8]) -> Response {
     };
     let (audit_id, policy_ref) = (permit.audit_id.clone(), permit.policy_ref.clone());
     let result = app.tools.run(&kind, params).await;
-    permit.finish(result.is_ok());
+    permit.finish(&result);
     let (status, output, error) = match &result {
         Ok(output) => (StatusCode::OK, Some(output), None),
         Err(error) => (StatusCode::BAD_REQUEST, None, Some(error.to_string())),

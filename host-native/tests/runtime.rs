@@ -245,7 +245,7 @@ async fn a_log_that_ends_denies_every_call_and_stops_the_runtime() {
     node.enroll("fleet-a");
     let gate = Arc::new(node.gate(Mode::Off).await);
     let tool = ToolName::parse("tool.echo").unwrap();
-    gate.ask(&tool, &json!({})).await.unwrap().finish(true);
+    gate.ask(&tool, &json!({})).await.unwrap().finish(host_native::ToolOutcome::Completed);
     gate.wal().close().unwrap();
     let denial = gate.ask(&tool, &json!({})).await.unwrap_err();
     assert_eq!(denial.reason.as_str(), "audit: wal_unavailable");

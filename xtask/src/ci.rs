@@ -36,9 +36,15 @@ const CORE_CRATES: usize = 30;
 /// Formatting, lints and documentation, then every test.
 pub fn ci(root: &Path) -> Result<()> {
     step("format", cargo(root).args(["fmt", "--all", "--check"]))?;
-    step("lints", cargo(root).args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+    step(
+        "lints",
+        cargo(root).args(["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"]),
+    )?;
     let mut doc = cargo(root);
-    step("documentation", doc.args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    step(
+        "documentation",
+        doc.args(["doc", "--workspace", "--locked", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
     test(root)
 }
 
@@ -50,17 +56,17 @@ pub fn test(root: &Path) -> Result<()> {
     install_targets(root)?;
     for target in BARE_TARGETS {
         let mut build = cargo(root);
-        step(target, build.args(["build", "--quiet", "--package", "ensure-no-std", "--target", target]))?;
+        step(target, build.args(["build", "--locked", "--quiet", "--package", "ensure-no-std", "--target", target]))?;
     }
     count_core_crates(root)?;
-    step("all tests", cargo(root).args(["test", "--quiet", "--workspace"]))
+    step("all tests", cargo(root).args(["test", "--locked", "--quiet", "--workspace"]))
 }
 
 /// What a change to the decision wants to know first, in well under a minute.
 pub fn quick(root: &Path) -> Result<()> {
     codegen::check_fresh(root)?;
     corpus::check_fresh(root)?;
-    step("quick tests", cargo(root).args(["test", "--quiet", "--package", "gate-core", "--lib", "--bins"]))
+    step("quick tests", cargo(root).args(["test", "--locked", "--quiet", "--package", "gate-core"]))
 }
 
 /// Every benchmark; each prints ratios against its peers of the same run.

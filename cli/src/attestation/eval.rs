@@ -23,7 +23,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::{
-    args::{FreshnessFlags, StoreFlag, TrustFlags, short},
+    args::{StoreFlag, TrustFlags, short},
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format, Output, Table},
@@ -46,8 +46,6 @@ pub(crate) struct Eval {
     store: StoreFlag,
     #[command(flatten)]
     trust: TrustFlags,
-    #[command(flatten)]
-    freshness: FreshnessFlags,
 }
 
 /// The word for what the caller of a tool would get in `enforce`.
@@ -109,7 +107,7 @@ impl Summary {
 
 impl Eval {
     pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
-        let flags = self.trust.add_to(self.freshness.add_to(self.store.add_to(Flags::default())))?;
+        let flags = self.trust.add_to(self.store.add_to(Flags::default()))?;
         let config = context.config(&flags)?;
         let keys = context::trusted_keys(&config)?;
         let mut matrix = Matrix::new(config.freshness(), time::now_ms());

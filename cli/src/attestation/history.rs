@@ -5,7 +5,10 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser as _},
 };
 use gate_core::Mode;
-use host_native::audit::{self, Difference, Finding, Preview, Replay};
+use host_native::{
+    ErrorClass,
+    audit::{self, Difference, Finding, Preview, Replay},
+};
 
 use crate::{
     args::WalFlag,
@@ -88,7 +91,14 @@ impl LogArgs {
         let config = context.config(&self.wal.add_to(Flags::default()))?;
         let replay = audit::replay(&config.wal_dir(), self.since)?;
         print_replay(context, &replay)?;
-        Ok(if replay.differences.is_empty() { Exit::Success } else { Exit::Damaged })
+        let Replay { calls, same, different, unjudged, .. } = replay;
+        if same == calls {
+            return Ok(Exit::Success);
+        }
+        let message = format!(
+            "{different} of {calls} calls do not follow from their facts, and {unjudged} have none in the log: keep the log as it is and look at `autonomy wal verify`"
+        );
+        Err(CliError::Failed { class: ErrorClass::Damaged, message })
     }
 }
 
@@ -97,20 +107,18 @@ fn print_replay(context: &mut Context<'_>, replay: &Replay) -> Result<(), CliErr
     if out.format() == Format::Json {
         return out.json(replay);
     }
-    let Replay { calls, same, differences } = replay;
+    let Replay { calls, same, different, unjudged, differences } = replay;
     out.fields([
         ("CALLS", Cell::new(calls)),
         ("SAME", Cell::new(same)),
-        ("DIFFERENT", if differences.is_empty() { Cell::new(0) } else { Cell::new(differences.len()).bad() }),
+        ("DIFFERENT", if *different == 0 { Cell::new(0) } else { Cell::new(different).bad() }),
+        ("UNJUDGED", if *unjudged == 0 { Cell::new(0) } else { Cell::new(unjudged).warn() }),
     ])?;
     for Difference { seq, audit_id, logged, decided } in differences {
         out.line("")?;
         out.line(format_args!("frame {seq}, call {audit_id}"))?;
         logged.iter().try_for_each(|attrs| out.line(format_args!("  logged:  {attrs}")))?;
-        match decided.as_slice() {
-            [] => out.line("  decided: nothing, the log does not hold the facts")?,
-            decided => decided.iter().try_for_each(|attrs| out.line(format_args!("  decided: {attrs}")))?,
-        }
+        decided.iter().try_for_each(|attrs| out.line(format_args!("  decided: {attrs}")))?;
     }
     Ok(())
 }

@@ -81,7 +81,7 @@ fn a_rollout_from_advisory_to_enforce_can_be_followed_in_the_log() {
     assert!(table.starts_with("AT "), "{table}");
 
     let replay = home.ok("attestation replay");
-    assert_eq!(replay, "CALLS      4\nSAME       4\nDIFFERENT  0\n");
+    assert_eq!(replay, "CALLS      4\nSAME       4\nDIFFERENT  0\nUNJUDGED   0\n");
     assert_eq!(home.json("attestation replay").1["same"], 4);
     assert!(home.ok("wal verify").contains("VERDICT    every frame holds\n"));
     assert_eq!(home.json("wal verify").1["holds"], true);

@@ -47,7 +47,7 @@ fn each_mistyped_word_is_refused_in_one_line_with_its_remedy() {
             &["bundle", "verify", "bundle.tar", "--trusted-key", "a:b.pub"],
             "flag `--trusted-key`: a path may not hold the character that separates paths: rename it".into(),
         ),
-        (&["runtime", "start", "--listen", "localhost:80"], "flag `--listen`: invalid socket address syntax".into()),
+        (&["runtime", "start", "--listen", "localhost:80"], "flag `--listen`: address `localhost:80` is not known: use `<ip>:<port>`, such as `127.0.0.1:7777`".into()),
         (&["node", "list", "--store", ""], "flag `--store`: is empty: give a value, or leave it out".into()),
     ];
     for (arguments, message) in cases {

@@ -186,7 +186,6 @@ mod store {
         let store = SqliteStore::open(&path).unwrap();
         store.enroll(&node("n"), &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
         let shell = Connection::open(&path).unwrap();
-        shell.execute_batch("PRAGMA foreign_keys = ON").unwrap();
         let insert = |id: &str, to: &str, status: &str, state: &str, serial: &str| {
             format!("INSERT INTO enrollment VALUES ('{id}', '{to}', '{status}', '{state}', {serial}, 1, 1)")
         };

@@ -4,21 +4,18 @@ use axum::{Router, body::Body};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
-/// `{"error": "…", "request_id": "…"}`: what went wrong and how to put it right.
+/// `{"error": "…"}`: what went wrong and how to put it right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ErrorBody {
     /// One line: cause, then remedy.
     pub error: String,
-    /// What to quote when asking about this request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
 }
 
 /// An answer of this status whose body is an [`ErrorBody`].
 pub fn error_response(status: StatusCode, error: impl Into<String>) -> Response<Body> {
-    let body = ErrorBody { error: error.into(), request_id: None };
-    // Two strings always have a JSON form; the fallback keeps the status.
+    let body = ErrorBody { error: error.into() };
+    // A string always has a JSON form; the fallback keeps the status.
     let text = serde_json::to_vec(&body).unwrap_or_default();
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;

@@ -48,7 +48,6 @@ pub struct Metrics {
     decide_seconds: Histogram,
     wal_append_seconds: Histogram,
     wal_seq: Gauge<u64, AtomicU64>,
-    wal_lag: Gauge<u64, AtomicU64>,
     connections_open: Gauge<i64, AtomicI64>,
     connections: Counter,
     connections_refused: Counter,
@@ -80,7 +79,6 @@ impl Metrics {
             decide_seconds: Histogram::new(DECIDE_SECONDS),
             wal_append_seconds: Histogram::new(WAL_APPEND_SECONDS),
             wal_seq: Gauge::default(),
-            wal_lag: Gauge::default(),
             connections_open: Gauge::default(),
             connections: Counter::default(),
             connections_refused: Counter::default(),
@@ -96,7 +94,6 @@ impl Metrics {
         registry.register("decide_seconds", "time to decide", metrics.decide_seconds.clone());
         registry.register("wal_append_seconds", "time until an append is durable", metrics.wal_append_seconds.clone());
         registry.register("wal_seq", "sequence number of the last durable frame", metrics.wal_seq.clone());
-        registry.register("wal_lag", "durable frames that are not drained yet", metrics.wal_lag.clone());
         registry.register("connections_open", "connections being served", metrics.connections_open.clone());
         registry.register("connections", "connections served", metrics.connections.clone());
         registry.register("connections_refused", "connections answered 503", metrics.connections_refused.clone());
@@ -123,11 +120,6 @@ impl Metrics {
     pub fn appended(&self, seq: u64, took: Duration) {
         self.wal_seq.inner().fetch_max(seq, Ordering::Relaxed);
         self.wal_append_seconds.observe(took.as_secs_f64());
-    }
-
-    /// How many durable frames wait to be drained.
-    pub fn set_wal_lag(&self, frames: u64) {
-        self.wal_lag.set(frames);
     }
 
     /// Counts a connection as open until the answer is dropped.

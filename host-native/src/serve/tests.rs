@@ -279,7 +279,6 @@ async fn health_says_why_and_metrics_say_what() {
     server.metrics.decided(&decision, Duration::from_micros(3));
     server.metrics.answered(&Call { status: 403 });
     server.metrics.appended(7, Duration::from_millis(1));
-    server.metrics.set_wal_lag(3);
     let text = server.exchange(get("/metrics").as_bytes()).await;
     for line in [
         "content-type: application/openmetrics-text",
@@ -289,7 +288,6 @@ async fn health_says_why_and_metrics_say_what() {
         r#"autonomy_decide_seconds_bucket{le="0.000005"} 2"#,
         "autonomy_wal_append_seconds_count 1",
         "autonomy_wal_seq 7",
-        "autonomy_wal_lag 3",
         "autonomy_connections_open 1",
         "# EOF",
     ] {

@@ -288,25 +288,43 @@ impl Committer {
 
     /// One write, one sync, one mark: after it every frame of the chunk is durable.
     fn commit(&mut self, chunk: &Chunk) -> Result<(), WalError> {
+        let check = |e| self.poisoned("look at its files", e);
+        // Somebody else may write where this log thinks it ends, or take its files away: nothing of that is answered.
+        if !self.lock.is_in_place().map_err(check)? {
+            return Err(self.poisoned("lock", io::Error::other("`wal.lock` was removed or replaced")));
+        }
+        if self.file.len().map_err(check)? != self.end {
+            return Err(self.poisoned("write", io::Error::other("`telemetry.wal` was changed by somebody else")));
+        }
         self.file.write_at(self.end, &chunk.encoded).map_err(|e| self.poisoned("write", e))?;
         self.file.sync().map_err(|e| self.poisoned("sync", e))?;
+        if !self.file.is_at(&self.dir.log_path()).map_err(check)? {
+            return Err(self.poisoned("write", io::Error::other("`telemetry.wal` was removed or replaced")));
+        }
         self.end += chunk.encoded.len() as u64;
         self.durable = chunk.last_seq;
         self.lock.mark(self.durable).map_err(|e| self.poisoned("write of the durable mark", e))
     }
 
     fn publish(&mut self) -> Result<(), WalError> {
-        if let Err(error) = self.dir.publish_safe_seq(self.durable) {
-            let WalError::Io { source, .. } = error else { return Err(error) };
-            return Err(self.poisoned("update of `telemetry.safe_seq`", source));
+        match self.dir.publish_safe_seq(self.durable) {
+            Ok(()) => self.safe_seq = self.durable,
+            // It may lag: it is tried again when files or memory are free.
+            Err(WalError::Io { source, .. }) if is_exhaustion(&source) => {}
+            Err(WalError::Io { source, .. }) => return Err(self.poisoned("update of `telemetry.safe_seq`", source)),
+            Err(error) => return Err(error),
         }
-        self.safe_seq = self.durable;
         Ok(())
     }
 
     fn poisoned(&self, op: &'static str, source: impl Into<Arc<io::Error>>) -> WalError {
         WalError::Poisoned { dir: self.dir.path.clone(), op, source: source.into() }
     }
+}
+
+/// Whether the process or the machine has run out of file descriptors or memory: EMFILE, ENFILE, ENOMEM.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(24 | 23 | 12))
 }
 
 /// Tells everybody how the log thread ended, even if it panicked.

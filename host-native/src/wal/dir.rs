@@ -56,6 +56,11 @@ impl Lock {
         self.file.write_at(0, &seq.to_le_bytes())
     }
 
+    /// Whether the lock file is still the one that is held: another writer could hold a new one.
+    pub(super) fn is_in_place(&self) -> io::Result<bool> {
+        self.file.is_at(&self.path)
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

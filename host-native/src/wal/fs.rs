@@ -1,6 +1,6 @@
 //! The few file operations the log needs, so that a test can fail each of them.
 
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::{
     fmt::Debug,
     fs, io,
@@ -39,6 +39,8 @@ pub(super) trait File: Debug + Send + Sync {
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// Makes content and length durable (`fdatasync`).
     fn sync(&self) -> io::Result<()>;
+    /// Whether `path` still names this file: nobody has removed or replaced it.
+    fn is_at(&self, path: &Path) -> io::Result<bool>;
     /// Takes the exclusive lock, held until the file is dropped; false when another holder has it.
     fn try_lock(&self) -> io::Result<bool>;
 }
@@ -101,6 +103,15 @@ impl File for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        let here = self.0.metadata()?;
+        match fs::metadata(path) {
+            Ok(there) => Ok((here.dev(), here.ino()) == (there.dev(), there.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn try_lock(&self) -> io::Result<bool> {

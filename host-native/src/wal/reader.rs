@@ -84,7 +84,15 @@ impl Reader {
 
     pub(super) fn open_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, WalError> {
         let dir = Dir::new(fs, dir);
-        let file = dir.log()?.ok_or_else(|| WalError::NoLog { dir: dir.path.clone() })?;
+        let file = match dir.log()? {
+            Some(file) => file,
+            None => {
+                return Err(match dir.safe_seq()?.value() {
+                    0 => WalError::NoLog { dir: dir.path },
+                    committed => WalError::LogLost { dir: dir.path, committed },
+                });
+            }
+        };
         let scanner = Scanner::new(file, Place::default()).map_err(WalError::io("read", &dir.log_path()))?;
         Ok(Self { dir, scanner, bound: 0, failed: false })
     }
@@ -116,11 +124,31 @@ impl Reader {
                 return Ok(None);
             }
         }
+        if self.scanner.is_at_end() && !self.has_grown(next_seq)? {
+            return Ok(None);
+        }
         let (dir, last_good) = (&self.dir, self.scanner.place.whole.1);
         match self.scanner.next().map_err(WalError::io("read", &dir.log_path()))? {
             Ok(good) => Ok(good.as_ref().map(Record::of)),
             Err(fault) => Err(WalError::Damaged { dir: dir.path.clone(), last_good, fault: fault.to_string() }),
         }
+    }
+
+    /// Looks again at a file that, as it was last looked at, ends before the durable frame `next_seq`: whether it has
+    /// grown. A log that was cut below what was committed is not to be believed.
+    fn has_grown(&mut self, next_seq: u64) -> Result<bool, WalError> {
+        let committed = self.dir.safe_seq()?.value();
+        self.refresh()?;
+        if !self.scanner.is_at_end() {
+            return Ok(true);
+        }
+        self.bound = next_seq - 1;
+        if committed >= next_seq {
+            let (dir, last_good) = (self.dir.path.clone(), self.scanner.place.whole.1);
+            let fault = "the log ends there".to_owned();
+            return Err(WalError::CommittedLost { dir, last_good, committed, fault });
+        }
+        Ok(false)
     }
 
     fn refresh(&mut self) -> Result<(), WalError> {

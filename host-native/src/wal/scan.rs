@@ -129,6 +129,11 @@ impl Scanner {
         Ok(())
     }
 
+    /// Whether the file, as it was last looked at, ends here.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.end <= self.place.offset
+    }
+
     /// A second walk from here, over what the file holds now.
     pub(super) fn ahead(&self) -> io::Result<Self> {
         Self::new(Arc::clone(&self.file), self.place.clone())

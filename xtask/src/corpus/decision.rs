@@ -71,7 +71,8 @@ const REASONS: [(&str, &str, &[&str]); 10] = [
 ];
 
 /// What the policy's answers are numbered with.
-const POLICIES: [(&str, u64); 4] = [("allowed", 101), ("denied", 102), ("undefined", 103), ("evaluation_failed", 104)];
+const POLICIES: [(&str, u64); 5] =
+    [("allowed", 101), ("denied", 102), ("undefined", 103), ("evaluation_failed", 104), ("no_bundle", 105)];
 
 /// A line of the effects: whether the policy allows, the modes, the verdicts, who denies, and the frames.
 type Line = (bool, &'static [&'static str], &'static [Verdict], Option<Layer>, &'static [Frame]);

@@ -41,5 +41,8 @@ BEGIN SELECT RAISE(ABORT, 'the history keeps every change'); END;
 CREATE TRIGGER history_never_changes BEFORE UPDATE ON history
 BEGIN SELECT RAISE(ABORT, 'the history never changes'); END;
 
+CREATE TRIGGER enrollment_keeps_every_row BEFORE DELETE ON enrollment
+BEGIN SELECT RAISE(ABORT, 'a revoked row stays: its serial never starts over'); END;
+
 CREATE TRIGGER enrollment_serial_grows BEFORE UPDATE ON enrollment WHEN NEW.serial <= OLD.serial
 BEGIN SELECT RAISE(ABORT, 'the serial grows with every change'); END;

@@ -193,3 +193,45 @@ fn acks_and_the_end_are_futures() {
     wal.close().unwrap();
     runtime.block_on(end).unwrap().unwrap();
 }
+
+#[test]
+fn nothing_is_acknowledged_once_somebody_has_taken_or_changed_the_files() {
+    type Attack = (&'static str, fn(&Path));
+    let attacks: [Attack; 5] = [
+        ("`telemetry.wal` was removed or replaced", |dir| std::fs::remove_file(dir.join("telemetry.wal")).unwrap()),
+        ("`telemetry.wal` was removed or replaced", |dir| {
+            std::fs::copy(dir.join("telemetry.wal"), dir.join("copy")).unwrap();
+            std::fs::rename(dir.join("copy"), dir.join("telemetry.wal")).unwrap();
+        }),
+        ("`telemetry.wal` was changed by somebody else", |dir| {
+            std::fs::OpenOptions::new().write(true).open(dir.join("telemetry.wal")).unwrap().set_len(10).unwrap();
+        }),
+        ("`wal.lock` was removed or replaced", |dir| std::fs::remove_file(dir.join("wal.lock")).unwrap()),
+        ("was removed or replaced", |dir| std::fs::rename(dir, dir.with_extension("away")).unwrap()),
+    ];
+    for (message, attack) in attacks {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("wal");
+        let (wal, _) = Wal::open(&dir, Options::default()).unwrap();
+        wal.append(batch("a", 1)).wait().unwrap();
+        attack(&dir);
+        let error = wal.append(batch("b", 1)).wait().unwrap_err();
+        assert!(error.to_string().contains(message), "{error}");
+        assert!(wal.append(batch("c", 1)).wait().is_err(), "and nothing after it");
+    }
+}
+
+#[test]
+fn a_second_writer_behind_a_removed_lock_loses_nothing_and_ends_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, _) = Wal::open(dir.path(), Options::default()).unwrap();
+    first.append(batch("a", 2)).wait().unwrap();
+    std::fs::remove_file(dir.path().join("wal.lock")).unwrap();
+    let (second, _) = Wal::open(dir.path(), Options::default()).unwrap();
+    assert_eq!(second.append(batch("b", 2)).wait().unwrap(), 3..=4);
+    assert!(first.append(batch("c", 2)).wait().is_err());
+    second.append(batch("d", 1)).wait().unwrap();
+    second.close().unwrap();
+    let seqs: Vec<_> = Reader::open(dir.path()).unwrap().map(|record| record.unwrap().seq).collect();
+    assert_eq!(seqs, [1, 2, 3, 4, 5]);
+}

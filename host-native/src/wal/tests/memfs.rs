@@ -396,6 +396,10 @@ impl File for MemFile {
         Err(io::Error::other("injected"))
     }
 
+    fn is_at(&self, _: &Path) -> io::Result<bool> {
+        Ok(true)
+    }
+
     fn try_lock(&self) -> io::Result<bool> {
         let mut disk = self.fs.disk();
         MemFs::simple(&mut disk)?;

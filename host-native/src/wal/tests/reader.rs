@@ -218,3 +218,30 @@ fn ten_lines_read_a_log() {
     }
     assert_eq!(seqs, original.iter().map(|record| record.seq).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_log_that_was_cut_below_what_was_committed_is_not_read_as_a_whole_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(dir.path(), Options::default()).unwrap();
+    for i in 0..6 {
+        wal.append(batch(&format!("b{i}"), 1)).wait().unwrap();
+    }
+    wal.close().unwrap();
+    let log = dir.path().join("telemetry.wal");
+    let whole = std::fs::read(&log).unwrap();
+    let third = whole.windows(8).position(|bytes| bytes == b"{\"seq\":4").unwrap() - 4;
+    for (length, good) in [(third, 3), (0, 0)] {
+        std::fs::write(&log, &whole[..length]).unwrap();
+        let mut reader = Reader::open(dir.path()).unwrap();
+        for seq in 1..=good {
+            assert_eq!(reader.next_record().unwrap().unwrap().seq, seq);
+        }
+        let error = reader.next_record().unwrap_err();
+        assert!(
+            matches!(error, WalError::CommittedLost { last_good, committed: 6, .. } if last_good == good),
+            "{error}"
+        );
+    }
+    std::fs::remove_file(&log).unwrap();
+    assert!(matches!(Reader::open(dir.path()), Err(WalError::LogLost { committed: 6, .. })));
+}
