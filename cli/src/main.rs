@@ -38,7 +38,9 @@ fn main() -> ExitCode {
     };
     let mut context = Context::new(cli.global, &mut out);
     let outcome = run(cli.command, &mut context);
-    match outcome.and_then(|exit| out.flush().map(|()| exit)) {
+    // The answer before the error that ends it.
+    let flushed = out.flush();
+    match outcome.and_then(|exit| flushed.map(|()| exit)) {
         Ok(exit) => exit.into(),
         Err(CliError::Closed) => ExitCode::SUCCESS,
         Err(CliError::Failed { class, message }) => {

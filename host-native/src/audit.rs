@@ -227,7 +227,7 @@ pub struct Preview {
     pub mode: Mode,
     /// Calls that were looked at: those that the policy allowed.
     pub calls: u64,
-    /// Calls that the gate would have denied.
+    /// Calls that fail the gate: `enforce` would have denied them, `advisory` would have written that down.
     pub failing: u64,
     /// Calls whose facts the log does not hold, so that nothing can be said of them.
     pub unjudged: u64,
@@ -289,7 +289,11 @@ pub fn preview(wal_dir: &Path, mode: Mode, since_ms: Option<u64>) -> Result<Prev
             finding.last_audit_id = call.audit_id;
         }
     }
-    preview.safe = preview.calls > 0 && preview.failing == 0 && preview.unjudged == 0;
+    let denies_nothing = match mode {
+        Mode::Off | Mode::Advisory => true,
+        Mode::Enforce => preview.failing == 0 && preview.unjudged == 0,
+    };
+    preview.safe = preview.calls > 0 && denies_nothing;
     preview.findings = findings.into_values().collect();
     preview.findings.sort_by_key(|finding| std::cmp::Reverse(finding.calls));
     Ok(preview)

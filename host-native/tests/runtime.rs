@@ -328,6 +328,8 @@ async fn the_log_answers_what_happened_what_would_happen_and_whether_it_follows(
     assert_eq!((preview.calls, preview.failing, preview.unjudged, preview.safe), (4, 3, 0, false));
     assert_eq!(preview.findings[0].reason.as_str(), "attestation: enrollment_ref_mismatch");
     assert_eq!(preview.findings[0].calls, 3);
+    let advisory = audit::preview(&wal_dir, Mode::Advisory, None).unwrap();
+    assert_eq!((advisory.failing, advisory.safe), (3, true), "advisory denies nothing");
     let later = audit::preview(&wal_dir, Mode::Enforce, Some(u64::MAX)).unwrap();
     assert_eq!((later.calls, later.safe), (0, false), "an empty log proves nothing");
 

@@ -8,4 +8,9 @@
     reason = "a test fails by panicking, and prints what it counted"
 )]
 
+mod book;
 mod corpus;
+mod crash;
+mod independent;
+mod runbook;
+mod support;

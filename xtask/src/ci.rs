@@ -1,6 +1,7 @@
 //! The checks: what a clean clone must pass, in the order in which they fail fastest.
 
 use std::{
+    fs,
     path::Path,
     process::{Command, Stdio},
     time::Instant,
@@ -11,8 +12,23 @@ use crate::{Result, codegen, corpus};
 /// Targets without an operating system: gate-core must build for them.
 const BARE_TARGETS: [&str; 2] = ["thumbv7em-none-eabihf", "wasm32v1-none"];
 
-/// Programs that the tests run, each with the package that has it (Debian's name, the same on most systems).
-const PROGRAMS: [(&str, &str); 4] = [("jq", "jq"), ("openssl", "openssl"), ("python3", "python3"), ("tar", "tar")];
+/// What the tests run: how to see that it is there, and the package that has it (Debian's name, the same on most
+/// systems).
+const PROGRAMS: [(&str, &str); 7] = [
+    ("command -v bash", "bash"),
+    ("command -v curl", "curl"),
+    ("command -v jq", "jq"),
+    ("command -v openssl", "openssl"),
+    ("command -v python3", "python3"),
+    ("python3 -c 'import ensurepip, venv'", "python3-venv"),
+    ("command -v tar", "tar"),
+];
+
+/// The Python packages that the tests ask, each with its version.
+const PYTHON_PACKAGES: &str = "tests/requirements.txt";
+
+/// Where those packages are: a directory of their own, so that nothing else is changed.
+const PYTHON: &str = "target/python";
 
 /// Most crates that gate-core may bring into a host, itself counted.
 const CORE_CRATES: usize = 30;
@@ -36,6 +52,7 @@ pub fn ci(root: &Path) -> Result<()> {
 pub fn test(root: &Path) -> Result<()> {
     quick(root)?;
     install_programs()?;
+    install_python_packages(root)?;
     install_targets(root)?;
     for target in BARE_TARGETS {
         let mut build = cargo(root);
@@ -58,12 +75,12 @@ pub fn bench(root: &Path) -> Result<()> {
 }
 
 fn install_programs() -> Result<()> {
-    let missing: Vec<_> = PROGRAMS.into_iter().filter(|(program, _)| !is_installed(program)).collect();
+    let missing: Vec<_> = PROGRAMS.into_iter().filter(|(probe, _)| !succeeds(probe)).collect();
     let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    if !is_installed("apt-get") || !is_root() {
+    if !succeeds("command -v apt-get") || !is_root() {
         return Err(
             format!("install {} with the system's package manager, then run this again", packages.join(", ")).into()
         );
@@ -72,6 +89,21 @@ fn install_programs() -> Result<()> {
     let mut install = Command::new("apt-get");
     install.args(["install", "--yes", "--quiet", "--quiet", "--no-install-recommends"]);
     step("packages", install.args(packages).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+fn install_python_packages(root: &Path) -> Result<()> {
+    let (wanted, place) = (root.join(PYTHON_PACKAGES), root.join(PYTHON));
+    // Copied there last: what is there is whole.
+    let installed = place.join("requirements.txt");
+    if fs::read(&installed).is_ok_and(|installed| fs::read(&wanted).is_ok_and(|wanted| wanted == installed)) {
+        return Ok(());
+    }
+    step("python", Command::new("python3").args(["-m", "venv", "--clear"]).arg(&place))?;
+    let mut pip = Command::new(place.join("bin/pip"));
+    pip.args(["install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", "--requirement"]);
+    step("python packages", pip.arg(&wanted))?;
+    fs::copy(&wanted, &installed)?;
+    Ok(())
 }
 
 fn install_targets(root: &Path) -> Result<()> {
@@ -119,10 +151,11 @@ fn step(name: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-fn is_installed(program: &str) -> bool {
-    let mut lookup = Command::new("sh");
-    let lookup = lookup.args(["-c", "command -v \"$0\"", program]).stdin(Stdio::null()).stdout(Stdio::null());
-    lookup.status().is_ok_and(|status| status.success())
+/// Looked up where the shell looks: some programs have no `--version`.
+fn succeeds(probe: &str) -> bool {
+    let mut shell = Command::new("sh");
+    let shell = shell.args(["-c", probe]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    shell.status().is_ok_and(|status| status.success())
 }
 
 fn is_root() -> bool {

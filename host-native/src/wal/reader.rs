@@ -117,6 +117,8 @@ impl Reader {
             self.refresh()?;
             if self.bound < next_seq {
                 self.look_ahead()?;
+                // The look ahead may have seen more of the file: what the bound promises must be within reach.
+                self.refresh()?;
             }
             if self.bound < next_seq {
                 return Ok(None);

@@ -1,11 +1,24 @@
 //! Reading beside a writer, and what a reader refuses.
 
-use std::{path::Path, sync::Arc, thread};
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
 
 use super::{DIR, batch, killed_log, memfs::MemFs, open, path};
 use crate::{
     ErrorClass,
-    wal::{Options, Reader, Wal, WalError, dir::Dir, doctor::diagnose_on},
+    wal::{
+        Options, Reader, Wal, WalError,
+        dir::Dir,
+        doctor::diagnose_on,
+        fs::{File, Fs, How},
+    },
 };
 
 fn reader(fs: &MemFs) -> Reader {
@@ -58,6 +71,98 @@ fn a_reader_follows_a_writer_on_the_disk() {
         follower.join().unwrap()
     });
     assert_eq!(last, 600);
+}
+
+/// A log that grows while it is looked at: so many times its file has only the first bytes, then all.
+#[derive(Debug)]
+struct Growing {
+    fs: MemFs,
+    first: u64,
+    looks: AtomicU64,
+}
+
+#[derive(Debug)]
+struct GrowingFile {
+    file: Arc<dyn File>,
+    first: u64,
+    looks: AtomicU64,
+}
+
+impl Fs for Growing {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.fs.create_dir(dir)
+    }
+
+    fn open(&self, file: &Path, how: How) -> io::Result<Arc<dyn File>> {
+        let opened = self.fs.open(file, how)?;
+        if file != path("telemetry.wal") {
+            return Ok(opened);
+        }
+        let looks = AtomicU64::new(self.looks.load(Ordering::Relaxed));
+        Ok(Arc::new(GrowingFile { file: opened, first: self.first, looks }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.fs.rename(from, to)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.fs.sync_dir(dir)
+    }
+}
+
+impl File for GrowingFile {
+    fn len(&self) -> io::Result<u64> {
+        let look = self.looks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if look.is_ok() { Ok(self.first) } else { self.file.len() }
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(offset, buf)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        self.file.is_at(path)
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        self.file.try_lock()
+    }
+}
+
+#[test]
+fn a_log_that_grows_while_it_is_looked_at_is_read_to_its_end() {
+    let (fs, original) = killed_log(9);
+    fs.put(&path("wal.lock"), None);
+    let last_durable = original.last().unwrap().durable;
+    let bytes = fs.bytes(&path("telemetry.wal")).unwrap().len() as u64;
+    for first in 0..bytes {
+        for looks in 1..4 {
+            let growing = Growing { fs: fs.clone(), first, looks: AtomicU64::new(looks) };
+            let mut reader = Reader::open_on(Arc::new(growing), Path::new(DIR)).unwrap();
+            let mut last = 0;
+            // More often than it looks: what there is not yet, is there later.
+            for _ in 0..20 {
+                while let Some(record) = reader.next_record().unwrap() {
+                    assert_eq!(record.seq, last + 1);
+                    last = record.seq;
+                }
+            }
+            assert_eq!(last, last_durable, "{first} bytes seen {looks} times");
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,498 @@
+//! A real runtime under load, killed, revoked, without disk, beside another, stopped: what was answered is in the log.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Result, Write as _},
+    net::{TcpListener, TcpStream},
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::{Home, autonomy};
+
+const CONNECTIONS: usize = 32;
+
+/// Answers that a round must have before it counts: idling proves nothing.
+const LEAST_ANSWERS: usize = 10 * CONNECTIONS;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A `runtime start` that serves.
+struct Runtime {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    address: String,
+}
+
+impl Runtime {
+    fn start(home: &Home, line: &str) -> Self {
+        let mut command = home.program(autonomy());
+        Self::spawn(command.args(Self::words(line)))
+    }
+
+    /// A runtime whose files can grow to so many KiB, which ends like a full disk: a short write, then an error.
+    fn start_with_little_disk(home: &Home, kib: usize, line: &str) -> Self {
+        let mut bash = home.program("bash");
+        let script = format!("trap '' XFSZ; ulimit -f {kib}; exec autonomy \"$@\"");
+        Self::spawn(bash.args(["-c", &script, "bash"]).args(Self::words(line)))
+    }
+
+    fn words(line: &str) -> Vec<String> {
+        let start = "runtime start --listen 127.0.0.1:0 --output json --bundle bundle.tar --node-id robot-7";
+        start.split_whitespace().chain(line.split_whitespace()).map(str::to_owned).collect()
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut first = String::new();
+        stdout.read_line(&mut first).unwrap();
+        if first.is_empty() {
+            panic!("it does not start: {:?}", child.wait_with_output().unwrap());
+        }
+        let started: Value = serde_json::from_str(&first).unwrap();
+        Self { child, stdout, address: started["address"].as_str().unwrap().to_owned() }
+    }
+
+    fn connect(&self) -> Connection {
+        Connection::open(&self.address).unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// A power cut, as far as a process can have one.
+    fn kill(mut self) {
+        self.signal(Signal::KILL);
+        assert_eq!(self.child.wait().unwrap().code(), None);
+    }
+
+    /// Its exit code and its last words, once it has ended by itself.
+    fn ended(mut self) -> (i32, String) {
+        let end = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "it goes on");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let (mut rest, mut stderr) = (String::new(), String::new());
+        self.stdout.read_to_string(&mut rest).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        (self.child.wait().unwrap().code().unwrap(), stderr)
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // Already gone where the test ended it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client's connection, kept from call to call.
+struct Connection(BufReader<TcpStream>);
+
+/// What a client was told.
+#[derive(Debug)]
+struct Answer {
+    call: Value,
+    started: Instant,
+    ended: Instant,
+    status: u16,
+    body: Value,
+}
+
+impl Answer {
+    fn audit_id(&self) -> &str {
+        self.body["audit_id"].as_str().unwrap()
+    }
+}
+
+impl Connection {
+    fn open(address: &str) -> Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self(BufReader::new(stream)))
+    }
+
+    fn call(&mut self, call: Value) -> Result<Answer> {
+        let (started, text) = (Instant::now(), call.to_string());
+        let head = "POST /v1/tool HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length:";
+        self.0.get_mut().write_all(format!("{head} {}\r\n\r\n{text}", text.len()).as_bytes())?;
+        let mut head = Vec::new();
+        loop {
+            let mut line = String::new();
+            if self.0.read_line(&mut line)? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            if line == "\r\n" {
+                break;
+            }
+            head.push(line.to_lowercase());
+        }
+        let status = head[0].split(' ').nth(1).unwrap().parse().unwrap();
+        let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")).unwrap().trim();
+        let mut body = vec![0; length.parse().unwrap()];
+        self.0.read_exact(&mut body)?;
+        let body = serde_json::from_slice(&body).unwrap();
+        Ok(Answer { call, started, ended: Instant::now(), status, body })
+    }
+}
+
+fn echo() -> Value {
+    json!({"kind": "tool.echo", "params": {"text": "hello"}})
+}
+
+/// Clients that call as fast as they are answered, and keep what they are told.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answers: Arc<Mutex<Vec<Vec<Answer>>>>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// `call` makes the n-th call of a connection.
+    fn start(runtime: &Runtime, call: impl Fn(usize, usize) -> Value + Send + Sync + 'static) -> Self {
+        let (stop, call) = (Arc::new(AtomicBool::new(false)), Arc::new(call));
+        let answers = Arc::new(Mutex::new((0..CONNECTIONS).map(|_| Vec::new()).collect::<Vec<_>>()));
+        let clients = (0..CONNECTIONS).map(|client| {
+            let mut connection = runtime.connect();
+            let (stop, answers, call) = (Arc::clone(&stop), Arc::clone(&answers), Arc::clone(&call));
+            thread::spawn(move || {
+                for number in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // A call without an answer is one that was told nothing.
+                    let Ok(answer) = connection.call(call(client, number)) else { return };
+                    answers.lock().unwrap()[client].push(answer);
+                }
+            })
+        });
+        let clients = clients.collect();
+        Self { stop, answers, clients }
+    }
+
+    /// Waits for so many more answers, at least one of them on each connection.
+    fn wait_for(&self, more: usize) {
+        let count = || self.answers.lock().unwrap().iter().map(Vec::len).collect::<Vec<_>>();
+        let (before, end) = (count(), Instant::now() + PATIENCE);
+        loop {
+            let now = count();
+            let each = now.iter().zip(&before).all(|(now, before)| now > before);
+            if each && now.iter().sum::<usize>() >= before.iter().sum::<usize>() + more {
+                return;
+            }
+            assert!(Instant::now() < end, "too few calls are answered: {before:?}, then {now:?}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Every answer, once no client is left.
+    fn end(self) -> Vec<Answer> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.clients.into_iter().for_each(|client| client.join().unwrap());
+        let answers = std::mem::take(&mut *self.answers.lock().unwrap());
+        answers.into_iter().flatten().collect()
+    }
+}
+
+/// What the log says of each call: the decisions of its layers, in order.
+fn decisions(home: &Home) -> BTreeMap<String, Vec<Value>> {
+    let mut calls = BTreeMap::<_, Vec<_>>::new();
+    for line in home.ok("wal inspect --kind autonomy.decision").lines() {
+        let frame: Value = serde_json::from_str(line).unwrap();
+        calls.entry(frame["audit_id"].as_str().unwrap().to_owned()).or_default().push(frame["attrs"].clone());
+    }
+    calls
+}
+
+/// Every answer is in the log as it was given, the log holds, and it can be decided again.
+fn all_is_in_the_log(home: &Home, answers: &[Answer]) {
+    let logged = decisions(home);
+    for answer in answers {
+        let Some(frames) = logged.get(answer.audit_id()) else { panic!("answered and not in the log: {answer:?}") };
+        let (policy, gate) = (&frames[0], frames.get(1));
+        assert_eq!(policy["layer"], "policy");
+        match answer.status {
+            // In advisory a deny stands beside the answer.
+            200 => {
+                assert_eq!(policy["outcome"], "allow", "{answer:?} {frames:?}");
+                assert!(gate.is_none_or(|gate| gate["enforced"] == false), "{answer:?} {frames:?}");
+            }
+            403 => {
+                let last = gate.unwrap_or(policy);
+                assert_eq!((&last["outcome"], &last["reason"]), (&json!("deny"), &answer.body["reason"]), "{answer:?}");
+                assert!(gate.is_none_or(|gate| gate["enforced"] == true), "{answer:?} {frames:?}");
+            }
+            _ => panic!("{answer:?}"),
+        }
+    }
+    let verified: Value = serde_json::from_str(&home.ok("wal verify --output json")).unwrap();
+    assert_eq!((&verified["holds"], &verified["fault"]), (&json!(true), &Value::Null));
+    let replayed: Value = serde_json::from_str(&home.ok("attestation replay --output json")).unwrap();
+    assert_eq!(replayed["differences"], json!([]));
+    assert_eq!(replayed["calls"], logged.len());
+}
+
+#[test]
+fn nothing_that_was_answered_is_lost_when_the_runtime_is_killed_at_any_moment() {
+    let home = Home::ready();
+    let (mut answers, mut repaired) = (Vec::new(), 0);
+    for round in 0..8 {
+        let runtime = Runtime::start(&home, ["--mode enforce", "--mode advisory"][round % 2]);
+        let load = Load::start(&runtime, |client, number| match (client + number) % 8 {
+            0 => json!({"kind": "tool.shell", "params": {"command": "ls"}}),
+            _ => echo(),
+        });
+        load.wait_for(LEAST_ANSWERS);
+        // The facts change under the load, too.
+        home.ok(&format!("rollout set --node-id robot-7 --state {}", ["failed", "active"][round % 2]));
+        load.wait_for(1);
+        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
+        thread::sleep(Duration::from_micros(u64::from(nanos / 1000 % 50_000)));
+        // In the last round as an init system stops it.
+        if round == 7 {
+            runtime.signal(Signal::TERM);
+            assert_eq!(runtime.ended(), (0, String::new()));
+        } else {
+            runtime.kill();
+        }
+        let answered = load.end();
+        assert!(answered.len() >= LEAST_ANSWERS, "idling does not count");
+        println!("round {round}: {} answers", answered.len());
+        answers.extend(answered);
+        repaired = fs::read_dir(home.path("wal"))
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("telemetry.tail."))
+            .count();
+    }
+    let ids: BTreeSet<_> = answers.iter().map(Answer::audit_id).collect();
+    assert_eq!(ids.len(), answers.len(), "an audit id was given twice");
+    let count = |status| answers.iter().filter(|answer| answer.status == status).count();
+    println!("{} allowed, {} denied, {repaired} unfinished writes set aside", count(200), count(403));
+    assert!(count(200) > 0 && count(403) > 0);
+    all_is_in_the_log(&home, &answers);
+}
+
+#[test]
+fn no_call_that_begins_after_a_revoke_has_returned_is_allowed() {
+    let home = Home::ready();
+    let runtime = Runtime::start(&home, "--mode enforce");
+    let (mut revokes, load) = (Vec::new(), Load::start(&runtime, |_, _| echo()));
+    for _ in 0..5 {
+        load.wait_for(LEAST_ANSWERS);
+        // By another process.
+        home.ok("node revoke --node-id robot-7");
+        let from = Instant::now();
+        load.wait_for(LEAST_ANSWERS);
+        let until = Instant::now();
+        home.ok("node enroll --node-id robot-7 --enrollment-ref fleet-a");
+        revokes.push((from, until));
+    }
+    load.wait_for(LEAST_ANSWERS);
+    let answers = load.end();
+    let mut denied = 0;
+    for (from, until) in revokes {
+        // Until the next command begins: what ends after that may have been decided on the new enrollment.
+        let within: Vec<_> = answers.iter().filter(|answer| from <= answer.started && answer.ended <= until).collect();
+        assert!(within.len() >= LEAST_ANSWERS / 2, "idling does not count: {}", within.len());
+        for answer in &within {
+            let told = (answer.status, &answer.body["reason"]);
+            assert_eq!(told, (403, &json!("attestation: enrollment_revoked")), "{answer:?}");
+        }
+        denied += within.len();
+    }
+    assert!(answers.iter().any(|answer| answer.status == 200));
+    println!("{} answers, {denied} of them begun after a revoke, each denied", answers.len());
+    runtime.kill();
+    all_is_in_the_log(&home, &answers);
+}
+
+/// A web server that notes what it is asked, and answers when it is let.
+struct Site {
+    address: String,
+    state: Arc<(Mutex<SiteState>, Condvar)>,
+}
+
+#[derive(Default)]
+struct SiteState {
+    asked: Vec<String>,
+    open: bool,
+}
+
+impl Site {
+    fn new(open: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let state = Arc::new((Mutex::new(SiteState { open, ..SiteState::default() }), Condvar::new()));
+        let shared = Arc::clone(&state);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let state = Arc::clone(&shared);
+                // A client that goes away is the test's business.
+                thread::spawn(move || stream.and_then(|stream| Self::serve(stream, &state)));
+            }
+        });
+        Self { address, state }
+    }
+
+    fn serve(mut stream: TcpStream, (state, changed): &(Mutex<SiteState>, Condvar)) -> Result<()> {
+        let mut request = String::new();
+        let mut reader = BufReader::new(stream.try_clone()?);
+        while !request.ends_with("\r\n\r\n") && reader.read_line(&mut request)? > 0 {}
+        let mut state = state.lock().unwrap();
+        state.asked.push(request.split(' ').nth(1).unwrap_or_default().to_owned());
+        changed.notify_all();
+        drop(changed.wait_while(state, |state| !state.open).unwrap());
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+    }
+
+    fn call(&self, path: &str) -> Value {
+        json!({"kind": "tool.http_get", "params": {"url": format!("http://{}{path}", self.address)}})
+    }
+
+    fn wait_until_asked(&self, times: usize) {
+        let (state, changed) = &*self.state;
+        let waited = changed.wait_timeout_while(state.lock().unwrap(), PATIENCE, |state| state.asked.len() < times);
+        assert!(!waited.unwrap().1.timed_out(), "not asked {times} times");
+    }
+
+    fn open(&self) {
+        self.state.0.lock().unwrap().open = true;
+        self.state.1.notify_all();
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.state.0.lock().unwrap().asked.clone()
+    }
+}
+
+/// A place whose policies allow `tool.http_get`.
+fn home_with_http_get() -> Home {
+    let home = Home::ready();
+    let rego = "package autonomy\n\ndefault allow := false\n\nallow if input.kind == \"tool.http_get\"\n";
+    fs::write(home.path("src/policies/main.rego"), rego).unwrap();
+    home.ok("bundle build --source src --name fleet/policies --version 1.1.0 --enrollment-ref fleet-a --key keys/bundle.pem --out bundle.tar --force");
+    home
+}
+
+#[test]
+fn on_a_full_disk_calls_get_503_no_tool_runs_and_a_restart_with_space_loses_nothing() {
+    let (home, site) = (home_with_http_get(), Site::new(true));
+    let line = format!("--mode enforce --http-allow http://{}", site.address);
+    let runtime = Runtime::start_with_little_disk(&home, 512, &line);
+    let urls: Vec<_> = (0..CONNECTIONS).map(|client| site.call(&format!("/{client}"))).collect();
+    let load = Load::start(&runtime, move |client, number| {
+        let mut call = urls[client].clone();
+        let url = format!("{}/{number}", call["params"]["url"].as_str().unwrap());
+        call["params"]["url"] = url.into();
+        call
+    });
+    let (code, stderr) = runtime.ended();
+    let answers = load.end();
+    let error: Value = serde_json::from_str(&stderr).unwrap();
+    assert_eq!((code, &error["class"]), (3, &json!("unavailable")), "{stderr}");
+    let message = error["error"].as_str().unwrap();
+    assert!(
+        message.starts_with("log at `") && message.ends_with("; free or replace the disk, then restart"),
+        "{message}"
+    );
+    let (refused, given): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 503);
+    assert!(given.len() >= LEAST_ANSWERS && !refused.is_empty(), "{} {}", given.len(), refused.len());
+    for answer in &refused {
+        assert_eq!(
+            (&answer.body["decision"], &answer.body["reason"]),
+            (&json!("deny"), &json!("audit: wal_unavailable"))
+        );
+    }
+    // The tool of a call that was answered ran once; that of a call that was refused never did.
+    let asked = site.asked();
+    let times = |answer: &Answer| {
+        let url = answer.call["params"]["url"].as_str().unwrap();
+        asked
+            .iter()
+            .filter(|path| url.strip_suffix(path.as_str()).is_some_and(|origin| origin.ends_with(&site.address)))
+            .count()
+    };
+    assert!(given.iter().all(|answer| answer.status == 200 && times(answer) == 1));
+    assert!(refused.iter().all(|answer| times(answer) == 0), "a tool ran whose decision is not in the log");
+
+    let runtime = Runtime::start(&home, &line);
+    let answer = runtime.connect().call(site.call("/again")).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    runtime.signal(Signal::TERM);
+    assert_eq!(runtime.ended(), (0, String::new()));
+    println!("{} answered before the disk was full, {} refused", given.len(), refused.len());
+    let logged = decisions(&home);
+    // A refused decision may have reached the disk: it allowed a call that then did not run.
+    assert!(logged.len() <= given.len() + 1 + CONNECTIONS, "{} calls", logged.len());
+    let given: Vec<_> = given.into_iter().chain([answer]).collect();
+    all_is_in_the_log(&home, &given);
+}
+
+#[test]
+fn a_second_runtime_on_the_same_log_is_refused() {
+    let home = Home::ready();
+    let runtime = Runtime::start(&home, "--mode enforce");
+    let second = home.run("runtime start --listen 127.0.0.1:0 --bundle bundle.tar --node-id robot-7");
+    assert_eq!(
+        (second.status.code(), String::from_utf8(second.stderr).unwrap()),
+        (
+            Some(3),
+            format!(
+                "error: log at `{}` is in use by process {}: stop that process or choose another directory\n",
+                home.path("wal").display(),
+                runtime.child.id()
+            )
+        )
+    );
+    let answer = runtime.connect().call(echo()).unwrap();
+    assert_eq!(answer.status, 200, "the first does not notice");
+    runtime.kill();
+    let runtime = Runtime::start(&home, "--mode enforce");
+    assert_eq!(runtime.connect().call(echo()).unwrap().status, 200, "a killed runtime holds no lock");
+    runtime.kill();
+    all_is_in_the_log(&home, &[answer]);
+}
+
+#[test]
+fn a_runtime_that_is_asked_to_stop_answers_what_is_in_flight() {
+    let (home, site) = (home_with_http_get(), Site::new(false));
+    let runtime = Runtime::start(&home, &format!("--mode enforce --http-allow http://{}", site.address));
+    let calls: Vec<_> = (0..CONNECTIONS)
+        .map(|client| {
+            let (mut connection, call) = (runtime.connect(), site.call(&format!("/{client}")));
+            thread::spawn(move || connection.call(call).unwrap())
+        })
+        .collect();
+    site.wait_until_asked(CONNECTIONS);
+    runtime.signal(Signal::TERM);
+    let end = Instant::now() + PATIENCE;
+    while TcpStream::connect(&runtime.address).is_ok() {
+        assert!(Instant::now() < end, "it takes new connections");
+        thread::sleep(Duration::from_millis(5));
+    }
+    site.open();
+    let answers: Vec<_> = calls.into_iter().map(|call| call.join().unwrap()).collect();
+    assert_eq!(runtime.ended(), (0, String::new()));
+    for answer in &answers {
+        assert_eq!((answer.status, &answer.body["output"]["body"]), (200, &json!("ok")));
+    }
+    let frames: Vec<Value> = home.ok("wal inspect").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(frames.last().unwrap()["attrs"]["event"], "runtime_stopped");
+    let completed = frames.iter().filter(|frame| frame["attrs"]["outcome"] == "completed").count();
+    assert_eq!(completed, CONNECTIONS);
+    all_is_in_the_log(&home, &answers);
+}
