@@ -133,6 +133,10 @@ impl File for GrowingFile {
         self.file.sync()
     }
 
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        self.file.is_at(path)
+    }
+
     fn try_lock(&self) -> io::Result<bool> {
         self.file.try_lock()
     }
