@@ -101,7 +101,7 @@ fn print_trail(context: &mut Context<'_>, audit_id: &AuditId, trail: &Trail) -> 
         out.json_part(&remedy)?;
         // Byte for byte as in the log, which gave them back only after it had read them as JSON.
         let frames: Vec<_> = frames.iter().map(|record| record.payload.as_str()).collect();
-        out.line(format_args!(",\"frames\":[{}]}}", frames.join(",")))?;
+        out.frame(&format!(",\"frames\":[{}]}}", frames.join(",")))?;
         return Ok(Exit::Success);
     }
     if let Some(call) = call {

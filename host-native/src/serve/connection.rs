@@ -42,6 +42,7 @@ pub(super) async fn run(
     };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        .auto_date_header(false) // a clock before 1970 has no such date
         .header_read_timeout(limits.head_timeout)
         .max_headers(limits.max_headers)
         .max_buf_size(limits.max_head_bytes.max(8 * 1024))
