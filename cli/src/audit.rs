@@ -9,7 +9,6 @@ use clap::{
 use gate_core::{AuditId, NodeId, Reason, decision::Outcome};
 use host_native::audit::{self, Call, Calls, Trail};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use crate::{
     args::{WalFlag, reasons},
@@ -66,14 +65,6 @@ fn outcome(word: String) -> Outcome {
 }
 
 #[derive(Debug, Serialize)]
-struct Got<'a> {
-    audit_id: &'a AuditId,
-    call: Option<&'a Call>,
-    remedy: Option<&'static str>,
-    frames: Vec<&'a RawValue>,
-}
-
-#[derive(Debug, Serialize)]
 struct Listed {
     calls: VecDeque<Call>,
     /// Whether older calls were left out.
@@ -104,9 +95,13 @@ fn print_trail(context: &mut Context<'_>, audit_id: &AuditId, trail: &Trail) -> 
     let remedy = call.as_ref().and_then(remedy);
     let out = &mut context.out;
     if out.format() == Format::Json {
-        // The log gave them back only after it had read them as JSON.
-        let frames = frames.iter().filter_map(|record| serde_json::from_str(&record.payload).ok()).collect();
-        out.json(&Got { audit_id, call: call.as_ref(), remedy, frames })?;
+        out.raw(format!("{{\"audit_id\":\"{audit_id}\",\"call\":").as_bytes())?;
+        out.json_part(call)?;
+        out.raw(b",\"remedy\":")?;
+        out.json_part(&remedy)?;
+        // Byte for byte as in the log, which gave them back only after it had read them as JSON.
+        let frames: Vec<_> = frames.iter().map(|record| record.payload.as_str()).collect();
+        out.line(format_args!(",\"frames\":[{}]}}", frames.join(",")))?;
         return Ok(Exit::Success);
     }
     if let Some(call) = call {
@@ -130,7 +125,7 @@ fn print_trail(context: &mut Context<'_>, audit_id: &AuditId, trail: &Trail) -> 
         out.line("")?;
     }
     for record in frames {
-        out.line(&record.payload)?;
+        out.frame(&record.payload)?;
     }
     Ok(Exit::Success)
 }

@@ -1,12 +1,14 @@
 //! What leaves the command: text for people, JSON for programs. Nothing else prints.
 
 use std::{
+    borrow::Cow,
     fmt::Display,
     io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _},
 };
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
+use gate_core::text::is_obeyed;
 use host_native::ErrorClass;
 use serde::Serialize;
 
@@ -65,12 +67,14 @@ pub(crate) struct Output {
     format: Format,
     color: Color,
     stdout: BufWriter<AutoStream<StdoutLock<'static>>>,
+    /// Past [`AutoStream`], which drops more than colours. At most one of the two holds something back.
+    exact: BufWriter<StdoutLock<'static>>,
 }
 
 impl Output {
     pub(crate) fn new(format: Format, color: Color) -> Self {
         let stdout = AutoStream::new(io::stdout().lock(), color.into());
-        Self { format, color, stdout: BufWriter::new(stdout) }
+        Self { format, color, stdout: BufWriter::new(stdout), exact: BufWriter::new(io::stdout().lock()) }
     }
 
     pub(crate) fn format(&self) -> Format {
@@ -79,12 +83,12 @@ impl Output {
 
     /// One line of text.
     pub(crate) fn line(&mut self, text: impl Display) -> Result<(), CliError> {
-        writeln!(self.stdout, "{text}").map_err(CliError::output)
+        writeln!(self.styled()?, "{text}").map_err(CliError::output)
     }
 
     /// Bytes that are not ours to change.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), CliError> {
-        self.stdout.write_all(bytes).map_err(CliError::output)
+        self.exact()?.write_all(bytes).map_err(CliError::output)
     }
 
     /// One JSON document, on one line.
@@ -95,7 +99,22 @@ impl Output {
 
     /// A JSON value within a document.
     pub(crate) fn json_part(&mut self, value: &impl Serialize) -> Result<(), CliError> {
-        serde_json::to_writer(&mut self.stdout, value).map_err(|error| CliError::output(error.into()))
+        let failed = |error: serde_json::Error| CliError::output(error.into());
+        if self.is_watched() {
+            let json = serde_json::to_string(value).map_err(failed)?;
+            return self.raw(shown_json(&json).as_bytes());
+        }
+        serde_json::to_writer(self.exact()?, value).map_err(failed)
+    }
+
+    /// A line of JSON from a log, byte for byte; on a terminal with what that would obey escaped.
+    pub(crate) fn frame(&mut self, json: &str) -> Result<(), CliError> {
+        if self.is_watched() {
+            self.raw(shown_json(json).as_bytes())?;
+        } else {
+            self.raw(json.as_bytes())?;
+        }
+        self.raw(b"\n")
     }
 
     /// A line beside the answer, for people: what to do next.
@@ -153,7 +172,7 @@ impl Output {
     pub(crate) fn fields<const N: usize>(&mut self, fields: [(&str, Cell); N]) -> Result<(), CliError> {
         let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
         fields.iter().try_for_each(|(name, Cell { text, style })| {
-            writeln!(self.stdout, "{name:width$}  {style}{text}{style:#}").map_err(CliError::output)
+            writeln!(self.styled()?, "{name:width$}  {style}{text}{style:#}").map_err(CliError::output)
         })
     }
 
@@ -168,7 +187,21 @@ impl Output {
     }
 
     pub(crate) fn flush(&mut self) -> Result<(), CliError> {
-        self.stdout.flush().map_err(CliError::output)
+        self.stdout.flush().and_then(|()| self.exact.flush()).map_err(CliError::output)
+    }
+
+    fn styled(&mut self) -> Result<&mut impl io::Write, CliError> {
+        if !self.exact.buffer().is_empty() {
+            self.exact.flush().map_err(CliError::output)?;
+        }
+        Ok(&mut self.stdout)
+    }
+
+    fn exact(&mut self) -> Result<&mut impl io::Write, CliError> {
+        if !self.stdout.buffer().is_empty() {
+            self.stdout.flush().map_err(CliError::output)?;
+        }
+        Ok(&mut self.exact)
     }
 }
 
@@ -222,17 +255,33 @@ impl Cell {
 
 /// Text of unknown origin in one line that a terminal only shows.
 fn printable(text: &str) -> String {
-    if !text.contains(char::is_control) {
+    if !text.contains(is_obeyed) {
         return text.to_owned();
     }
     text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
         match c {
             '\n' => line.push_str("; "),
-            c if c.is_control() => line.extend(c.escape_debug()),
+            c if is_obeyed(c) => line.extend(c.escape_debug()),
             c => line.push(c),
         }
         line
     })
+}
+
+/// JSON that says the same, without characters that a terminal obeys. They stand in its strings alone, all of them below
+/// U+10000.
+fn shown_json(json: &str) -> Cow<'_, str> {
+    if !json.contains(is_obeyed) {
+        return Cow::Borrowed(json);
+    }
+    Cow::Owned(json.chars().fold(String::with_capacity(json.len()), |mut shown, c| {
+        if is_obeyed(c) {
+            shown.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            shown.push(c);
+        }
+        shown
+    }))
 }
 
 /// Rows below an upper-case header. The widths come from the first rows and only grow, so that any number of rows

@@ -22,6 +22,8 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Print the frames of the log: one JSON object a line, byte for byte as in the log, with either `--output`.
+    ///
+    /// On a terminal, characters that it would obey are shown as `\\uXXXX`, which is the same JSON.
     #[command(after_help = "Examples:
   autonomy wal inspect
   autonomy wal inspect --kind autonomy.decision --since 15m
@@ -87,8 +89,7 @@ impl Inspect {
         loop {
             while let Some(record) = reader.next_record()? {
                 if self.wants(&record) {
-                    context.out.raw(record.payload.as_bytes())?;
-                    context.out.raw(b"\n")?;
+                    context.out.frame(&record.payload)?;
                 }
             }
             if !self.follow {

@@ -1,6 +1,6 @@
 //! What is written down: the part of a log record that the decision owns.
 //!
-//! The log adds `seq`, `ts`, `durable`, `prev` and `crc` around it (`docs/src/spec/wal.md`).
+//! The log adds `seq`, `ts`, `left`, `durable`, `prev` and `crc` around it (`docs/src/spec/wal.md`).
 
 use alloc::{string::String, vec::Vec};
 use core::fmt;

@@ -44,7 +44,7 @@ pub mod manifest;
 pub mod manual;
 mod mode;
 pub mod reason;
-mod text;
+pub mod text;
 pub mod ustar;
 
 pub use bundle::{Bundle, BundleError};

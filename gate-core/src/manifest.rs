@@ -354,8 +354,12 @@ impl Manifest {
         }
         let Provenance { enrollment_ref: _, source, revision, built_at, builder } = &self.provenance;
         for text in [source, revision, built_at, builder].into_iter().flatten() {
-            if text.len() > limits::DETAIL_BYTES || text.chars().any(char::is_control) {
-                return fail("provenance", text, "use at most 1024 bytes without control characters");
+            if text.len() > limits::DETAIL_BYTES || text.chars().any(crate::text::is_obeyed) {
+                return fail(
+                    "provenance",
+                    text,
+                    "use at most 1024 bytes without control and bidirectional formatting characters",
+                );
             }
         }
         for path in self.files.keys() {

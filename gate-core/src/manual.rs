@@ -15,7 +15,7 @@
 //! | attack | what stops it | proved by |
 //! | --- | --- | --- |
 //! | a tar that two readers read differently (links, PAX, GNU names, sparse, base-256 sizes, twins, a file that is a directory, too) | one encoding per list of files: a header that is not byte for byte the expected one is refused | `tests/bundle.rs` |
-//! | a byte of a bundle changed anywhere | the manifest is signed, the files are named by digest, the tar and the envelope are canonical | `tests/bundle.rs`, every byte flipped |
+//! | a byte of a bundle changed anywhere | the manifest is signed, the files are named by digest, the tar and the envelope are canonical | `tests/bundle.rs`, every bit flipped, and other values at every 17th byte |
 //! | a signature that only lenient verifiers accept | `verify_strict`; keys of small order and non-canonical keys are refused | `tests/signatures.rs` |
 //! | one key signing twice to reach a threshold | distinct key ids are counted, a key listed twice is refused | `tests/bundle.rs` |
 //! | a key that two JSON readers resolve differently | duplicate keys are refused at any depth | `src/json.rs` |

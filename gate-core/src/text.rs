@@ -6,6 +6,16 @@ use core::fmt::Display;
 /// Longest line made of somebody else's words, in bytes before they are escaped.
 const LINE_BYTES: usize = 300;
 
+/// Whether a terminal or an editor obeys this character instead of showing it: controls (the C1 ones too), line
+/// separators, and what changes the direction of the text around it.
+pub fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
 /// The longest beginning of `text` that has at most `max_bytes` bytes and ends at a character.
 pub(crate) fn cut(text: &str, max_bytes: usize) -> &str {
     text.get(..text.floor_char_boundary(max_bytes)).unwrap_or(text)

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{ErrorClass, key::PrivateKey};
+use crate::{ErrorClass, file, key::PrivateKey};
 
 /// Why a bundle cannot be made, signed, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -205,7 +205,7 @@ pub fn sign(tar: &[u8], key: &PrivateKey) -> Result<Vec<u8>, BuildError> {
 pub fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
     let limit = limits::BUNDLE_BYTES as u64 + 1;
     let read = || -> io::Result<Vec<u8>> {
-        let file = fs::File::open(path)?;
+        let file = file::open(path)?;
         let mut bytes = Vec::with_capacity(usize::try_from(file.metadata()?.len().min(limit)).unwrap_or_default());
         file.take(limit).read_to_end(&mut bytes)?;
         Ok(bytes)

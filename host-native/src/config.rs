@@ -574,7 +574,7 @@ fn refuse_unknown_variables(variables: &Variables) -> Result<(), ConfigError> {
 }
 
 fn read_file(path: &Path, must_exist: bool) -> Result<DocumentMut, ConfigError> {
-    let text = match fs::read_to_string(path) {
+    let text = match crate::file::read_text(path, crate::file::CONFIG_BYTES) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => String::new(),
         Err(source) => return Err(ConfigError::File { path: path.to_owned(), source }),

@@ -17,7 +17,7 @@ use std::{
     },
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
-use uuid::Uuid;
+use uuid::{ContextV7, Timestamp, Uuid};
 
 use crate::{
     enrollment::{Observation, Source},
@@ -397,10 +397,32 @@ pub fn compile(bundle: &Bundle<'_>) -> Result<Policy, OpenError> {
 
 /// Audit ids sort by time.
 fn new_audit_id() -> AuditId {
-    AuditId::from_uuid(Uuid::now_v7().into_bytes())
+    audit_id_at(now_ms())
+}
+
+/// A new id of this time, by a clock that may stand before 1970: [`Uuid::now_v7`] would panic then.
+fn audit_id_at(now_ms: u64) -> AuditId {
+    static CONTEXT: Mutex<ContextV7> = Mutex::new(ContextV7::new());
+    let (seconds, ms) = (now_ms / 1000, now_ms % 1000);
+    // Less than 1000 milliseconds are less than 2^32 nanoseconds.
+    let nanos = u32::try_from(ms.saturating_mul(1_000_000)).unwrap_or_default();
+    AuditId::from_uuid(Uuid::new_v7(Timestamp::from_unix(&CONTEXT, seconds, nanos)).into_bytes())
 }
 
 fn frame(kind: Kind, audit_id: AuditId, node_id: Option<NodeId>, attrs: &impl Serialize) -> Frame {
     // Names, enums and numbers: there is nothing in them that JSON cannot hold.
     Frame { kind, audit_id, node_id, attrs: serde_json::to_string(attrs).unwrap_or_default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_before_1970_gives_ids_and_they_sort_by_time() {
+        let ids = [0, 0, 1, 1_700_000_000_000, 1_700_000_000_000, 1_700_000_000_001].map(audit_id_at);
+        assert!(ids.windows(2).all(|two| two[0].as_str() < two[1].as_str()), "{ids:?}");
+        assert!(ids[0].as_str().starts_with("00000000-0000-7"), "{ids:?}");
+        assert!(ids[5].as_str().starts_with("018bcfe5-6801-7"), "{ids:?}");
+    }
 }

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::ErrorClass;
+use crate::{ErrorClass, file};
 
 /// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +113,7 @@ impl PrivateKey {
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         let read = |source| KeyFileError::Read { path: path.to_owned(), source };
         refuse_exposed(path)?;
-        let pem = fs::read_to_string(path).map_err(read)?;
+        let pem = file::read_text(path, file::KEY_BYTES).map_err(read)?;
         SigningKey::from_pkcs8_pem(&pem)
             .ok()
             .and_then(|signing| Self::from_signing(signing).ok())
@@ -181,7 +181,8 @@ impl PrivateKey {
 pub fn read_trusted(paths: &[PathBuf], threshold: usize) -> Result<TrustedKeys, KeyFileError> {
     let mut keys = Vec::with_capacity(paths.len());
     for path in paths {
-        let pem = fs::read_to_string(path).map_err(|source| KeyFileError::Read { path: path.clone(), source })?;
+        let pem = file::read_text(path, file::KEY_BYTES)
+            .map_err(|source| KeyFileError::Read { path: path.clone(), source })?;
         keys.push(PublicKey::from_pem(&pem).map_err(|source| KeyFileError::NotPublic { path: path.clone(), source })?);
     }
     TrustedKeys::new(keys, threshold).map_err(KeyFileError::Set)

@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod config;
 pub mod enrollment;
 pub mod evaluate;
+mod file;
 pub mod gate;
 pub mod key;
 mod layer;

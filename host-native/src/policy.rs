@@ -48,6 +48,8 @@ pub mod limits {
     pub const RANGE_ELEMENTS: i64 = 10_000;
     /// Bits that `bits.lsh` may shift by; the result has to fit into 127.
     pub const SHIFT_BITS: i64 = 126;
+    /// Bytes of a value in an evaluator's message, and of what follows it, that are kept.
+    pub const VALUE_BYTES: usize = 64;
     /// Bytes of an evaluator's message that are kept.
     pub const DETAIL_BYTES: usize = 512;
 }

@@ -1,5 +1,7 @@
 //! `POST /v1/tool`: a call comes in, the gate decides, the tool runs. `docs/src/spec/http.md` is the contract.
 
+mod params;
+
 use axum::{
     Router,
     body::{Body, Bytes},
@@ -26,7 +28,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 struct ToolCall {
     kind: ToolName,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "params::read")]
     params: Value,
 }
 

@@ -224,6 +224,20 @@ async fn a_caller_gets_a_clear_answer_to_everything_else() {
         assert_eq!(status, 400, "{body}: {answer}");
         assert!(answer["error"].as_str().unwrap().starts_with("the body is not a tool call"), "{answer}");
     }
+    let raw = (0..8).fold("1".to_owned(), |inner, _| json!({"$serde_json::private::RawValue": inner}).to_string());
+    for (params, why) in [
+        (raw, "nested deeper than 32 levels"),
+        ("[".repeat(33) + &"]".repeat(33), "nested deeper than 32 levels"),
+        (format!("[{}0]", "0,".repeat(10_000)), "more than 10000 values"),
+        (r#"{"a":1,"\u0061":2}"#.to_owned(), "key `a` stands twice"),
+    ] {
+        let body = format!(r#"{{"kind":"tool.echo","params":{params}}}"#);
+        let (status, answer) = runtime.send("POST", "/v1/tool", &body).await;
+        // A text that only looks like JSON of its own is a text.
+        let is_text = params.starts_with(r#"{"$serde_json"#);
+        assert_eq!(status, if is_text { 200 } else { 400 }, "{why}: {answer}");
+        assert!(is_text || answer["error"].as_str().unwrap().contains(why), "{answer}");
+    }
     assert_eq!(runtime.send("GET", "/v1/tool", "").await.0, 405);
     assert_eq!(runtime.send("GET", "/v2/tool", "").await.0, 404);
     assert_eq!(runtime.send("POST", "/v1/tool", &"x".repeat(2 << 20)).await.0, 413);

@@ -59,3 +59,65 @@ fn what_a_terminal_would_obey_is_shown_escaped() {
     assert_eq!(unknown.code, 3);
     assert!(!unknown.stderr.contains(ESCAPE), "{unknown:?}");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn frames_are_escaped_on_a_terminal_and_as_they_are_in_a_pipe() {
+    use gate_core::{AuditId, Frame, frame::Kind};
+    use host_native::wal::{Options, Wal};
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+    use std::{fs::File, io::Read as _, thread};
+
+    let home = Home::new();
+    let id = "0196f0c2-7d3e-7a41-9f55-0c5d8e1b2a34";
+    let evil = "a\u{7f}\u{9b}2Jb\u{202e}c\u{2066}\u{200f}\u{61c}\u{2028}é";
+    let (wal, _) = Wal::open(home.path("wal"), Options::default()).unwrap();
+    let frame = Frame {
+        kind: Kind::Action,
+        audit_id: AuditId::parse(id).unwrap(),
+        node_id: None,
+        attrs: format!(r#"{{"tool":"tool.echo","outcome":"{evil}","took_ms":0}}"#),
+    };
+    drop(wal.append(vec![frame]));
+    wal.close().unwrap();
+
+    let on_terminal = |arguments: &[&str]| {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+        let stdout = ioctl_tiocgptpeer(&terminal, flags).unwrap();
+        let reader = thread::spawn(move || {
+            let (mut bytes, mut terminal) = (Vec::new(), File::from(terminal));
+            // Linux ends a terminal that nobody writes to any more with an error.
+            let _ = terminal.read_to_end(&mut bytes);
+            String::from_utf8(bytes).unwrap().replace("\r\n", "\n")
+        });
+        let status = home.command(arguments).stdout(stdout).status().unwrap();
+        assert!(status.success(), "{arguments:?}");
+        reader.join().unwrap()
+    };
+    let commands: [&[&str]; 3] = [
+        &["wal", "inspect", "--wal-dir", "wal"],
+        &["audit", "get", id, "--wal-dir", "wal"],
+        &["audit", "get", id, "--wal-dir", "wal", "--output", "json"],
+    ];
+    for arguments in commands {
+        let piped = home.run_words(arguments).stdout;
+        assert!(piped.contains(evil), "{arguments:?}: {piped:?}");
+        let shown = on_terminal(arguments);
+        assert!(!shown.contains(|c| c != '\n' && gate_core::text::is_obeyed(c)), "{arguments:?}: {shown:?}");
+        let line = |text: &str| text.lines().find(|line| line.contains("took_ms")).unwrap().to_owned();
+        let parsed = |text: &str| serde_json::from_str::<serde_json::Value>(&line(text)).unwrap();
+        assert_eq!(parsed(&shown), parsed(&piped));
+    }
+}
+
+#[test]
+fn refusals_show_no_c1_controls_and_no_text_direction() {
+    let home = Home::new();
+    let run = home.run_words(&["node", "show", "--store", "\u{9b}31m\u{202e}\u{2069}red", "--node-id", "a"]);
+    assert_eq!(run.code, 3);
+    assert!(!run.stderr.trim_end().contains(gate_core::text::is_obeyed), "{run:?}");
+    assert!(run.stderr.contains("\\u{9b}31m\\u{202e}\\u{2069}red"), "{run:?}");
+}

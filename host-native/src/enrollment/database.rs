@@ -130,7 +130,9 @@ fn open(
         }
         StoreError::Io { doing: "open", path, source }
     };
-    let before = FileId::of(&fs::metadata(path).map_err(io)?);
+    let there = fs::metadata(path).map_err(io)?;
+    refuse_irregular(path, &there).map_err(io)??;
+    let before = FileId::of(&there);
     let connect = || {
         // Without SQLITE_OPEN_CREATE (the mode is ours to choose) and SQLITE_OPEN_URI (a path is a path).
         let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
@@ -148,6 +150,29 @@ fn open(
         return Err(StoreError::Moved { path: path.to_owned() });
     }
     Ok((connection, watch))
+}
+
+/// Refuses what SQLite would wait for without end: the database, its log and the log's index are regular files.
+fn refuse_irregular(path: &Path, there: &fs::Metadata) -> io::Result<Result<(), StoreError>> {
+    if !there.is_file() {
+        return Ok(Err(StoreError::NotAFile { path: path.to_owned() }));
+    }
+    for beside in names_beside(path)? {
+        if fs::metadata(&beside).is_ok_and(|meta| !meta.is_file()) {
+            return Ok(Err(StoreError::NotAFile { path: beside }));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// The log and the log's index: beside the file itself, wherever links lead.
+fn names_beside(path: &Path) -> io::Result<[PathBuf; 2]> {
+    let real = fs::canonicalize(path)?;
+    Ok(["-wal", "-shm"].map(|suffix| {
+        let mut name = real.clone().into_os_string();
+        name.push(suffix);
+        PathBuf::from(name)
+    }))
 }
 
 fn prepare_writer(connection: &Connection, path: &Path) -> Result<(), Fault> {
@@ -294,17 +319,11 @@ pub(super) enum Look {
 
 impl Watch {
     fn new(path: &Path) -> io::Result<Self> {
-        // The log is beside the file itself, wherever links lead.
-        let real = fs::canonicalize(path)?;
-        let beside = |suffix: &str| {
-            let mut name = real.clone().into_os_string();
-            name.push(suffix);
-            PathBuf::from(name)
-        };
+        let [wal, shm] = names_beside(path)?;
         let mut watch = Self {
-            wal: beside("-wal"),
-            shm: beside("-shm"),
-            directory: fs::File::open(real.parent().unwrap_or(&real))?,
+            directory: fs::File::open(wal.parent().unwrap_or(&wal))?,
+            wal,
+            shm,
             database: Stamp::of(&fs::metadata(path)?),
             path: path.to_owned(),
             beside: [None; 2],

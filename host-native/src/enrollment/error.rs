@@ -65,6 +65,12 @@ pub enum StoreError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// A pipe, a device or a directory, which could keep its reader waiting for ever.
+    #[error("`{}` is not a regular file: correct the path, or put the database there", .path.display())]
+    NotAFile {
+        /// What is there.
+        path: PathBuf,
+    },
     /// A file of another program.
     #[error("`{}` is not an enrollment database (application id {application_id:#010x}): correct the path", .path.display())]
     Foreign {
@@ -167,6 +173,7 @@ impl StoreError {
             | Self::ReadOnly { .. }
             | Self::Time { .. } => ErrorClass::Usage,
             Self::Missing { .. }
+            | Self::NotAFile { .. }
             | Self::Foreign { .. }
             | Self::NewerSchema { .. }
             | Self::OlderSchema { .. }

@@ -20,6 +20,7 @@ use super::{
     },
     reference::Which,
 };
+use crate::file::{self, ReadError};
 
 /// Largest manifest, as registries have it, and largest `index.json` and `oci-layout`.
 const DOCUMENT_BYTES: u64 = 4 * 1024 * 1024;
@@ -233,23 +234,21 @@ fn check_blob(path: &Path, expected: (&Digest, u64), found: (&Digest, u64)) -> R
     Err(OciError::Refused { path: path.to_owned(), why })
 }
 
-/// Opens a regular file: a pipe would hold the reader for ever.
 fn open(path: &Path) -> Result<File, OciError> {
-    let is_file = fs::metadata(path).map_err(io_error("read", path))?.is_file();
-    if !is_file {
-        return Err(OciError::Refused { path: path.to_owned(), why: "it is not a regular file".to_owned() });
-    }
-    File::open(path).map_err(io_error("read", path))
+    file::open(path).map_err(refused(path))
 }
 
 /// A whole file of at most `limit` bytes.
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, OciError> {
-    let mut bytes = Vec::new();
-    open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(io_error("read", path))?;
-    if u64::try_from(bytes.len()).is_ok_and(|found| found <= limit) {
-        return Ok(bytes);
+    file::read(path, limit).map_err(refused(path))
+}
+
+fn refused(path: &Path) -> impl FnOnce(ReadError) -> OciError {
+    let path = path.to_owned();
+    move |error| match error {
+        ReadError::Io(source) => OciError::Io { doing: "read", path, source },
+        ReadError::NotRegular | ReadError::TooLarge(_) => OciError::Refused { path, why: error.to_string() },
     }
-    Err(OciError::Refused { path: path.to_owned(), why: format!("it has more than {limit} bytes") })
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T, OciError> {

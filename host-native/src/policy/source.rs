@@ -1,8 +1,8 @@
 //! Where modules come from, and what the evaluator's messages become: one line, bounded.
 
-use std::{collections::BTreeSet, fs, io::Read, path::Path};
+use std::{borrow::Cow, collections::BTreeSet, fs, io::Read, path::Path};
 
-use gate_core::identity::PolicyRef;
+use gate_core::{identity::PolicyRef, text::is_obeyed};
 use sha2::{Digest, Sha256};
 
 use super::{Error, limits};
@@ -124,9 +124,31 @@ pub(super) fn failure(message: &str) -> String {
     }
 }
 
-/// White space folded, length bounded.
+/// White space folded, quoted values and the whole bounded, and nothing in it that a terminal obeys.
 pub(super) fn one_line(text: &str) -> String {
-    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let folded = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut line = String::new();
+    for c in cut_value(&folded).chars() {
+        if is_obeyed(c) {
+            line.extend(c.escape_unicode());
+        } else {
+            line.push(c);
+        }
+    }
     line.truncate(line.floor_char_boundary(limits::DETAIL_BYTES));
     line
+}
+
+/// The evaluator repeats the value that a function does not take. That may be a caller's, with quotes of its own in
+/// it, so that its end is nowhere to be found: what follows its beginning goes with it.
+fn cut_value(message: &str) -> Cow<'_, str> {
+    let starts = ["Got `", "got `", "for key `", "for node `"];
+    let Some(start) = starts.iter().filter_map(|s| Some(message.find(s)?.saturating_add(s.len()))).min() else {
+        return Cow::Borrowed(message);
+    };
+    let end = message.floor_char_boundary(start.saturating_add(limits::VALUE_BYTES));
+    match message.get(..end) {
+        Some(kept) if end < message.len() => Cow::Owned(format!("{kept}…")),
+        _ => Cow::Borrowed(message),
+    }
 }

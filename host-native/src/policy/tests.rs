@@ -253,3 +253,21 @@ fn a_folder_is_read_in_order_and_named_by_its_content() {
         fs::remove_file(link).unwrap();
     }
 }
+
+#[test]
+fn a_caller_writes_neither_controls_nor_much_text_into_a_detail() {
+    let policy = policy("allow if lower(input.params.x) == \"y\"");
+    let detail = |x: serde_json::Value| match ask(&policy, &json!({"x": x})) {
+        Outcome::EvaluationFailed(detail) => detail,
+        outcome @ (Outcome::Allowed | Outcome::Denied | Outcome::Undefined(_)) => panic!("{outcome:?}"),
+    };
+    let found = detail(json!(["\u{9b}2J\u{7f}\u{202e}\u{2066}\u{200f}\u{61c}\u{2028}é"]));
+    assert!(!found.contains(gate_core::text::is_obeyed), "{found:?}");
+    assert!(found.starts_with("`lower` expects string argument. Got `[\"\\u{9b}2J\\u{7f}\\u{202e}"), "{found}");
+    for text in ["secret".repeat(100), "`` Got ` ".repeat(100), "é".repeat(500), "\u{9b}".repeat(500)] {
+        let found = detail(json!([text]));
+        assert!(found.len() < 600 && found.ends_with("… (autonomy.rego:2:28)"), "{found}");
+        assert!(found.matches("secret").count() <= 10, "{found}");
+    }
+    assert!(detail(json!([1])).starts_with("`lower` expects string argument. Got `[1]` instead ("));
+}

@@ -48,7 +48,8 @@ pub(super) struct Url {
     /// Lower case; an IPv6 address in brackets.
     pub(super) host: String,
     pub(super) port: u16,
-    /// Starts with `/`; no dot segments; no escaped slash, backslash, dot or control character.
+    /// Starts with `/`; no dot segments; no escaped slash, backslash, dot or control character;
+    /// what is escaped is UTF-8.
     path: String,
     query: Option<String>,
 }
@@ -132,7 +133,8 @@ fn parse(text: &str) -> Result<Url, &'static str> {
         return Err("has no path: add at least `/`");
     }
     check_escapes(path)?;
-    if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+    // Servers that know parameters of a segment (`..;x`) look at what is before them.
+    if path.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | ".."))) {
         return Err("has `.` or `..` in its path: write the path they lead to");
     }
     Ok(Url { scheme, host: host.to_owned(), port: port.unwrap_or(scheme.default_port()), path: path.to_owned(), query })
@@ -146,17 +148,24 @@ fn is_numeric(label: &str) -> bool {
 
 /// Escapes that some servers undo before they look at the path would make it another path.
 fn check_escapes(path: &str) -> Result<(), &'static str> {
-    for escape in path.split('%').skip(1) {
+    let mut parts = path.split('%');
+    let mut decoded = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for escape in parts {
         let byte = escape.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match byte {
             None => return Err("has a `%` without two hex digits in its path"),
             Some(b'/' | b'\\' | b'.' | b'%' | b';' | 0..=0x1f | 0x7f) => {
                 return Err("escapes `/`, `\\`, `.`, `;`, `%` or a control character in its path: that is refused");
             }
-            Some(_) => {}
+            Some(byte) => decoded.push(byte),
         }
+        decoded.extend(escape.bytes().skip(2));
     }
-    Ok(())
+    // Lenient decoders find a `.` or `/` in the overlong `%c0%ae` and `%c0%af`.
+    match str::from_utf8(&decoded) {
+        Ok(_) => Ok(()),
+        Err(_) => Err("has percent escapes in its path that are not utf-8: escape the bytes of utf-8 text"),
+    }
 }
 
 /// One entry of an allow-list: an origin (scheme, host, port), and a path that URLs must be at or below.

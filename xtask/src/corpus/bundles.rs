@@ -633,7 +633,13 @@ fn manifests(t: &mut Table) {
             "manifest: control character in provenance",
             r#""fleet-a"}"#,
             control,
-            "provenance `a\\u{7}b`: use at most 1024 bytes without control characters",
+            "provenance `a\\u{7}b`: use at most 1024 bytes without control and bidirectional formatting characters",
+        ),
+        (
+            "manifest: text direction overridden in provenance",
+            r#""fleet-a"}"#,
+            "\"fleet-a\",\"source\":\"a\u{202e}b\"}",
+            "provenance `a\\u{202e}b`: use at most 1024 bytes without control and bidirectional formatting characters",
         ),
         (
             "manifest: lists a path that climbs",

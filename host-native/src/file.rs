@@ -1,0 +1,177 @@
+//! Files that somebody names: regular ones alone, and never more of them than is expected.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    path::Path,
+};
+
+/// Largest key file, in bytes.
+pub(crate) const KEY_BYTES: u64 = 64 * 1024;
+/// Largest config file, in bytes.
+pub(crate) const CONFIG_BYTES: u64 = 1024 * 1024;
+
+/// Why a file is not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("it is not a regular file")]
+    NotRegular,
+    #[error("it has more than {0} bytes")]
+    TooLarge(u64),
+}
+
+impl From<ReadError> for io::Error {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => error,
+            ReadError::NotRegular | ReadError::TooLarge(_) => Self::new(io::ErrorKind::InvalidData, error.to_string()),
+        }
+    }
+}
+
+/// Opens a regular file: opening a pipe would wait for its other end, and a device may have no end.
+pub(crate) fn open(path: &Path) -> Result<File, ReadError> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(ReadError::NotRegular);
+    }
+    Ok(File::open(path)?)
+}
+
+/// A whole regular file of at most `limit` bytes.
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells a file that is too large, even one that grows while it is read.
+    open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|found| found <= limit) {
+        Ok(bytes)
+    } else {
+        Err(ReadError::TooLarge(limit))
+    }
+}
+
+/// [`read`], for text.
+pub(crate) fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+    let bytes = read(path, limit)?;
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not utf-8 text"))
+}
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config,
+        enrollment::{self, Source as _},
+        key,
+    };
+    use std::{
+        os::unix::fs::PermissionsExt as _,
+        path::PathBuf,
+        process::Command,
+        sync::mpsc,
+        thread,
+        time::{Duration, Instant},
+    };
+
+    fn pipe(path: &Path) {
+        let mode = fs::Permissions::from_mode(0o600);
+        assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+        fs::set_permissions(path, mode).unwrap();
+    }
+
+    /// What `read` says about the file, unless it waits for ever.
+    fn in_time(read: fn(&Path) -> Result<(), String>, path: &Path) -> String {
+        let (send, receive) = mpsc::channel();
+        let path = path.to_owned();
+        thread::spawn(move || send.send(read(&path)));
+        receive.recv_timeout(Duration::from_secs(20)).expect("it waits").unwrap_err()
+    }
+
+    fn as_text<T, E: std::fmt::Display>(result: Result<T, E>) -> Result<(), String> {
+        result.map(drop).map_err(|error| error.to_string())
+    }
+
+    type Reader = fn(&Path) -> Result<(), String>;
+
+    const READERS: [(&str, Reader); 5] = [
+        ("config", |path| {
+            as_text(config::Config::load(
+                &config::Variables::default().with("AUTONOMY_HOME", "/nowhere"),
+                Some(path.to_owned()),
+                &[],
+            ))
+        }),
+        ("trusted", |path| as_text(key::read_trusted(&[path.to_owned()], 1))),
+        ("private", |path| as_text(key::PrivateKey::read(path))),
+        ("bundle", |path| as_text(crate::bundle::read(path))),
+        ("store", |path| as_text(enrollment::SqliteStore::open(path))),
+    ];
+
+    #[test]
+    fn pipes_and_devices_are_refused_by_name_instead_of_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        pipe(&fifo);
+        for path in [fifo, PathBuf::from("/dev/zero"), directory.path().to_owned()] {
+            for (what, read) in READERS {
+                let message = in_time(read, &path);
+                // A device that others can write to is no private key for that reason already.
+                let exposed = what == "private" && message.contains("can be read by others");
+                assert!(message.contains("not a regular file") || exposed, "{what}: {message}");
+                assert!(message.contains(&*path.to_string_lossy()), "{what}: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pipe_beside_a_database_is_refused_as_well() {
+        for suffix in ["-wal", "-shm"] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("enrollment.sqlite");
+            drop(enrollment::SqliteStore::open(&path).unwrap());
+            pipe(&directory.path().join(format!("enrollment.sqlite{suffix}")));
+            let message = in_time(|path| as_text(enrollment::SqliteStore::open_read_only(path)), &path);
+            assert!(message.contains(&format!("{suffix}` is not a regular file")), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_put_in_the_place_of_the_database_is_no_answer_instead_of_none_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("enrollment.sqlite");
+        drop(enrollment::SqliteStore::open(&path).unwrap());
+        let message = in_time(
+            |path| {
+                let node = gate_core::NodeId::parse("n").unwrap();
+                let mut source = enrollment::LocalSource::new(path, node, 1).map_err(|error| error.to_string())?;
+                let first = format!("{:?}", source.observe(1));
+                fs::remove_file(path).unwrap();
+                pipe(path);
+                Err(format!("{first} then {:?}", source.observe(2)))
+            },
+            &path,
+        );
+        let (_, then) = message.split_once(" then ").unwrap();
+        assert!(then.contains("Unavailable") && then.contains("is not a regular file"), "{message}");
+    }
+
+    #[test]
+    fn a_file_too_large_to_be_what_it_should_is_refused_and_not_kept_in_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sparse");
+        let file = File::create(&path).unwrap();
+        file.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
+        file.set_len(1 << 40).unwrap();
+        let begun = Instant::now();
+        for (what, limit) in [("config", CONFIG_BYTES), ("trusted", KEY_BYTES), ("private", KEY_BYTES)] {
+            let read = READERS.iter().find(|(name, _)| *name == what).unwrap().1;
+            let message = in_time(read, &path);
+            assert!(message.contains(&format!("it has more than {limit} bytes")), "{what}: {message}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        file.set_len(KEY_BYTES).unwrap();
+        assert_eq!(read(&path, KEY_BYTES).unwrap().len(), 64 * 1024);
+    }
+}
