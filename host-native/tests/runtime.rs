@@ -53,10 +53,14 @@ struct Running {
 
 impl Node {
     fn new(declared: &str) -> Self {
+        Self::with_policy(declared, POLICY.as_bytes())
+    }
+
+    fn with_policy(declared: &str, policy: &[u8]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let key = PrivateKey::generate().unwrap();
         let trusted = key.write(&home.path().join("release")).unwrap();
-        let files = Files::from([("policies/main.rego".to_owned(), POLICY.as_bytes().to_vec())]);
+        let files = Files::from([("policies/main.rego".to_owned(), policy.to_vec())]);
         let description = Description {
             name: "fleet".into(),
             version: "1.0.0".into(),
@@ -251,6 +255,15 @@ async fn a_caller_gets_a_clear_answer_to_everything_else() {
         "{metrics}"
     );
     runtime.stop().await;
+}
+
+#[test]
+fn what_is_compiled_is_what_was_signed() {
+    let changed = [POLICY.as_bytes(), b"# \xff\n"].concat();
+    let node = Node::with_policy("fleet-a", &changed);
+    let (bundle, _) = gate_core::Bundle::inspect(&node.bundle).unwrap();
+    let error = host_native::gate::compile(&bundle).unwrap_err().to_string();
+    assert_eq!(error, "`policies/main.rego` is not utf-8: save it as utf-8");
 }
 
 #[tokio::test]

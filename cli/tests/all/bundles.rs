@@ -125,3 +125,13 @@ fn unreadable_files_are_named() {
     let error = home.fails(2, "bundle inspect not.tar");
     assert!(error.starts_with("bundle `not.tar` is refused: "), "{error}");
 }
+
+#[test]
+fn policies_that_no_runtime_could_compile_are_not_built() {
+    let home = Home::with_source();
+    fs::write(home.path("src/policies/broken.rego"), "package autonomy\nallow if {\n").unwrap();
+    let run = home.run("bundle build --source src --name n --version 1.0.0 --out broken.tar");
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("policies that do not compile"), "{run:?}");
+    assert!(!home.path("broken.tar").exists());
+}
