@@ -292,7 +292,6 @@ impl Drop for Stage<'_> {
     }
 }
 
-#[cfg(unix)]
 fn terminate(process: &Child) {
     // One that has ended already needs no signal.
     let _ = rustix::process::kill_process(rustix::process::Pid::from_child(process), rustix::process::Signal::TERM);

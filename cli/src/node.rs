@@ -102,14 +102,8 @@ impl By {
     }
 }
 
-#[cfg(unix)]
 fn user_id() -> String {
     format!("uid:{}", rustix::process::geteuid().as_raw())
-}
-
-#[cfg(not(unix))]
-fn user_id() -> String {
-    "unknown".to_owned()
 }
 
 #[derive(Debug, Serialize)]

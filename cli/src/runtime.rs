@@ -159,7 +159,6 @@ fn source(config: &Config) -> Result<Option<Box<dyn Source>>, CliError> {
 }
 
 /// Resolves when the process is asked to stop.
-#[cfg(unix)]
 fn interrupted() -> Result<impl Future<Output = ()>, CliError> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) =
@@ -172,12 +171,6 @@ fn interrupted() -> Result<impl Future<Output = ()>, CliError> {
     })
 }
 
-#[cfg(not(unix))]
-fn interrupted() -> Result<impl Future<Output = ()>, CliError> {
-    Ok(async { drop(tokio::signal::ctrl_c().await) })
-}
-
-#[cfg(unix)]
 fn no_signals(error: io::Error) -> CliError {
     let message = format!("cannot listen for signals ({error}): allow this process more of them");
     CliError::Failed { class: ErrorClass::Unavailable, message }

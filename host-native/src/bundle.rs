@@ -232,7 +232,6 @@ pub fn write(path: &Path, bytes: &[u8], if_exists: IfExists) -> Result<(), Build
         let mut builder = tempfile::Builder::new();
         builder.prefix(".bundle-");
         // A bundle holds no secret; the umask still has its say.
-        #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
         let mut file = builder.tempfile_in(directory)?;
         file.write_all(bytes)?;
@@ -353,11 +352,7 @@ mod tests {
         assert!(crate::key::read_trusted(std::slice::from_ref(&public), 1).is_ok());
         assert!(key.write(&path).is_err());
         assert!(PrivateKey::read(&public).is_err());
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-            assert!(matches!(PrivateKey::read(&path), Err(crate::key::KeyFileError::Exposed { mode: 0o644, .. })));
-        }
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(matches!(PrivateKey::read(&path), Err(crate::key::KeyFileError::Exposed { mode: 0o644, .. })));
     }
 }

@@ -544,9 +544,6 @@ impl Config {
     }
 }
 
-#[cfg(windows)]
-const PATH_SEPARATOR: &str = ";";
-#[cfg(not(windows))]
 const PATH_SEPARATOR: &str = ":";
 
 fn find(name: &str) -> Result<&'static Key, ConfigError> {

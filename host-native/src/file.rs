@@ -57,7 +57,6 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not utf-8 text"))
 }
 
-#[cfg(unix)]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -206,14 +206,10 @@ pub fn trust(key: &PublicKey, directory: &Path) -> Result<PathBuf, KeyFileError>
 fn create_directory(path: &Path, mode: u32) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
-    #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, mode);
-    #[cfg(not(unix))]
-    let _ = mode;
     if path.as_os_str().is_empty() { Ok(()) } else { builder.create(path) }
 }
 
-#[cfg(unix)]
 fn refuse_exposed(path: &Path) -> Result<(), KeyFileError> {
     use std::os::unix::fs::PermissionsExt as _;
     let metadata = fs::metadata(path).map_err(|source| KeyFileError::Read { path: path.to_owned(), source })?;
@@ -223,19 +219,11 @@ fn refuse_exposed(path: &Path) -> Result<(), KeyFileError> {
     }
 }
 
-#[cfg(not(unix))]
-fn refuse_exposed(_: &Path) -> Result<(), KeyFileError> {
-    Ok(())
-}
-
 fn create_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     use std::io::Write as _;
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
-    #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    #[cfg(not(unix))]
-    let _ = mode;
     let mut file = options.open(path)?;
     file.write_all(bytes)?;
     file.sync_all()

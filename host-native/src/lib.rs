@@ -3,6 +3,9 @@
 //! A tool server of its own puts [`Gate`] in front of its execution, or [`AttestationLayer`] in front of its routes.
 //! The `autonomy` command is arguments in, this crate called, tables or JSON out.
 
+#[cfg(not(unix))]
+compile_error!("the log and the store rely on Unix files: locks, permissions, inodes");
+
 pub mod audit;
 pub mod bundle;
 pub mod config;
