@@ -40,6 +40,17 @@ pub struct Freshness {
     pub max_skew_ms: u64,
 }
 
+impl Freshness {
+    /// When a row, or a "no such node", counts that was observed at `observed_at_ms`.
+    pub fn validity(self, observed_at_ms: u64) -> Validity {
+        Validity {
+            observed_at_ms,
+            not_before_ms: observed_at_ms.saturating_sub(self.max_skew_ms),
+            not_after_ms: observed_at_ms.saturating_add(self.max_staleness_ms),
+        }
+    }
+}
+
 impl Default for Freshness {
     /// A minute, and no skew: the source is on this machine.
     fn default() -> Self {
@@ -101,13 +112,13 @@ impl Gate {
         self.set_enrollment_fact(match answer {
             Answer::Unavailable { why } => EnrollmentFact::Unavailable { why: bounded(&why) },
             Answer::NotEnrolled { observed_at_ms } => {
-                EnrollmentFact::NotEnrolled { validity: self.row_validity(observed_at_ms) }
+                EnrollmentFact::NotEnrolled { validity: self.config.freshness.validity(observed_at_ms) }
             }
             Answer::Enrolled { enrollment, observed_at_ms } => match &self.config.node_id {
                 Some(node_id) if *node_id != enrollment.node_id => EnrollmentFact::Unavailable {
                     why: format!("the source answered for node `{}`, this node is `{node_id}`", enrollment.node_id),
                 },
-                _ => EnrollmentFact::Enrolled { enrollment, validity: self.row_validity(observed_at_ms) },
+                _ => EnrollmentFact::Enrolled { enrollment, validity: self.config.freshness.validity(observed_at_ms) },
             },
         });
     }
@@ -170,15 +181,6 @@ impl Gate {
     /// What the gate was told once.
     pub fn config(&self) -> &Config {
         &self.config
-    }
-
-    fn row_validity(&self, observed_at_ms: u64) -> Validity {
-        let Freshness { max_staleness_ms, max_skew_ms } = self.config.freshness;
-        Validity {
-            observed_at_ms,
-            not_before_ms: observed_at_ms.saturating_sub(max_skew_ms),
-            not_after_ms: observed_at_ms.saturating_add(max_staleness_ms),
-        }
     }
 
     fn set_bundle(&mut self, bundle: BundleFact) {

@@ -5,7 +5,7 @@
 use std::mem;
 
 use gate_core::{
-    Answer, Bundle, BundleError, Config, Facts, Freshness, Gate, Mode, NodeId, TrustedKeys, Verdict,
+    Bundle, BundleError, Config, Facts, Freshness, Gate, Mode, NodeId, TrustedKeys, Verdict,
     enrollment::Enrollment,
     facts::{BundleFact, EnrollmentFact, Validity},
 };
@@ -22,16 +22,7 @@ pub struct Matrix {
 impl Matrix {
     /// Judges as a gate would that asks its source at `now_ms`.
     pub fn new(freshness: Freshness, now_ms: u64) -> Self {
-        // The gate itself says for how long an answer of now counts.
-        let mut gate = gate(None, freshness);
-        gate.set_enrollment(Answer::NotEnrolled { observed_at_ms: now_ms });
-        let validity = match gate.facts().enrollment {
-            EnrollmentFact::NotEnrolled { validity } | EnrollmentFact::Enrolled { validity, .. } => validity,
-            EnrollmentFact::Unavailable { .. } | EnrollmentFact::Untrusted { .. } => {
-                Validity { observed_at_ms: now_ms, not_before_ms: now_ms, not_after_ms: now_ms }
-            }
-        };
-        Self { bundles: Vec::new(), facts: Facts::unknown(None), validity, now_ms }
+        Self { bundles: Vec::new(), facts: Facts::unknown(None), validity: freshness.validity(now_ms), now_ms }
     }
 
     /// Adds a bundle, verified once. One that is refused stays in the matrix, where it fails every node.
@@ -39,7 +30,13 @@ impl Matrix {
     /// # Errors
     /// Why it is refused.
     pub fn add_bundle<'a>(&mut self, tar: &'a [u8], keys: &TrustedKeys) -> Result<Bundle<'a>, BundleError> {
-        let mut gate = gate(Some(keys.clone()), Freshness::default());
+        let mut gate = Gate::new(Config {
+            mode: Mode::Off,
+            node_id: None,
+            bundle_keys: Some(keys.clone()),
+            lease_keys: None,
+            freshness: Freshness::default(),
+        });
         let verified = gate.load_bundle(tar);
         self.bundles.push(gate.facts().bundle.clone());
         verified
@@ -87,10 +84,6 @@ pub enum Lookup {
     Unavailable(String),
 }
 
-fn gate(bundle_keys: Option<TrustedKeys>, freshness: Freshness) -> Gate {
-    Gate::new(Config { mode: Mode::Off, node_id: None, bundle_keys, lease_keys: None, freshness })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,7 +92,7 @@ mod tests {
         key::PrivateKey,
     };
     use gate_core::{
-        EnrollmentRef, RolloutState, Status,
+        Answer, EnrollmentRef, RolloutState, Status,
         manifest::{Channel, Provenance},
         reason::Attestation,
     };
