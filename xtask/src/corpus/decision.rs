@@ -14,7 +14,7 @@ const NODE_ID: &str = "robot-7";
 /// The dimensions in their order, the first turning slowest, each with the names of its values.
 const DIMENSIONS: [(&str, &[&str]); 8] = [
     ("mode", &["off", "advisory", "enforce"]),
-    ("policy", &["allowed", "denied", "undefined", "evaluation_failed"]),
+    ("policy", &["allowed", "denied", "undefined", "evaluation_failed", "no_bundle"]),
     (
         "bundle",
         &[
