@@ -22,7 +22,7 @@ pub(crate) fn cut(text: &str, max_bytes: usize) -> &str {
 }
 
 /// A parser's message, which repeats what it read: bounded, and without characters that a terminal obeys.
-pub(crate) fn line(message: &impl Display) -> String {
+pub fn line(message: &impl Display) -> String {
     let mut line = String::new();
     for c in cut(&format!("{message}"), LINE_BYTES).chars() {
         // The parser's own quotes and backslashes stay as they are.

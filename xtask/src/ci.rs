@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
@@ -53,7 +53,7 @@ pub fn test(root: &Path) -> Result<()> {
     quick(root)?;
     install_programs()?;
     install_python_packages(root)?;
-    install_targets(root)?;
+    install_targets(root, &BARE_TARGETS)?;
     for target in BARE_TARGETS {
         let mut build = cargo(root);
         step(target, build.args(["build", "--locked", "--quiet", "--package", "ensure-no-std", "--target", target]))?;
@@ -106,16 +106,37 @@ fn install_python_packages(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn install_targets(root: &Path) -> Result<()> {
+/// Has rustup fetch the targets that are not there.
+pub fn install_targets(root: &Path, targets: &[&str]) -> Result<()> {
     let installed = Command::new("rustup").args(["target", "list", "--installed"]).current_dir(root).output();
     let installed = installed.map_err(|error| format!("rustup cannot be run ({error}): install it from rustup.rs"))?;
     let installed = String::from_utf8_lossy(&installed.stdout).into_owned();
-    for target in BARE_TARGETS {
-        if !installed.lines().any(|line| line == target) {
+    for target in targets {
+        if !installed.lines().any(|line| line == *target) {
             step(target, Command::new("rustup").args(["target", "add", target]).current_dir(root))?;
         }
     }
     Ok(())
+}
+
+/// Installs the Node packages that a folder's lock file pins, and gives the directory they are in.
+pub fn install_node_packages(root: &Path, folder: &str) -> Result<PathBuf> {
+    let place = root.join("target/node").join(folder);
+    let lock = fs::read(root.join(folder).join("package-lock.json"))?;
+    // Copied there last: what is there is whole.
+    let installed = place.join("installed.json");
+    if fs::read(&installed).is_ok_and(|installed| installed == lock) {
+        return Ok(place);
+    }
+    fs::create_dir_all(&place)?;
+    for file in ["package.json", "package-lock.json"] {
+        fs::copy(root.join(folder).join(file), place.join(file))?;
+    }
+    let mut npm = Command::new("npm");
+    npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&place);
+    step("node packages", &mut npm)?;
+    fs::write(&installed, &lock)?;
+    Ok(place)
 }
 
 /// A small closure is a promise: this counts it.
@@ -134,13 +155,18 @@ fn count_core_crates(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn cargo(root: &Path) -> Command {
+/// Cargo, in the workspace.
+pub fn cargo(root: &Path) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root);
     cargo
 }
 
-fn step(name: &str, command: &mut Command) -> Result<()> {
+/// Runs a command and says how long it took.
+///
+/// # Errors
+/// It cannot be run, or it fails.
+pub fn step(name: &str, command: &mut Command) -> Result<()> {
     let started = Instant::now();
     println!("== {name}");
     let status = command.status().map_err(|error| format!("{name}: {command:?} cannot be run: {error}"))?;

@@ -3,6 +3,7 @@
 mod ci;
 mod codegen;
 mod corpus;
+mod wasm;
 
 use std::{
     path::{Path, PathBuf},
@@ -22,6 +23,7 @@ usage: cargo xtask <command>
   bench             every benchmark, with ratios against its peers
   codegen           write what is generated from gate-core/reasons.toml; --check fails when it is stale
   corpus            write tests/corpus/*.json, what every implementation must answer; --check fails when one is stale
+  wasm              write gate-wasm/gate.wasm; --check fails when it is stale
 ";
 
 fn main() -> ExitCode {
@@ -46,6 +48,9 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["codegen", "--check"] => codegen::check_fresh(&root),
         ["corpus"] => corpus::write(&root),
         ["corpus", "--check"] => corpus::check_fresh(&root),
+        ["wasm"] => wasm::write(&root),
+        ["wasm", "--check"] => wasm::check_fresh(&root),
+        ["wasm", "--trapping"] => wasm::write_trapping(&root),
         ["help" | "--help" | "-h"] | [] => {
             print!("{HELP}");
             Ok(())

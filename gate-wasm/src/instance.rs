@@ -1,0 +1,321 @@
+//! What the module does, without the ABI around it.
+
+use alloc::{format, string::String, vec::Vec};
+use core::fmt::Display;
+use gate_core::{
+    Answer, Config, Digest, Effect, Frame, Freshness, Gate, Mode, PolicyAnswer, PublicKey, Reason, TrustedKeys,
+    Verdict, key::KeyError, limits, manifest::SCHEMA_VERSION,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::document;
+
+/// The input is not what the call takes; nothing was done. `set_enrollment` is the exception: see there.
+pub const MALFORMED: i32 = -1;
+/// The input was read, and does not hold: a bundle, a lease or a signature.
+pub const REFUSED: i32 = -2;
+
+/// The largest input, in bytes: room for a bundle that is too large, so that its reader says so.
+pub const INPUT_BYTES: usize = limits::BUNDLE_BYTES + 64 * 1024;
+
+/// Most calls of a batch.
+const BATCH_CALLS: usize = 1024;
+
+/// Times are whole numbers that a double holds exactly.
+const MAX_TIME_MS: f64 = 9_007_199_254_740_991.0;
+
+/// The version of the ABI: another major is another ABI, a higher minor has more.
+pub(crate) const ABI: document::Abi = document::Abi { major: 1, minor: 0 };
+
+/// One gate: documents in, a number and a document out.
+///
+/// A number below 0 is an error ([`MALFORMED`], [`REFUSED`]), and the output says why. Until it is configured it denies
+/// every call.
+#[derive(Debug)]
+pub struct Instance {
+    gate: Gate,
+    output: Vec<u8>,
+}
+
+impl Default for Instance {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Instance {
+    /// A gate that denies every call: it is in `enforce` and knows nothing.
+    pub fn new() -> Self {
+        let config = Config {
+            mode: Mode::Enforce,
+            node_id: None,
+            bundle_keys: None,
+            lease_keys: None,
+            freshness: Freshness::default(),
+        };
+        Self { gate: Gate::new(config), output: Vec::new() }
+    }
+
+    /// What the last call but [`Self::verdict`] said.
+    pub fn output(&self) -> &[u8] {
+        &self.output
+    }
+
+    /// What this is: a [`document::Info`]. Gives 0.
+    pub fn info(&mut self) -> i32 {
+        let mut reasons = String::new();
+        for reason in Reason::ALL {
+            reasons.push_str(&format!("{} {reason}\n", reason.number()));
+        }
+        self.say(&document::Info {
+            version: env!("CARGO_PKG_VERSION"),
+            abi: ABI,
+            schema_version: SCHEMA_VERSION,
+            reasons: Digest::of(reasons.as_bytes()),
+            limits: document::Limits {
+                input_bytes: INPUT_BYTES,
+                bundle_bytes: limits::BUNDLE_BYTES,
+                bundle_entries: limits::BUNDLE_ENTRIES,
+                batch_calls: BATCH_CALLS,
+                trusted_keys: limits::TRUSTED_KEYS,
+                frame_bytes: limits::FRAME_BYTES,
+            },
+        })
+    }
+
+    /// Starts the gate anew with a [`document::Configuration`]: it knows no bundle and no enrollment. Gives 0.
+    pub fn configure(&mut self, input: &[u8]) -> i32 {
+        match read::<document::Configuration>(input).and_then(|configuration| config(configuration).map_err(line)) {
+            Ok(config) => {
+                self.gate = Gate::new(config);
+                self.done()
+            }
+            Err(error) => self.fail(MALFORMED, &format!("the configuration is refused: {error}")),
+        }
+    }
+
+    /// Makes a tar the active bundle and describes it as a [`document::Bundle`]. Gives 0, or [`REFUSED`]: the bundle that
+    /// was active then stays so.
+    pub fn load_bundle(&mut self, tar: &[u8]) -> i32 {
+        let bundle = match self.gate.load_bundle(tar) {
+            Ok(bundle) => bundle,
+            Err(error) => return self.fail(REFUSED, &error),
+        };
+        let manifest = &bundle.manifest;
+        let files = bundle.files.iter().filter_map(|file| {
+            Some(document::File {
+                path: file.path,
+                digest: *manifest.files.get(file.path)?,
+                offset: (file.data.as_ptr() as usize).checked_sub(tar.as_ptr() as usize)?,
+                size: file.data.len(),
+            })
+        });
+        let description = document::Bundle {
+            digest: bundle.digest,
+            name: &manifest.name,
+            version: &manifest.version,
+            channel: manifest.channel,
+            policy_version: &manifest.policy_version,
+            schema_version: manifest.schema_version,
+            policy_ref: manifest.policy_ref(),
+            enrollment_ref: manifest.declared_ref(),
+            files: files.collect(),
+            signers: bundle.signers.iter().map(|id| format!("{id}")).collect(),
+        };
+        self.say(&description)
+    }
+
+    /// Takes a source's [`Answer`]. Gives 0, or [`MALFORMED`]: the enrollment is then unavailable, for a source that answers
+    /// nonsense has not answered.
+    pub fn set_enrollment(&mut self, input: &[u8]) -> i32 {
+        match read(input) {
+            Ok(answer) => {
+                self.gate.set_enrollment(answer);
+                self.done()
+            }
+            Err(error) => {
+                let why = format!("the enrollment answer is malformed: {error}");
+                self.fail(MALFORMED, &why);
+                self.gate.set_enrollment(Answer::Unavailable { why });
+                MALFORMED
+            }
+        }
+    }
+
+    /// Takes a lease: a DSSE envelope, byte for byte. Gives 0, or [`REFUSED`]: the enrollment is then untrusted.
+    pub fn set_lease(&mut self, envelope: &[u8]) -> i32 {
+        match self.gate.set_lease(envelope) {
+            Ok(()) => self.done(),
+            Err(error) => self.fail(REFUSED, &error),
+        }
+    }
+
+    /// The verdict at `now_ms`, milliseconds since the Unix epoch: 0, or the number of the reason. [`MALFORMED`] for what is
+    /// no such time: negative, above 2⁵³ − 1, or not a number. Touches no memory.
+    pub fn verdict(&self, now_ms: f64) -> i32 {
+        match time(now_ms) {
+            Some(now_ms) => number(self.gate.verdict(now_ms)),
+            None => MALFORMED,
+        }
+    }
+
+    /// Decides a [`document::Call`]: a [`document::Decision`] with its frames. Gives 0 where the call is allowed, the number
+    /// of the reason where it is denied, or [`MALFORMED`].
+    pub fn decide(&mut self, input: &[u8]) -> i32 {
+        self.output.clear();
+        let Self { gate, output } = self;
+        decide(gate, input, output).unwrap_or_else(|error| self.fail(MALFORMED, &error))
+    }
+
+    /// Decides calls, one a line: as many lines come out, each a decision or a [`document::Error`]. Gives how many, or
+    /// [`MALFORMED`] when there are too many.
+    pub fn decide_batch(&mut self, input: &[u8]) -> i32 {
+        self.output.clear();
+        let lines = input.strip_suffix(b"\n").unwrap_or(input);
+        if lines.iter().filter(|byte| **byte == b'\n').count() >= BATCH_CALLS {
+            return self
+                .fail(MALFORMED, &format!("more than {BATCH_CALLS} calls in a batch: send the others in another"));
+        }
+        let mut count = 0;
+        for line in lines.split(|byte| *byte == b'\n') {
+            if let Err(error) = decide(&self.gate, line, &mut self.output) {
+                write(&mut self.output, &document::Error { error: &error });
+            }
+            self.output.push(b'\n');
+            count += 1;
+        }
+        count
+    }
+
+    /// Every sub-check at `now_ms`, a [`document::Explanation`]. Gives 0, or [`MALFORMED`] for what is no time.
+    pub fn explain(&mut self, now_ms: f64) -> i32 {
+        let Some(now_ms) = time(now_ms) else {
+            return self.fail(MALFORMED, &format!("`{now_ms}` is not a time: give milliseconds since the Unix epoch"));
+        };
+        self.output.clear();
+        let explanation = document::Explanation {
+            verdict: document::Verdict(self.gate.verdict(now_ms)),
+            facts_id: self.gate.facts_id(),
+            facts: self.gate.facts(),
+            sub_checks: self.gate.explain(now_ms),
+        };
+        write(&mut self.output, &explanation);
+        0
+    }
+
+    /// Whether an Ed25519 signature holds by the strict rules: the key's 32 bytes, the signature's 64, then the message. Gives
+    /// 0, [`REFUSED`] or [`MALFORMED`].
+    ///
+    /// No part of a decision: so that published vectors can be run on the engine that runs the gate.
+    pub fn verify_signature(&mut self, input: &[u8]) -> i32 {
+        let Some((key, rest)) = input.split_first_chunk::<32>() else {
+            return self.fail(MALFORMED, &"a key of 32 bytes, a signature of 64 and a message are wanted");
+        };
+        let Some((signature, message)) = rest.split_first_chunk::<64>() else {
+            return self.fail(MALFORMED, &"a key of 32 bytes, a signature of 64 and a message are wanted");
+        };
+        match PublicKey::from_bytes(key) {
+            Ok(key) if key.verifies(message, signature) => self.done(),
+            Ok(_) => self.fail(REFUSED, &"the signature does not hold"),
+            Err(error) => self.fail(REFUSED, &error),
+        }
+    }
+
+    fn done(&mut self) -> i32 {
+        self.output.clear();
+        0
+    }
+
+    fn say(&mut self, document: &impl Serialize) -> i32 {
+        self.output.clear();
+        write(&mut self.output, document);
+        0
+    }
+
+    fn fail(&mut self, code: i32, error: &dyn Display) -> i32 {
+        self.say(&document::Error { error: &format!("{error}") });
+        code
+    }
+}
+
+fn config(configuration: document::Configuration) -> Result<Config, KeyError> {
+    let keys = |pems: &[String], threshold| match pems {
+        [] => Ok(None),
+        pems => {
+            let keys = pems.iter().map(|pem| PublicKey::from_pem(pem)).collect::<Result<Vec<_>, _>>()?;
+            TrustedKeys::new(keys, threshold).map(Some)
+        }
+    };
+    Ok(Config {
+        mode: configuration.mode,
+        node_id: configuration.node_id,
+        bundle_keys: keys(&configuration.bundle_keys, configuration.bundle_threshold)?,
+        lease_keys: keys(&configuration.lease_keys, configuration.lease_threshold)?,
+        freshness: Freshness {
+            max_staleness_ms: configuration.max_staleness_ms,
+            max_skew_ms: configuration.max_skew_ms,
+        },
+    })
+}
+
+fn decide(gate: &Gate, input: &[u8], output: &mut Vec<u8>) -> Result<i32, String> {
+    let call: document::Call = read(input).map_err(|error| format!("the call is malformed: {error}"))?;
+    let Reason::Policy(reason) = call.policy else {
+        return Err(format!("the call is malformed: `{}` is no policy reason: only a policy's answer is", call.policy));
+    };
+    #[cfg(feature = "inject-trap")]
+    assert!(call.tool.as_str() != "gate.trap", "a trap was asked for");
+    let policy = PolicyAnswer { policy_ref: call.policy_ref, reason, detail: call.policy_detail };
+    let facts_frame = (call.facts_logged != Some(gate.facts_id())).then(|| gate.facts_frame(call.audit_id.clone()));
+    let decision = gate.decide(gate_core::Call { audit_id: call.audit_id, tool: call.tool, policy }, call.now_ms);
+    let (effect, reason) = match decision.effect {
+        Effect::Allow => (document::Effect::Allow, None),
+        Effect::Deny(reason) => (document::Effect::Deny, Some(reason)),
+    };
+    let verdict = decision.verdict.map(document::Verdict);
+    write(output, &document::Decision { effect, reason, verdict, facts: gate.facts_id() });
+    // The frames' own JSON goes out as it will be hashed: it is put in as the last member.
+    output.pop();
+    output.extend_from_slice(b",\"frames\":[");
+    write_frames(output, facts_frame.iter().chain(&decision.frames));
+    output.extend_from_slice(b"]}");
+    Ok(reason.map_or(0, |reason| reason.number().into()))
+}
+
+fn write_frames<'a>(output: &mut Vec<u8>, frames: impl Iterator<Item = &'a Frame>) {
+    for (at, frame) in frames.enumerate() {
+        output.extend_from_slice(if at == 0 { b"{" } else { b",{" });
+        frame.write_members(output);
+        output.push(b'}');
+    }
+}
+
+fn read<T: DeserializeOwned>(input: &[u8]) -> Result<T, String> {
+    // serde would read a list of the members' values, too.
+    if !input.trim_ascii_start().starts_with(b"{") {
+        return Err("not a JSON object".into());
+    }
+    serde_json::from_slice(input).map_err(line)
+}
+
+fn write(output: &mut Vec<u8>, document: &impl Serialize) {
+    // Names, enums and numbers: there is nothing in them that JSON cannot hold.
+    output.extend_from_slice(serde_json::to_string(document).unwrap_or_default().as_bytes());
+}
+
+fn line(error: impl Display) -> String {
+    gate_core::text::line(&error)
+}
+
+fn time(now_ms: f64) -> Option<u64> {
+    // In this range the conversion is exact, but for the fraction that it drops.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range: looked at just before")]
+    (0.0..=MAX_TIME_MS).contains(&now_ms).then_some(now_ms as u64)
+}
+
+fn number(verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Pass => 0,
+        Verdict::Fail(reason) => reason.number().into(),
+    }
+}

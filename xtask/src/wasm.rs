@@ -1,0 +1,257 @@
+//! Builds `gate.wasm`: compiled, finished, shrunk, checked, and put where bindings and host-native pick it up.
+
+use sha2::{Digest as _, Sha256};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    ffi::OsString,
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
+use wasm_encoder::reencode::{self, Reencode};
+use wasmparser::{DataKind, ExternalKind, Operator, Parser, Payload};
+
+use crate::{Result, ci};
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// Where the module is kept: committed, so that nobody who embeds it must build it.
+pub const MODULE: &str = "gate-wasm/gate.wasm";
+
+/// The module with a trap in it, for tests.
+pub const TRAPPING: &str = "target/gate-trap.wasm";
+
+/// Largest module, in bytes, as it is and compressed by `gzip -9`.
+const MOST_BYTES: (usize, usize) = (96 * 1024, 40 * 1024);
+
+/// All that the module may export: another name is another ABI.
+const EXPORTS: [&str; 16] = [
+    "gate_abi_major",
+    "gate_abi_minor",
+    "gate_configure",
+    "gate_decide",
+    "gate_decide_batch",
+    "gate_explain",
+    "gate_info",
+    "gate_input",
+    "gate_load_bundle",
+    "gate_output_len",
+    "gate_output_ptr",
+    "gate_set_enrollment",
+    "gate_set_lease",
+    "gate_verdict",
+    "gate_verify_signature",
+    "memory",
+];
+
+/// Builds the module and writes it where it is kept.
+pub fn write(root: &Path) -> Result<()> {
+    let module = build(root, &[])?;
+    check(&module)?;
+    fs::write(root.join(MODULE), &module)?;
+    println!("wrote {MODULE}");
+    Ok(())
+}
+
+/// Builds the module and fails when the kept one is another.
+pub fn check_fresh(root: &Path) -> Result<()> {
+    let module = build(root, &[])?;
+    check(&module)?;
+    if fs::read(root.join(MODULE)).ok().as_deref() != Some(&module) {
+        return Err(format!("`{MODULE}` is stale: run `cargo xtask wasm` and commit it").into());
+    }
+    Ok(())
+}
+
+/// Builds the module that traps when it is asked to.
+pub fn write_trapping(root: &Path) -> Result<()> {
+    fs::write(root.join(TRAPPING), build(root, &["--features", "inject-trap"])?)?;
+    Ok(())
+}
+
+fn build(root: &Path, features: &[&str]) -> Result<Vec<u8>> {
+    ci::install_targets(root, &[TARGET])?;
+    let home = |variable: &str, below: &str| {
+        std::env::var_os(variable).or_else(|| {
+            let mut home = std::env::var_os("HOME")?;
+            home.push(below);
+            Some(home)
+        })
+    };
+    // No path of this machine gets into the module, so that it comes out the same on every one.
+    let mut flags: Vec<OsString> = Vec::new();
+    for (from, to) in [
+        (Some(root.as_os_str().to_owned()), "/src"),
+        (home("CARGO_HOME", "/.cargo"), "/cargo"),
+        (home("RUSTUP_HOME", "/.rustup"), "/rustup"),
+    ] {
+        if let Some(mut remap) = from {
+            remap.push("=");
+            remap.push(to);
+            flags.extend(["--remap-path-prefix".into(), remap]);
+        }
+    }
+    // SHA-2 in loops, not unrolled; 128 KiB of stack, at the bottom of the memory, where its overflow traps.
+    let rest = ["--cfg", r#"sha2_backend_soft="compact""#, "-C", "link-arg=-zstack-size=131072"];
+    flags.extend(rest.map(OsString::from));
+    let mut cargo = ci::cargo(root);
+    cargo.args(["build", "--locked", "--quiet", "--package", "gate-wasm", "--profile", "wasm", "--target", TARGET]);
+    cargo.args(features).env("CARGO_ENCODED_RUSTFLAGS", flags.join(&OsString::from("\x1f")));
+    ci::step("gate.wasm", &mut cargo)?;
+    let built = fs::read(root.join("target").join(TARGET).join("wasm/gate_wasm.wasm"))?;
+    shrink(root, &finish(&built)?)
+}
+
+/// The linker exports a static as a global that holds its address: this puts the value in its place. What is of use to a
+/// linker alone goes.
+fn finish(module: &[u8]) -> Result<Vec<u8>> {
+    let (mut addresses, mut exported, mut segments) = (Vec::new(), Vec::new(), Vec::new());
+    for payload in Parser::new(0).parse_all(module) {
+        match payload? {
+            Payload::GlobalSection(globals) => {
+                for global in globals {
+                    addresses.push(constant(global?.init_expr)?);
+                }
+            }
+            Payload::ExportSection(exports) => {
+                for export in exports {
+                    let export = export?;
+                    if export.kind == ExternalKind::Global && export.name.starts_with("gate_abi_") {
+                        exported.push(usize::try_from(export.index)?);
+                    }
+                }
+            }
+            Payload::DataSection(data) => {
+                for segment in data {
+                    let segment = segment?;
+                    if let DataKind::Active { offset_expr, .. } = segment.kind {
+                        segments.push((usize::try_from(constant(offset_expr)?)?, segment.data));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut values = BTreeMap::new();
+    for index in exported {
+        let address = usize::try_from(*addresses.get(index).ok_or("an exported global does not exist")?)?;
+        let value = segments.iter().find_map(|(start, bytes)| {
+            bytes.get(address.checked_sub(*start)?..)?.first_chunk::<4>().map(|bytes| i32::from_le_bytes(*bytes))
+        });
+        // What is in no segment is zero from the start.
+        values.insert(index, value.unwrap_or(0));
+    }
+    let mut finished = wasm_encoder::Module::new();
+    Finish { values, global: 0 }.parse_core_module(&mut finished, Parser::new(0), module)?;
+    Ok(finished.finish())
+}
+
+fn constant(expression: wasmparser::ConstExpr<'_>) -> Result<i32> {
+    match expression.get_operators_reader().read()? {
+        Operator::I32Const { value } => Ok(value),
+        other => Err(format!("a constant is wanted where `{other:?}` stands").into()),
+    }
+}
+
+struct Finish {
+    /// What some globals hold, by index.
+    values: BTreeMap<usize, i32>,
+    /// The index of the next one.
+    global: usize,
+}
+
+impl Reencode for Finish {
+    type Error = Infallible;
+
+    fn parse_global(
+        &mut self,
+        globals: &mut wasm_encoder::GlobalSection,
+        global: wasmparser::Global<'_>,
+    ) -> std::result::Result<(), reencode::Error<Infallible>> {
+        let index = self.global;
+        self.global += 1;
+        match self.values.get(&index).copied() {
+            Some(value) => {
+                let kind = self.global_type(global.ty)?;
+                globals.global(kind, &wasm_encoder::ConstExpr::i32_const(value));
+                Ok(())
+            }
+            None => reencode::utils::parse_global(self, globals, global),
+        }
+    }
+
+    fn parse_export(
+        &mut self,
+        exports: &mut wasm_encoder::ExportSection,
+        export: wasmparser::Export<'_>,
+    ) -> std::result::Result<(), reencode::Error<Infallible>> {
+        match export.name {
+            "__data_end" | "__heap_base" => Ok(()),
+            _ => reencode::utils::parse_export(self, exports, export),
+        }
+    }
+
+    fn parse_custom_section(
+        &mut self,
+        _: &mut wasm_encoder::Module,
+        _: wasmparser::CustomSectionReader<'_>,
+    ) -> std::result::Result<(), reencode::Error<Infallible>> {
+        Ok(())
+    }
+}
+
+/// `wasm-opt` of the pinned version, through Node.
+fn shrink(root: &Path, module: &[u8]) -> Result<Vec<u8>> {
+    let tools = ci::install_node_packages(root, "xtask/npm")?;
+    let (large, small) = (root.join("target/gate.large.wasm"), root.join("target/gate.small.wasm"));
+    fs::write(&large, module)?;
+    let mut shrink = Command::new(tools.join("node_modules/.bin/wasm-opt"));
+    shrink.args(["-Oz", "--converge", "--strip-debug", "--strip-producers", "--strip-target-features"]);
+    // What rustc's target has by default, and nothing beyond: every engine of the bindings knows these.
+    for feature in
+        ["bulk-memory", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext"]
+    {
+        shrink.arg(format!("--enable-{feature}"));
+    }
+    ci::step("wasm-opt", shrink.arg(&large).arg("--output").arg(&small))?;
+    Ok(fs::read(small)?)
+}
+
+/// What every module must be: it imports nothing, exports the ABI and nothing else, and is small.
+fn check(module: &[u8]) -> Result<()> {
+    let mut exports = Vec::new();
+    for payload in Parser::new(0).parse_all(module) {
+        match payload? {
+            Payload::ImportSection(_) => return Err("the module imports something: it may import nothing".into()),
+            Payload::ExportSection(section) => {
+                for export in section {
+                    exports.push(export?.name);
+                }
+            }
+            _ => {}
+        }
+    }
+    exports.sort_unstable();
+    if exports != EXPORTS {
+        return Err(format!("the module exports {exports:?}: expected {EXPORTS:?}").into());
+    }
+    let sha256: String = Sha256::digest(module).iter().map(|byte| format!("{byte:02x}")).collect();
+    let (bytes, compressed) = (module.len(), gzip(module)?);
+    println!("gate.wasm: {bytes} bytes, {compressed} compressed, SHA-256 {sha256}");
+    if bytes > MOST_BYTES.0 || compressed > MOST_BYTES.1 {
+        return Err(format!("the module must have at most {MOST_BYTES:?} bytes, as it is and compressed").into());
+    }
+    Ok(())
+}
+
+fn gzip(module: &[u8]) -> Result<usize> {
+    let mut gzip = Command::new("gzip").args(["-9", "-c"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut input = gzip.stdin.take().ok_or("gzip has no input")?;
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || input.write_all(module));
+        gzip.wait_with_output()
+    })?;
+    Ok(output.stdout.len())
+}
