@@ -336,7 +336,6 @@ fn show(
     let manifest = &bundle.manifest;
     let file = |file: &gate_core::ustar::Entry<'_>| (file.path.to_owned(), file.data.len());
     if out.format() == Format::Json {
-        let digest = |path: &str| manifest.files.get(path).copied();
         out.json(&Shown {
             path,
             bytes: tar.len(),
@@ -352,7 +351,9 @@ fn show(
             files: bundle
                 .files
                 .iter()
-                .filter_map(|file| Some(File { path: file.path, bytes: file.data.len(), digest: digest(file.path)? }))
+                .filter_map(|file| {
+                    Some(File { path: file.path, bytes: file.data.len(), digest: manifest.files.digest(file.path)? })
+                })
                 .collect(),
         })?;
         return Ok(Exit::Success);

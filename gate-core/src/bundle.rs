@@ -185,7 +185,7 @@ impl<'a> Sealed<'a> {
         let mut listed = manifest.files.iter();
         for file in &self.files {
             match listed.next() {
-                Some((path, expected)) if path == file.path => {
+                Some((path, expected)) if *path == file.path => {
                     let found = Digest::of(file.data);
                     if found != *expected {
                         return Err(BundleError::FileDigest { path: path.clone(), expected: *expected, found });

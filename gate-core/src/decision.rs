@@ -8,6 +8,7 @@ use crate::{
     facts::{Facts, Verdict},
     frame::{Frame, Kind},
     identity::{AuditId, PolicyRef, ToolName},
+    json,
     mode::Mode,
     reason::{Policy, Reason},
 };
@@ -142,8 +143,7 @@ pub fn decide(mode: Mode, facts: &Facts, facts_id: Digest, call: Call, now_ms: u
         kind: Kind::Decision,
         audit_id: audit_id.clone(),
         node_id: facts.node_id.clone(),
-        // Names, enums and numbers: there is nothing in them that JSON cannot hold.
-        attrs: serde_json::to_string(attrs).unwrap_or_default(),
+        attrs: json::write(attrs),
     };
     let mut attrs = DecisionAttrs {
         layer: Layer::Policy,

@@ -2,12 +2,14 @@
 
 use alloc::{format, string::String};
 use core::{fmt, str::FromStr};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::Digest as _;
 
+use crate::json;
+
 /// A SHA-256 digest (FIPS 180-4).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Digest([u8; 32]);
 
 impl Digest {
@@ -23,7 +25,18 @@ impl Digest {
 
     /// 64 lower-case hexadecimal digits, without the `sha256:` before them.
     pub fn to_hex(&self) -> String {
-        self.0.iter().copied().flat_map(hex).collect()
+        let mut text = String::with_capacity(64);
+        self.push_hex(&mut text);
+        text
+    }
+
+    /// Appends its digits, all at once: a decision's frames name three digests.
+    fn push_hex(&self, text: &mut String) {
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
+            *pair = hex(byte);
+        }
+        text.push_str(core::str::from_utf8(&digits).unwrap_or_default());
     }
 
     /// Reads what [`Self::to_hex`] writes; `None` for anything else, upper case too.
@@ -44,14 +57,22 @@ impl Digest {
 }
 
 /// A byte's two lower-case hexadecimal digits.
-pub(crate) fn hex(byte: u8) -> [char; 2] {
-    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+pub(crate) const fn hex(byte: u8) -> [u8; 2] {
+    const fn digit(nibble: u8) -> u8 {
+        if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
+    }
     [digit(byte >> 4), digit(byte & 15)]
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&String::from(*self))
+    }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.to_hex())
+        f.write_str(&String::from(*self))
     }
 }
 
@@ -78,7 +99,13 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self, ParseDigestError> {
         text.strip_prefix("sha256:")
             .and_then(Self::from_hex)
-            .ok_or_else(|| ParseDigestError(crate::text::cut(text, 80).escape_debug().collect()))
+            .ok_or_else(|| ParseDigestError(format!("{}", crate::text::shown(crate::text::cut(text, 80)))))
+    }
+}
+
+impl json::Read for Digest {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        value.parsed(str::parse)
     }
 }
 
@@ -91,7 +118,10 @@ impl TryFrom<String> for Digest {
 
 impl From<Digest> for String {
     fn from(digest: Digest) -> Self {
-        format!("{digest}")
+        let mut text = Self::with_capacity(71);
+        text.push_str("sha256:");
+        digest.push_hex(&mut text);
+        text
     }
 }
 

@@ -5,9 +5,10 @@
 use alloc::{string::String, vec::Vec};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use core::fmt;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
+    json,
     key::{KeyId, TrustedKeys},
     limits,
 };
@@ -66,13 +67,13 @@ impl fmt::Display for EnvelopeError {
                 "envelope is not in its canonical form: compact JSON with `payload`, `payloadType`, `signatures`",
             ),
             Self::PayloadType { expected, found } => {
-                write!(f, "envelope holds a `{}`, not a `{expected}`", found.escape_debug())
+                write!(f, "envelope holds a `{}`, not a `{expected}`", crate::text::shown(found))
             }
             Self::KeyId(id) => {
                 write!(
                     f,
                     "envelope's key id `{}` is not the SHA-256 of a public key in lower-case hexadecimal",
-                    id.escape_debug()
+                    crate::text::shown(id)
                 )
             }
             Self::Signature(id) => write!(f, "signature by key `{id}` is not 64 bytes of base64"),
@@ -98,20 +99,22 @@ impl fmt::Display for EnvelopeError {
 
 impl core::error::Error for EnvelopeError {}
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct WireEnvelope {
     payload: String,
     payload_type: String,
     signatures: Vec<WireSignature>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Serialize)]
 struct WireSignature {
     keyid: String,
     sig: String,
 }
+
+crate::read_object!(WireEnvelope { payload, payload_type = "payloadType", signatures });
+crate::read_object!(WireSignature { keyid, sig });
 
 /// The bytes that are signed: DSSE's pre-authentication encoding of a payload and its type.
 pub fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
@@ -127,10 +130,10 @@ impl Envelope {
     /// # Errors
     /// What is malformed. Nothing is verified yet.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
-        let malformed = |error: serde_json::Error| EnvelopeError::Malformed(crate::text::line(&error));
-        let wire: WireEnvelope = serde_json::from_slice(bytes).map_err(malformed)?;
+        let wire: WireEnvelope =
+            json::read(bytes).map_err(|error| EnvelopeError::Malformed(crate::text::line(&error)))?;
         // Compact JSON of these members in this order; base64 that decodes at all has one form.
-        if serde_json::to_vec(&wire).map_err(malformed)? != bytes {
+        if json::write(&wire).as_bytes() != bytes {
             return Err(EnvelopeError::NotCanonical);
         }
         if wire.signatures.len() > limits::SIGNATURES {
@@ -160,8 +163,7 @@ impl Envelope {
                 .map(|(id, signature)| WireSignature { keyid: alloc::format!("{id}"), sig: BASE64.encode(signature) })
                 .collect(),
         };
-        // Strings and sequences of strings: there is nothing in them that JSON cannot hold.
-        serde_json::to_vec(&wire).unwrap_or_default()
+        json::write(&wire).into_bytes()
     }
 
     /// Checks the payload's type and that enough distinct trusted keys have signed; gives their ids.

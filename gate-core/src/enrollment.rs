@@ -4,7 +4,10 @@ use alloc::string::String;
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{EnrollmentRef, NodeId};
+use crate::{
+    identity::{EnrollmentRef, NodeId},
+    json,
+};
 
 /// An open set of words: the named ones mean something, any other is kept as it came and is never good.
 macro_rules! words {
@@ -42,6 +45,12 @@ macro_rules! words {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.pad(self.as_str())
+            }
+        }
+
+        impl json::Read for $name {
+            fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+                value.into_text().map(|word| Self::from_word(&word))
             }
         }
 
@@ -134,4 +143,28 @@ pub enum Answer {
         /// When the source said so.
         observed_at_ms: u64,
     },
+}
+
+crate::read_object!(Enrollment { node_id, enrollment_ref, status, rollout_state, serial });
+
+impl json::Read for Answer {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        let mut object = value.into_object()?;
+        let answer: String = object.take("answer")?;
+        let whole = match answer.as_str() {
+            "unavailable" => Self::Unavailable { why: object.take("why")? },
+            "not_enrolled" => Self::NotEnrolled { observed_at_ms: object.take("observed_at_ms")? },
+            "enrolled" => Self::Enrolled {
+                enrollment: object.take("enrollment")?,
+                observed_at_ms: object.take("observed_at_ms")?,
+            },
+            _ => {
+                return Err(
+                    json::Error::unknown_word(&answer, "`unavailable`, `not_enrolled` or `enrolled`").within("answer")
+                );
+            }
+        };
+        object.end()?;
+        Ok(whole)
+    }
 }

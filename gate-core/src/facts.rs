@@ -9,6 +9,7 @@ use crate::{
     digest::Digest,
     enrollment::{Enrollment, Status},
     identity::{EnrollmentRef, NodeId},
+    json,
     manifest::{SCHEMA_VERSION, SchemaVersion},
     reason::Attestation,
 };
@@ -157,8 +158,7 @@ impl Facts {
 
     /// The facts as JSON, members in the order of the types above: what the facts frame holds and its id covers.
     pub fn to_json(&self) -> String {
-        // Names, enums and numbers: there is nothing in them that JSON cannot hold.
-        serde_json::to_string(self).unwrap_or_default()
+        json::write(self)
     }
 
     /// The row, where the source gave one.
@@ -302,7 +302,7 @@ impl Facts {
 
 /// A word that somebody else chose, fit for a line.
 fn printable(word: &str) -> String {
-    crate::text::cut(word, 80).escape_debug().collect()
+    alloc::format!("{}", crate::text::shown(crate::text::cut(word, 80)))
 }
 
 /// One line of an explanation.

@@ -4,7 +4,7 @@ use alloc::{borrow::ToOwned, string::String};
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
-use crate::limits;
+use crate::{json, limits};
 
 /// Why a text is not a name of the wanted kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,17 +32,22 @@ impl fmt::Display for ParseNameError {
             Fault::Empty => write!(f, "{kind} is empty: {rule}"),
             Fault::TooLong { bytes } => write!(f, "{kind} has {bytes} bytes: {rule}"),
             Fault::OuterSpace => {
-                write!(f, "{kind} `{}` starts or ends with a space: remove it", value.escape_debug())
+                write!(f, "{kind} `{}` starts or ends with a space: remove it", crate::text::shown(value))
             }
             Fault::LookAlikeDash(c) => {
                 write!(
                     f,
                     "{kind} `{}` holds `{c}` (U+{:04X}), which only looks like `-`: type a plain `-`",
-                    value.escape_debug(),
+                    crate::text::shown(value),
                     u32::from(*c)
                 )
             }
-            Fault::Forbidden(c) => write!(f, "{kind} `{}` holds `{}`: {rule}", value.escape_debug(), c.escape_debug()),
+            Fault::Forbidden(c) => write!(
+                f,
+                "{kind} `{}` holds `{}`: {rule}",
+                crate::text::shown(value),
+                crate::text::shown(c.encode_utf8(&mut [0; 4]))
+            ),
             Fault::First(first) => write!(f, "{kind} `{value}` starts with `{first}`: {rule}"),
         }
     }
@@ -77,6 +82,11 @@ impl Rule {
     }
 
     fn fault(&self, value: &str) -> Option<Fault> {
+        // All that a name allows is ASCII, so a good one is told by its bytes.
+        let fits = (1..=self.max_bytes).contains(&value.len()) && value.bytes().all(|b| (self.allows)(char::from(b)));
+        if fits && !self.not_first.is_some_and(|first| value.starts_with(first)) {
+            return None;
+        }
         if value.is_empty() {
             return Some(Fault::Empty);
         }
@@ -125,6 +135,12 @@ macro_rules! name {
             type Err = ParseNameError;
             fn from_str(value: &str) -> Result<Self, ParseNameError> {
                 Self::parse(value)
+            }
+        }
+
+        impl json::Read for $name {
+            fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+                value.parsed(Self::parse)
             }
         }
 
@@ -215,7 +231,7 @@ impl AuditId {
             if matches!(at, 4 | 6 | 8 | 10) {
                 text.push('-');
             }
-            text.extend(crate::digest::hex(byte));
+            text.extend(crate::digest::hex(byte).map(char::from));
         }
         Self(text)
     }

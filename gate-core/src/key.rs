@@ -64,7 +64,7 @@ impl fmt::Display for KeyError {
                 f.write_str("not the PEM of a public key: `openssl pkey -in <private> -pubout` or `autonomy key generate` makes one")
             }
             Self::WrongLabel(label) => {
-                write!(f, "PEM of a `{}`, not of a public key: a trusted key is the public half", label.escape_debug())
+                write!(f, "PEM of a `{}`, not of a public key: a trusted key is the public half", crate::text::shown(label))
             }
             Self::Several => f.write_str("more than one key in one PEM: give each key on its own"),
             Self::NotEd25519 => f.write_str("not an Ed25519 key: make one with `openssl genpkey -algorithm ed25519`"),
@@ -125,12 +125,16 @@ impl PublicKey {
             }
             None => return Err(KeyError::NotPem),
         }
-        if pem.matches("-----BEGIN ").count() > 1 {
+        if pem.lines().filter(|line| line.starts_with("-----BEGIN ")).count() > 1 {
             return Err(KeyError::Several);
         }
         let (Some(body), Some(PEM_END), None) = (lines.next(), lines.next(), lines.next()) else {
             // Every Ed25519 key fits a line; a longer body is another algorithm's.
-            return Err(if pem.contains(PEM_END) { KeyError::NotEd25519 } else { KeyError::NotPem });
+            return Err(if pem.lines().any(|line| line.trim_end() == PEM_END) {
+                KeyError::NotEd25519
+            } else {
+                KeyError::NotPem
+            });
         };
         let der = BASE64.decode(body).map_err(|_| KeyError::NotPem)?;
         let key: &[u8; 32] =

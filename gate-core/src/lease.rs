@@ -35,6 +35,8 @@ pub struct Lease {
     pub expires_at_ms: u64,
 }
 
+crate::read_object!(Lease { node_id, enrollment_ref, status, rollout_state, serial, issued_at_ms, expires_at_ms });
+
 /// Why a lease is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseError {
@@ -94,10 +96,6 @@ impl Lease {
         let expected = node_id.ok_or(LeaseError::NoNodeId)?;
         let envelope = Envelope::parse(envelope).map_err(LeaseError::Envelope)?;
         envelope.verify(PAYLOAD_TYPE, keys).map_err(LeaseError::Envelope)?;
-        // serde would read a list of the members' values, too.
-        if !envelope.payload.trim_ascii_start().starts_with(b"{") {
-            return Err(LeaseError::Malformed("not a JSON object".into()));
-        }
         let lease: Self =
             json::read(&envelope.payload).map_err(|error| LeaseError::Malformed(crate::text::line(&error)))?;
         if lease.node_id != *expected {

@@ -36,7 +36,7 @@ pub mod facts;
 pub mod frame;
 mod gate;
 pub mod identity;
-mod json;
+pub mod json;
 pub mod key;
 pub mod lease;
 pub mod limits;

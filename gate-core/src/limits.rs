@@ -25,6 +25,8 @@ pub const MANIFEST_BYTES: usize = 1024 * 1024;
 pub const ENVELOPE_BYTES: usize = 2 * 1024 * 1024;
 /// Deepest JSON nesting in a manifest.
 pub const JSON_DEPTH: usize = 32;
+/// Most members of a JSON object: those of a manifest's `files`, and room to spare.
+pub const JSON_MEMBERS: usize = 2 * BUNDLE_ENTRIES;
 /// Most signatures in an envelope.
 pub const SIGNATURES: usize = 16;
 /// Most trusted keys.

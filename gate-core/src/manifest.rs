@@ -1,11 +1,8 @@
 //! `manifest.json`: what a bundle says of itself.
 
-use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 use core::{fmt, str::FromStr};
-use serde::{
-    Deserialize, Serialize,
-    de::{IgnoredAny, IntoDeserializer as _},
-};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     digest::Digest,
@@ -47,9 +44,10 @@ impl FromStr for SchemaVersion {
         match version {
             // Printing it back refuses `01.2`, `+1.2` and the like.
             Some(version) if format!("{version}") == text => Ok(version),
-            _ => {
-                Err(format!("schema version `{}` is not `<major>.<minor>`", crate::text::cut(text, 40).escape_debug()))
-            }
+            _ => Err(format!(
+                "schema version `{}` is not `<major>.<minor>`",
+                crate::text::shown(crate::text::cut(text, 40))
+            )),
         }
     }
 }
@@ -61,6 +59,12 @@ impl TryFrom<String> for SchemaVersion {
     }
 }
 
+impl json::Read for SchemaVersion {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        value.parsed(str::parse)
+    }
+}
+
 impl From<SchemaVersion> for String {
     fn from(version: SchemaVersion) -> Self {
         format!("{version}")
@@ -68,7 +72,7 @@ impl From<SchemaVersion> for String {
 }
 
 /// How far a bundle has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Channel {
     /// For development.
@@ -90,6 +94,14 @@ impl Channel {
             Self::Canary => "canary",
             Self::Stable => "stable",
         }
+    }
+}
+
+impl json::Read for Channel {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        let word = value.into_text()?;
+        let channel = Self::ALL.into_iter().find(|channel| channel.as_str() == word);
+        channel.ok_or_else(|| json::Error::unknown_word(&word, "`dev`, `canary` or `stable`"))
     }
 }
 
@@ -129,14 +141,23 @@ pub struct Manifest {
     pub policy_version: String,
     /// Where it comes from.
     pub provenance: Provenance,
-    /// Every file, by path, with the digest of its bytes.
-    pub files: BTreeMap<String, Digest>,
+    /// Every file with the digest of its bytes.
+    pub files: Files,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Kind {
     Bundle,
+}
+
+impl json::Read for Kind {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        match &*value.into_text()? {
+            "bundle" => Ok(Self::Bundle),
+            other => Err(json::Error::unknown_word(other, "`bundle`")),
+        }
+    }
 }
 
 /// Why a manifest is refused.
@@ -178,11 +199,11 @@ impl fmt::Display for ManifestError {
                 write!(
                     f,
                     "manifest: field `{}` is not known in schema {schema}: remove it",
-                    crate::text::cut(field, 80).escape_debug()
+                    crate::text::shown(crate::text::cut(field, 80))
                 )
             }
             Self::Field { field, value, rule } => {
-                write!(f, "manifest: {field} `{}`: {rule}", value.escape_debug())
+                write!(f, "manifest: {field} `{}`: {rule}", crate::text::shown(value))
             }
         }
     }
@@ -190,49 +211,115 @@ impl fmt::Display for ManifestError {
 
 impl core::error::Error for ManifestError {}
 
-#[derive(Deserialize)]
-#[serde(expecting = "an object, the manifest")]
-struct WireManifest {
-    #[serde(deserialize_with = "word")]
-    kind: Kind,
-    schema_version: SchemaVersion,
-    name: String,
-    version: String,
-    #[serde(deserialize_with = "word")]
-    channel: Channel,
-    policy_version: String,
-    #[serde(default)]
-    provenance: WireProvenance,
-    files: BTreeMap<String, Digest>,
-    #[serde(flatten)]
-    unknown: BTreeMap<String, IgnoredAny>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(expecting = "an object, the provenance")]
-struct WireProvenance {
-    #[serde(default, deserialize_with = "present")]
-    enrollment_ref: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    source: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    revision: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    built_at: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    builder: Option<String>,
-    #[serde(flatten)]
-    unknown: BTreeMap<String, IgnoredAny>,
-}
-
 /// A field is a string or absent; `null` is neither.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    String::deserialize(deserializer).map(Some)
+struct Field(Option<String>);
+
+impl json::Read for Field {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        if value == json::Value::Absent {
+            return Ok(Self(None));
+        }
+        String::read(value).map(|text| Self(Some(text)))
+    }
 }
 
-/// A word is a string; `{"stable":null}`, which serde would take for one too, is not.
-fn word<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
-    T::deserialize(String::deserialize(deserializer)?.into_deserializer())
+/// The provenance, its ref not yet parsed, and the first field that the schema does not have.
+#[derive(Default)]
+struct WireProvenance {
+    provenance: Provenance,
+    enrollment_ref: Option<String>,
+    unknown: Option<String>,
+}
+
+impl json::Read for WireProvenance {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        if value == json::Value::Absent {
+            return Ok(Self::default());
+        }
+        let mut object = value.into_object()?;
+        let mut field = |key| object.take::<Field>(key).map(|field| field.0);
+        Ok(Self {
+            enrollment_ref: field("enrollment_ref")?,
+            provenance: Provenance {
+                enrollment_ref: None,
+                source: field("source")?,
+                revision: field("revision")?,
+                built_at: field("built_at")?,
+                builder: field("builder")?,
+            },
+            unknown: object.first_key().map(|key| format!("provenance.{key}")),
+        })
+    }
+}
+
+/// Files by path, each with the digest of its bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files(Vec<(String, Digest)>);
+
+impl Files {
+    /// In the order of the paths.
+    pub fn iter(&self) -> core::slice::Iter<'_, (String, Digest)> {
+        self.0.iter()
+    }
+
+    /// The digest of a file.
+    pub fn digest(&self, path: &str) -> Option<Digest> {
+        let at = self.0.binary_search_by(|file| file.0.as_str().cmp(path)).ok()?;
+        self.0.get(at).map(|file| file.1)
+    }
+
+    fn insert(&mut self, path: String, digest: Digest) {
+        match self.0.binary_search_by(|file| file.0.cmp(&path)) {
+            Ok(at) => {
+                self.0.remove(at);
+                self.0.insert(at, (path, digest));
+            }
+            Err(at) => self.0.insert(at, (path, digest)),
+        }
+    }
+}
+
+impl FromIterator<(String, Digest)> for Files {
+    /// Of a path that comes twice, the last one counts.
+    fn from_iter<T: IntoIterator<Item = (String, Digest)>>(files: T) -> Self {
+        let mut sorted = Self::default();
+        files.into_iter().for_each(|(path, digest)| sorted.insert(path, digest));
+        sorted
+    }
+}
+
+impl Serialize for Files {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(path, digest)| (path, digest)))
+    }
+}
+
+impl json::Read for Files {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        let mut files = Self::default();
+        for (path, value) in value.into_object()?.into_members() {
+            let digest = Digest::read(value).map_err(|error| error.within(&path))?;
+            files.insert(path.into_owned(), digest);
+        }
+        Ok(files)
+    }
+}
+
+/// Whether `text` is a semantic version (<https://semver.org>, 2.0.0).
+fn is_semantic_version(text: &str) -> bool {
+    let (text, build) = text.split_once('+').map_or((text, None), |(text, build)| (text, Some(build)));
+    let (core, pre) = text.split_once('-').map_or((text, None), |(core, pre)| (core, Some(pre)));
+    let is_number = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) && (part == "0" || !part.starts_with('0'))
+    };
+    let is_identifier =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let is_pre =
+        |part: &str| is_identifier(part) && (is_number(part) || !part.bytes().all(|byte| byte.is_ascii_digit()));
+    core.split('.').count() == 3
+        && core.split('.').all(is_number)
+        && pre.is_none_or(|pre| pre.split('.').all(is_pre))
+        && build.is_none_or(|build| build.split('.').all(is_identifier))
 }
 
 impl Manifest {
@@ -241,45 +328,41 @@ impl Manifest {
     /// # Errors
     /// The first thing that does not hold.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let wire: WireManifest =
-            json::read(bytes).map_err(|error| ManifestError::Malformed(crate::text::line(&error)))?;
-        let schema = wire.schema_version;
+        let malformed = |error| ManifestError::Malformed(crate::text::line(&error));
+        let (mut manifest, declared, unknown) = Self::read(bytes).map_err(malformed)?;
+        let schema = manifest.schema_version;
         if schema.major != SCHEMA_VERSION.major {
             return Err(ManifestError::SchemaMajor(schema));
         }
-        if schema.minor <= SCHEMA_VERSION.minor {
-            let top = wire.unknown.keys().next().cloned();
-            let nested = wire.provenance.unknown.keys().next().map(|field| format!("provenance.{field}"));
-            if let Some(field) = top.or(nested) {
-                return Err(ManifestError::UnknownField { field, schema });
-            }
+        if let Some(field) = unknown.filter(|_| schema.minor <= SCHEMA_VERSION.minor) {
+            return Err(ManifestError::UnknownField { field, schema });
         }
-        let enrollment_ref = match wire.provenance.enrollment_ref {
-            None => None,
-            Some(text) => Some(EnrollmentRef::parse(&text).map_err(|error| ManifestError::Field {
+        if let Some(text) = declared {
+            let parsed = EnrollmentRef::parse(&text).map_err(|error| ManifestError::Field {
                 field: "provenance.enrollment_ref",
                 value: crate::text::cut(&text, limits::ENROLLMENT_REF_BYTES).into(),
                 rule: format!("{error}"),
-            })?),
-        };
-        let manifest = Self {
-            kind: wire.kind,
-            schema_version: schema,
-            name: wire.name,
-            version: wire.version,
-            channel: wire.channel,
-            policy_version: wire.policy_version,
-            provenance: Provenance {
-                enrollment_ref,
-                source: wire.provenance.source,
-                revision: wire.provenance.revision,
-                built_at: wire.provenance.built_at,
-                builder: wire.provenance.builder,
-            },
-            files: wire.files,
-        };
+            })?;
+            manifest.provenance.enrollment_ref = Some(parsed);
+        }
         manifest.check()?;
         Ok(manifest)
+    }
+
+    /// The manifest without its ref, the text of that, and the first field that the schema does not have.
+    fn read(bytes: &[u8]) -> Result<(Self, Option<String>, Option<String>), json::Error> {
+        let mut object = json::Value::parse(bytes)?.into_object()?;
+        let kind = object.take("kind")?;
+        let schema_version = object.take("schema_version")?;
+        let name = object.take("name")?;
+        let version = object.take("version")?;
+        let channel = object.take("channel")?;
+        let policy_version = object.take("policy_version")?;
+        let WireProvenance { provenance, enrollment_ref, unknown } = object.take("provenance")?;
+        let files = object.take("files")?;
+        let unknown = object.first_key().map(String::from).or(unknown);
+        let manifest = Self { kind, schema_version, name, version, channel, policy_version, provenance, files };
+        Ok((manifest, enrollment_ref, unknown))
     }
 
     /// A manifest in the schema that this version writes.
@@ -292,7 +375,7 @@ impl Manifest {
         channel: Channel,
         policy_version: String,
         provenance: Provenance,
-        files: BTreeMap<String, Digest>,
+        files: Files,
     ) -> Result<Self, ManifestError> {
         let manifest = Self {
             kind: Kind::Bundle,
@@ -306,12 +389,6 @@ impl Manifest {
         };
         manifest.check()?;
         Ok(manifest)
-    }
-
-    /// The JSON that a builder signs.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        // Strings, enums and a map with string keys: there is nothing in them that JSON cannot hold.
-        serde_json::to_vec_pretty(self).unwrap_or_default()
     }
 
     /// The ref that the gate joins on: none below schema 1.2, whatever the manifest says.
@@ -341,7 +418,7 @@ impl Manifest {
                 "use 1 to 128 of `a-z 0-9 . _ - /`, each part starting with a letter or digit",
             );
         }
-        if self.version.len() > 100 || semver::Version::parse(&self.version).is_err() {
+        if self.version.len() > 100 || !is_semantic_version(&self.version) {
             return fail("version", &self.version, "use a semantic version such as `1.4.0`");
         }
         let is_printable = |text: &str| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
@@ -362,7 +439,7 @@ impl Manifest {
                 );
             }
         }
-        for path in self.files.keys() {
+        for (path, _) in self.files.iter() {
             if let Err(fault) = ustar::check_path(path) {
                 return fail("files", path, &format!("{fault}"));
             }

@@ -4,6 +4,8 @@ use alloc::{borrow::ToOwned, string::String};
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
+use crate::json;
+
 /// How far the gate is turned on across a fleet. The mode never touches the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&'static str")]
@@ -42,7 +44,7 @@ pub struct ParseModeError(String);
 
 impl fmt::Display for ParseModeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "mode `{}` is not known: use `off`, `advisory` or `enforce`", self.0.escape_debug())
+        write!(f, "mode `{}` is not known: use `off`, `advisory` or `enforce`", crate::text::shown(&self.0))
     }
 }
 
@@ -55,6 +57,15 @@ impl FromStr for Mode {
             .into_iter()
             .find(|mode| mode.as_str() == word)
             .ok_or_else(|| ParseModeError(crate::text::cut(word, 80).to_owned()))
+    }
+}
+
+impl json::Read for Mode {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        if value == json::Value::Absent {
+            return Ok(Self::Off);
+        }
+        value.parsed(str::parse)
     }
 }
 

@@ -4,6 +4,8 @@ use alloc::string::String;
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
+use crate::json;
+
 /// A reason: what the wire, the log and the metrics say, byte for byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&'static str")]
@@ -119,6 +121,12 @@ impl FromStr for Reason {
     type Err = UnknownReason;
     fn from_str(text: &str) -> Result<Self, UnknownReason> {
         Self::ALL.iter().copied().find(|reason| reason.as_str() == text).ok_or(UnknownReason)
+    }
+}
+
+impl json::Read for Reason {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        value.parsed(str::parse)
     }
 }
 

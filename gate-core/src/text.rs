@@ -1,7 +1,7 @@
 //! Free text is bounded before it is kept, and somebody else's words are printable before they are shown.
 
 use alloc::{format, string::String};
-use core::fmt::Display;
+use core::fmt::{self, Display, Write};
 
 /// Longest line made of somebody else's words, in bytes before they are escaped.
 const LINE_BYTES: usize = 300;
@@ -16,6 +16,42 @@ pub fn is_obeyed(c: char) -> bool {
         )
 }
 
+/// Whether a character takes no room, so that a word with it looks like the word without.
+fn is_unseen(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{34f}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
+/// Somebody else's words, fit to be shown between backticks: what would be obeyed or not seen is escaped.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a>(&'a str);
+
+/// `text`, fit to be shown.
+pub fn shown(text: &str) -> Shown<'_> {
+    Shown(text)
+}
+
+impl Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '\\' => f.write_str("\\\\"),
+            c => show(c, f),
+        })
+    }
+}
+
+fn show(c: char, out: &mut impl Write) -> fmt::Result {
+    match c {
+        '\n' => out.write_str("\\n"),
+        '\r' => out.write_str("\\r"),
+        '\t' => out.write_str("\\t"),
+        c if is_obeyed(c) || is_unseen(c) => write!(out, "\\u{{{:x}}}", u32::from(c)),
+        c => out.write_char(c),
+    }
+}
+
 /// The longest beginning of `text` that has at most `max_bytes` bytes and ends at a character.
 pub(crate) fn cut(text: &str, max_bytes: usize) -> &str {
     text.get(..text.floor_char_boundary(max_bytes)).unwrap_or(text)
@@ -25,12 +61,8 @@ pub(crate) fn cut(text: &str, max_bytes: usize) -> &str {
 pub fn line(message: &impl Display) -> String {
     let mut line = String::new();
     for c in cut(&format!("{message}"), LINE_BYTES).chars() {
-        // The parser's own quotes and backslashes stay as they are.
-        if c.is_ascii_graphic() {
-            line.push(c);
-        } else {
-            line.extend(c.escape_debug());
-        }
+        // The parser's own backslashes stay as they are. A string takes whatever is written to it.
+        let _always = show(c, &mut line);
     }
     line
 }

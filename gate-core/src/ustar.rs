@@ -1,7 +1,7 @@
 //! The strict tar reader: a subset of POSIX USTAR (IEEE Std 1003.1, pax, "ustar Interchange Format") in which
 //! each list of files has exactly one encoding. What this reader accepts, every reader reads the same.
 
-use alloc::{borrow::ToOwned, collections::BTreeSet, string::String, vec::Vec};
+use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
 use core::{fmt, str};
 
 use crate::limits;
@@ -23,7 +23,7 @@ pub struct Entry<'a> {
 pub struct TarError {
     /// Where the entry's header starts, in bytes.
     pub offset: usize,
-    /// The entry's path, as far as it could be read.
+    /// The entry's path as far as it could be read, what is not printable ASCII escaped.
     pub path: Option<String>,
     /// What is wrong.
     pub fault: TarFault,
@@ -72,7 +72,7 @@ pub enum TarFault {
 impl fmt::Display for TarError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.path {
-            Some(path) => write!(f, "tar entry `{}` at byte {}: ", path.escape_debug(), self.offset)?,
+            Some(path) => write!(f, "tar entry `{}` at byte {}: ", path, self.offset)?,
             None => write!(f, "tar at byte {}: ", self.offset)?,
         }
         self.fault.fmt(f)
@@ -226,7 +226,8 @@ pub fn read(tar: &[u8]) -> Result<Vec<Entry<'_>>, TarError> {
         return fail(0, TarFault::TooLarge { bytes: tar.len() });
     }
     let mut entries: Vec<Entry<'_>> = Vec::new();
-    let mut folded = BTreeSet::new();
+    // The paths in lower case, in order.
+    let mut folded: Vec<String> = Vec::new();
     let mut rest = tar;
     loop {
         let offset = tar.len() - rest.len();
@@ -257,8 +258,9 @@ pub fn read(tar: &[u8]) -> Result<Vec<Entry<'_>>, TarError> {
         if let Some(other) = nested(&folded, &name) {
             return Err(located(TarFault::FileAndDirectory { other: original(&entries, other) }));
         }
-        if !folded.insert(name) {
-            return Err(located(twin(&entries, path)));
+        match folded.binary_search(&name) {
+            Ok(_) => return Err(located(twin(&entries, path))),
+            Err(at) => folded.insert(at, name),
         }
         entries.push(Entry { path, data });
         rest = after;
@@ -323,15 +325,17 @@ fn name(block: &[u8; BLOCK]) -> &[u8] {
 }
 
 fn displayed_path(block: &[u8; BLOCK]) -> String {
-    String::from_utf8_lossy(name(block)).into_owned()
+    format!("{}", name(block).escape_ascii())
 }
 
 /// The name among these that lies above or below this one: unpacked to a disk, one of the two is lost.
-fn nested<'a>(names: &'a BTreeSet<String>, name: &str) -> Option<&'a str> {
-    let above = name.match_indices('/').find_map(|(at, _)| names.get(name.get(..at)?));
+fn nested<'a>(names: &'a [String], name: &str) -> Option<&'a str> {
+    let place = |path: &str| names.binary_search_by(|other| other.as_str().cmp(path));
+    let above = name.match_indices('/').find_map(|(at, _)| names.get(place(name.get(..at)?).ok()?));
     let below = || {
-        let directory = alloc::format!("{name}/");
-        names.range(directory.clone()..).next().filter(|other| other.starts_with(&directory))
+        let directory = format!("{name}/");
+        let (Ok(at) | Err(at)) = place(&directory);
+        names.get(at).filter(|other| other.starts_with(&directory))
     };
     above.or_else(below).map(String::as_str)
 }

@@ -9,7 +9,7 @@ use core::cell::UnsafeCell;
 use crate::instance::{ABI, INPUT_BYTES, Instance, MALFORMED};
 
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
 
 /// There is nobody to tell: the module imports nothing. The host sees a trap.
 #[panic_handler]

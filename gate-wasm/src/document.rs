@@ -2,62 +2,48 @@
 
 use alloc::{string::String, vec::Vec};
 use gate_core::{
-    AuditId, Digest, EnrollmentRef, Facts, Freshness, Mode, NodeId, PolicyRef, ToolName,
+    AuditId, Digest, EnrollmentRef, Facts, Mode, NodeId, PolicyRef, ToolName,
     facts::SubCheck,
     manifest::{Channel, SchemaVersion},
+    read_object,
     reason::Reason,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// In: `gate_configure`. What a gate is told once.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct Configuration {
     /// How far the gate is turned on; absent means `off`.
-    #[serde(default = "off")]
     pub mode: Mode,
-    /// Which node this is; absent or `null` denies every call that the gate is asked about.
-    #[serde(default)]
+    /// Which node this is; none denies every call that the gate is asked about.
     pub node_id: Option<NodeId>,
     /// Who may sign bundles, as SPKI PEM; none refuses every bundle.
-    #[serde(default)]
-    pub bundle_keys: Vec<String>,
-    /// How many distinct ones of them must have signed.
-    #[serde(default = "one")]
-    pub bundle_threshold: usize,
+    pub bundle_keys: Option<Vec<String>>,
+    /// How many distinct ones of them must have signed; 1 unless given.
+    pub bundle_threshold: Option<u64>,
     /// Who may sign leases, as SPKI PEM; none refuses every lease.
-    #[serde(default)]
-    pub lease_keys: Vec<String>,
-    /// How many distinct ones of them must have signed.
-    #[serde(default = "one")]
-    pub lease_threshold: usize,
-    /// How long a row or a "no such node" counts after it was observed, in milliseconds.
-    #[serde(default = "max_staleness_ms")]
-    pub max_staleness_ms: u64,
+    pub lease_keys: Option<Vec<String>>,
+    /// How many distinct ones of them must have signed; 1 unless given.
+    pub lease_threshold: Option<u64>,
+    /// How long a row or a "no such node" counts after it was observed, in milliseconds; see [`gate_core::Freshness`].
+    pub max_staleness_ms: Option<u64>,
     /// How far the source's clock may be ahead of this one, in milliseconds.
-    #[serde(default = "max_skew_ms")]
-    pub max_skew_ms: u64,
+    pub max_skew_ms: Option<u64>,
 }
 
-fn off() -> Mode {
-    Mode::Off
-}
-
-fn one() -> usize {
-    1
-}
-
-fn max_staleness_ms() -> u64 {
-    Freshness::default().max_staleness_ms
-}
-
-fn max_skew_ms() -> u64 {
-    Freshness::default().max_skew_ms
-}
+read_object!(Configuration {
+    mode,
+    node_id,
+    bundle_keys,
+    bundle_threshold,
+    lease_keys,
+    lease_threshold,
+    max_staleness_ms,
+    max_skew_ms,
+});
 
 /// In: `gate_decide`, and a line of `gate_decide_batch`. A call that asks to run a tool.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct Call {
     /// The time, in milliseconds since the Unix epoch.
     pub now_ms: u64,
@@ -68,15 +54,14 @@ pub struct Call {
     /// What the host's policy said: the text of a policy reason. Only `policy: allowed` allows.
     pub policy: Reason,
     /// Which policies answered.
-    #[serde(default)]
     pub policy_ref: Option<PolicyRef>,
     /// What the operator should know of their answer.
-    #[serde(default)]
     pub policy_detail: Option<String>,
     /// The id of the facts that the host's log has. When the gate decides on others, their frame comes first.
-    #[serde(default)]
     pub facts_logged: Option<Digest>,
 }
+
+read_object!(Call { now_ms, audit_id, tool, policy, policy_ref, policy_detail, facts_logged });
 
 /// Out: `gate_decide`, up to its last member, `frames`: the frames to append as one, before the tool runs and before the
 /// caller is answered.
@@ -93,7 +78,7 @@ pub struct Decision {
 }
 
 /// Whether the tool may run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// It may.

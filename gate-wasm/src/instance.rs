@@ -4,9 +4,9 @@ use alloc::{format, string::String, vec::Vec};
 use core::fmt::Display;
 use gate_core::{
     Answer, Config, Digest, Effect, Frame, Freshness, Gate, Mode, PolicyAnswer, PublicKey, Reason, TrustedKeys,
-    Verdict, key::KeyError, limits, manifest::SCHEMA_VERSION,
+    Verdict, json, key::KeyError, limits, manifest::SCHEMA_VERSION,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
 use crate::document;
 
@@ -105,7 +105,7 @@ impl Instance {
         let files = bundle.files.iter().filter_map(|file| {
             Some(document::File {
                 path: file.path,
-                digest: *manifest.files.get(file.path)?,
+                digest: manifest.files.digest(file.path)?,
                 offset: (file.data.as_ptr() as usize).checked_sub(tar.as_ptr() as usize)?,
                 size: file.data.len(),
             })
@@ -190,7 +190,7 @@ impl Instance {
     /// Every sub-check at `now_ms`, a [`document::Explanation`]. Gives 0, or [`MALFORMED`] for what is no time.
     pub fn explain(&mut self, now_ms: f64) -> i32 {
         let Some(now_ms) = time(now_ms) else {
-            return self.fail(MALFORMED, &format!("`{now_ms}` is not a time: give milliseconds since the Unix epoch"));
+            return self.fail(MALFORMED, &"not a time: give milliseconds since the Unix epoch, from 0 to 2^53 - 1");
         };
         self.output.clear();
         let explanation = document::Explanation {
@@ -239,21 +239,24 @@ impl Instance {
 }
 
 fn config(configuration: document::Configuration) -> Result<Config, KeyError> {
-    let keys = |pems: &[String], threshold| match pems {
+    let keys = |pems: Option<Vec<String>>, threshold: Option<u64>| match pems.unwrap_or_default().as_slice() {
         [] => Ok(None),
         pems => {
             let keys = pems.iter().map(|pem| PublicKey::from_pem(pem)).collect::<Result<Vec<_>, _>>()?;
+            // A threshold that is no `usize` here is out of reach as well.
+            let threshold = threshold.map_or(1, |threshold| usize::try_from(threshold).unwrap_or(usize::MAX));
             TrustedKeys::new(keys, threshold).map(Some)
         }
     };
+    let default = Freshness::default();
     Ok(Config {
         mode: configuration.mode,
         node_id: configuration.node_id,
-        bundle_keys: keys(&configuration.bundle_keys, configuration.bundle_threshold)?,
-        lease_keys: keys(&configuration.lease_keys, configuration.lease_threshold)?,
+        bundle_keys: keys(configuration.bundle_keys, configuration.bundle_threshold)?,
+        lease_keys: keys(configuration.lease_keys, configuration.lease_threshold)?,
         freshness: Freshness {
-            max_staleness_ms: configuration.max_staleness_ms,
-            max_skew_ms: configuration.max_skew_ms,
+            max_staleness_ms: configuration.max_staleness_ms.unwrap_or(default.max_staleness_ms),
+            max_skew_ms: configuration.max_skew_ms.unwrap_or(default.max_skew_ms),
         },
     })
 }
@@ -290,17 +293,12 @@ fn write_frames<'a>(output: &mut Vec<u8>, frames: impl Iterator<Item = &'a Frame
     }
 }
 
-fn read<T: DeserializeOwned>(input: &[u8]) -> Result<T, String> {
-    // serde would read a list of the members' values, too.
-    if !input.trim_ascii_start().starts_with(b"{") {
-        return Err("not a JSON object".into());
-    }
-    serde_json::from_slice(input).map_err(line)
+fn read<T: json::Read>(input: &[u8]) -> Result<T, String> {
+    json::read(input).map_err(line)
 }
 
 fn write(output: &mut Vec<u8>, document: &impl Serialize) {
-    // Names, enums and numbers: there is nothing in them that JSON cannot hold.
-    output.extend_from_slice(serde_json::to_string(document).unwrap_or_default().as_bytes());
+    output.extend_from_slice(json::write(document).as_bytes());
 }
 
 fn line(error: impl Display) -> String {

@@ -170,9 +170,10 @@ fn read_directory(directory: &Path, prefix: &str, files: &mut Files) -> Result<(
 pub fn build(description: Description, files: &Files) -> Result<Vec<u8>, BuildError> {
     let Description { name, version, channel, policy_version, provenance } = description;
     let digests = files.iter().map(|(path, bytes)| (path.clone(), Digest::of(bytes))).collect();
-    let manifest = Manifest::new(name, version, channel, policy_version, provenance, digests)
-        .map_err(BuildError::Manifest)?
-        .to_bytes();
+    let manifest =
+        Manifest::new(name, version, channel, policy_version, provenance, digests).map_err(BuildError::Manifest)?;
+    // Strings, enums and a map with string keys: there is nothing in them that JSON cannot hold.
+    let manifest = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
     let envelope = Envelope { payload_type: PAYLOAD_TYPE.to_owned(), payload: manifest, signatures: Vec::new() };
     let entries: Vec<_> = files.iter().map(|(path, data)| Entry { path, data }).collect();
     pack(&envelope, &entries)

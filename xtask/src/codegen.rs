@@ -112,7 +112,8 @@ fn check(reasons: &[Reason]) -> Result<()> {
 fn rust(reasons: &[Reason]) -> String {
     let mut out = String::from(
         "//! Why a call was answered as it was. Generated from `reasons.toml` by `cargo xtask codegen`; do not edit.\n\n\
-         use alloc::string::String;\nuse core::{fmt, str::FromStr};\nuse serde::{Deserialize, Serialize};\n\n",
+         use alloc::string::String;\nuse core::{fmt, str::FromStr};\nuse serde::{Deserialize, Serialize};\n\n\
+         use crate::json;\n\n",
     );
     out += "/// A reason: what the wire, the log and the metrics say, byte for byte.\n\
             #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]\n\
@@ -148,6 +149,7 @@ fn rust(reasons: &[Reason]) -> String {
             impl fmt::Display for UnknownReason { fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(\"not a reason: `autonomy attestation explain` lists them\") } }\n\n\
             impl core::error::Error for UnknownReason {}\n\n\
             impl FromStr for Reason { type Err = UnknownReason; fn from_str(text: &str) -> Result<Self, UnknownReason> { Self::ALL.iter().copied().find(|reason| reason.as_str() == text).ok_or(UnknownReason) } }\n\n\
+            impl json::Read for Reason { fn read(value: json::Value<'_>) -> Result<Self, json::Error> { value.parsed(str::parse) } }\n\n\
             impl TryFrom<String> for Reason { type Error = UnknownReason; fn try_from(text: String) -> Result<Self, UnknownReason> { text.parse() } }\n\n\
             impl From<Reason> for &'static str { fn from(reason: Reason) -> Self { reason.as_str() } }\n\n";
     for (class, doc, ..) in CLASSES {

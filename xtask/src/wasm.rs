@@ -24,7 +24,7 @@ pub const MODULE: &str = "gate-wasm/gate.wasm";
 pub const TRAPPING: &str = "target/gate-trap.wasm";
 
 /// Largest module, in bytes, as it is and compressed by `gzip -9`.
-const MOST_BYTES: (usize, usize) = (96 * 1024, 40 * 1024);
+const MOST_BYTES: (usize, usize) = (152 * 1024, 64 * 1024);
 
 /// All that the module may export: another name is another ABI.
 const EXPORTS: [&str; 16] = [

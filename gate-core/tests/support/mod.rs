@@ -54,7 +54,7 @@ pub fn bundle(enrollment_ref: Option<&str>, files: &[(&str, &[u8])], signers: &[
     };
     let listed = files.iter().map(|(path, data)| ((*path).to_owned(), Digest::of(data))).collect();
     let manifest = Manifest::new("fleet".into(), "1.0.0".into(), Channel::Dev, "1".into(), provenance, listed);
-    let manifest = manifest.unwrap().to_bytes();
+    let manifest = serde_json::to_vec_pretty(&manifest.unwrap()).unwrap();
     let envelope = envelope(manifest::PAYLOAD_TYPE, &manifest, signers);
     let mut entries: Vec<(&str, &[u8])> =
         vec![(manifest::MANIFEST_PATH, &manifest), (manifest::ENVELOPE_PATH, &envelope)];
