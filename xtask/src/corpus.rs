@@ -5,13 +5,18 @@
 mod bundles;
 mod decision;
 mod make;
+mod signatures;
 
 use std::{fs, path::Path};
 
 use crate::Result;
 
-fn outputs() -> Result<[(&'static str, String); 2]> {
-    Ok([("tests/corpus/bundles.json", bundles::corpus()?), ("tests/corpus/decision.json", decision::corpus()?)])
+fn outputs() -> Result<[(&'static str, String); 3]> {
+    Ok([
+        ("tests/corpus/bundles.json", bundles::corpus()?),
+        ("tests/corpus/decision.json", decision::corpus()?),
+        ("tests/corpus/signatures.json", signatures::corpus()?),
+    ])
 }
 
 /// Writes the corpora.
