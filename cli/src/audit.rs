@@ -15,7 +15,7 @@ use crate::{
     context::{Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format},
-    time,
+    time, usage,
 };
 
 /// Find out what happened to a call.
@@ -54,7 +54,7 @@ pub(crate) struct List {
     #[arg(long, value_name = "ID")]
     node_id: Option<NodeId>,
     /// At most so many, the latest.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = usage::whole_number(1))]
     limit: u32,
     #[command(flatten)]
     wal: WalFlag,
