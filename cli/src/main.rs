@@ -12,6 +12,7 @@ mod error;
 mod key;
 mod node;
 mod output;
+mod progress;
 mod rollout;
 mod runtime;
 mod time;
