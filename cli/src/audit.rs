@@ -7,7 +7,10 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser as _},
 };
 use gate_core::{AuditId, NodeId, Reason, decision::Outcome};
-use host_native::audit::{self, Call, Calls, Trail};
+use host_native::{
+    audit::{self, AuditError, Call, Calls, Trail},
+    wal::Walk,
+};
 use serde::Serialize;
 
 use crate::{
@@ -15,7 +18,7 @@ use crate::{
     context::{Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format},
-    time,
+    progress, time, usage,
 };
 
 /// Find out what happened to a call.
@@ -54,7 +57,7 @@ pub(crate) struct List {
     #[arg(long, value_name = "ID")]
     node_id: Option<NodeId>,
     /// At most so many, the latest.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = usage::whole_number(1))]
     limit: u32,
     #[command(flatten)]
     wal: WalFlag,
@@ -76,7 +79,7 @@ impl Command {
         match self {
             Self::Get { audit_id, wal } => {
                 let config = context.config(&wal.add_to(Flags::default()))?;
-                let trail = audit::get(&config.wal_dir(), &audit_id)?;
+                let trail = progress::reading(&config.wal_dir(), |log| audit::get(log, &audit_id))?;
                 print_trail(context, &audit_id, &trail)
             }
             Self::List(list) => list.run(context),
@@ -145,23 +148,30 @@ impl List {
             && self.node_id.as_ref().is_none_or(|node_id| call.node_id.as_ref() == Some(node_id))
     }
 
-    fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
-        let config = context.config(&self.wal.add_to(Flags::default()))?;
+    /// The latest calls that are wanted.
+    fn listed(&self, log: Walk) -> Result<Listed, AuditError> {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let (mut calls, mut latest, mut more) = (Calls::open(&config.wal_dir())?, VecDeque::new(), false);
-        while let Some(call) = calls.next_call()? {
+        let (mut walk, mut calls, mut more) = (Calls::open(log)?, VecDeque::new(), false);
+        while let Some(call) = walk.next_call()? {
             if self.wants(&call) {
-                more |= latest.len() == limit && latest.pop_front().is_some();
-                latest.push_back(call);
+                more |= calls.len() == limit && calls.pop_front().is_some();
+                calls.push_back(call);
             }
         }
+        Ok(Listed { calls, more })
+    }
+
+    fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        let config = context.config(&self.wal.add_to(Flags::default()))?;
+        let listed = progress::reading(&config.wal_dir(), |log| self.listed(log))?;
         let out = &mut context.out;
         if out.format() == Format::Json {
-            out.json(&Listed { calls: latest, more })?;
+            out.json(&listed)?;
             return Ok(Exit::Success);
         }
+        let Listed { calls, more } = listed;
         let mut table = out.table(["AT", "AUDIT_ID", "NODE_ID", "TOOL", "MODE", "OUTCOME", "REASON", "WOULD_DENY"]);
-        for call in &latest {
+        for call in &calls {
             table.row([
                 Cell::new(time::rfc3339(call.now_ms)),
                 Cell::new(&call.audit_id),
@@ -174,7 +184,7 @@ impl List {
             ])?;
         }
         let out = table.finish()?;
-        if latest.is_empty() {
+        if calls.is_empty() {
             out.note("no such call in this log")?;
         } else if more {
             out.note("there are older ones: raise `--limit`, or narrow with `--since`")?;

@@ -12,19 +12,22 @@ mod error;
 mod key;
 mod node;
 mod output;
+mod progress;
 mod rollout;
 mod runtime;
 mod time;
+mod usage;
 mod wal;
 
 use std::{env, process::ExitCode};
 
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::{CommandFactory as _, FromArgMatches as _, error::ErrorKind};
+use host_native::ErrorClass;
 
 use args::{Cli, Command};
 use context::Context;
 use error::{CliError, Exit};
-use output::{Format, Output};
+use output::Output;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = env::args_os().collect();
@@ -67,17 +70,14 @@ fn run(command: Command, context: &mut Context<'_>) -> Result<Exit, CliError> {
     }
 }
 
-/// Help and version are asked for, the rest is a mistake on the command line.
+/// Help and version are asked for, and a group of commands alone shows what is in it. The rest is a mistake.
 fn refused(error: &clap::Error, out: &Output) -> ExitCode {
-    if error.use_stderr() && out.format() == Format::Json {
-        let text = error.render().to_string();
-        let cause = text.lines().take_while(|line| !["Usage:", "For more"].iter().any(|end| line.starts_with(end)));
-        let parts: Vec<_> = cause.map(str::trim).filter(|line| !line.is_empty()).collect();
-        let message = parts.join("; ");
-        out.error(host_native::ErrorClass::Usage, message.trim_start_matches("error: "));
-    } else {
+    let is_help = !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if is_help {
         // A reader that has gone away needs no help.
         let _ = error.print();
+    } else {
+        out.error(ErrorClass::Usage, &usage::message(error));
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

@@ -15,7 +15,7 @@ use crate::{
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format},
-    time,
+    time, usage,
 };
 
 /// Enroll nodes, withdraw enrollments, look them up.
@@ -67,7 +67,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "ID")]
         after: Option<NodeId>,
         /// At most so many.
-        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = usage::whole_number(1))]
         limit: u32,
         #[command(flatten)]
         store: StoreFlag,
@@ -80,7 +80,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         node: NodeFlag,
         /// How many changes to show, the latest ones.
-        #[arg(long, value_name = "N", default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = usage::whole_number(0))]
         history: u32,
         #[command(flatten)]
         store: StoreFlag,

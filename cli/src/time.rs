@@ -2,6 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::usage::quoted;
+
 pub(crate) use host_native::gate::now_ms;
 
 /// RFC 3339 in UTC, to the millisecond.
@@ -44,7 +46,10 @@ pub(crate) fn parse_since(text: &str) -> Result<u64, String> {
     };
     match duration.ok().and_then(|duration| u64::try_from(duration.as_millis()).ok()) {
         Some(ms) => Ok(now_ms().saturating_sub(ms)),
-        None => Err("use a time such as `2026-01-31T08:00:00Z`, or an age such as `15m`, `2h` or `7d`".to_owned()),
+        None => Err(format!(
+            "time {} is not known: use one such as `2026-01-31T08:00:00Z`, or an age such as `15m`, `2h` or `7d`",
+            quoted(text)
+        )),
     }
 }
 
@@ -69,7 +74,8 @@ mod tests {
             assert!(parse_since(text).unwrap().abs_diff(expected) < 5_000, "{text}");
         }
         for wrong in ["", "soon", "15", "-5m", "2024-01-31"] {
-            assert!(parse_since(wrong).unwrap_err().starts_with("use a time such as"), "{wrong}");
+            let refusal = format!("time `{wrong}` is not known: use one such as `2026-01-31T08:00:00Z`, ");
+            assert!(parse_since(wrong).unwrap_err().starts_with(&refusal), "{wrong}");
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     context::{Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format},
-    time,
+    progress, time,
 };
 
 /// Read the log, check it, and mend it.
@@ -150,7 +150,7 @@ impl Command {
             Self::Inspect(inspect) => inspect.run(context),
             Self::Verify { wal } => {
                 let dir = context.config(&wal.add_to(Flags::default()))?.wal_dir();
-                print_report(context, &dir, wal::verify(&dir)?)
+                print_report(context, &dir, progress::reading(&dir, wal::verify)?)
             }
             Self::Doctor { accept_loss, wal } => {
                 let dir = context.config(&wal.add_to(Flags::default()))?.wal_dir();
@@ -201,10 +201,13 @@ fn print_report(context: &mut Context<'_>, dir: &Path, report: Report) -> Result
 }
 
 fn doctor(context: &mut Context<'_>, dir: &Path, accept_loss: bool) -> Result<Exit, CliError> {
-    let diagnosis = wal::diagnose(dir)?;
+    let diagnosis = progress::reading(dir, wal::diagnose)?;
     let needed = diagnosis.verdict == Verdict::Fail;
     // Without a word from the operator nothing is changed, and what would be lost is the error.
-    let doctored = if needed && accept_loss { Some(wal::doctor(dir, Loss::Accept)?.into()) } else { None };
+    let doctored = match needed && accept_loss {
+        true => Some(progress::reading(dir, |log| wal::doctor(log, Loss::Accept))?.into()),
+        false => None,
+    };
     print_diagnosis(context, dir, &diagnosis, doctored)?;
     if needed && !accept_loss {
         let message =

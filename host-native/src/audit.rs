@@ -9,14 +9,11 @@ use gate_core::{
     reason::Policy,
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{BTreeMap, VecDeque},
-    path::Path,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     ErrorClass,
-    wal::{Reader, Record, WalError},
+    wal::{Reader, Record, WalError, Walk},
 };
 
 /// Why the log cannot answer.
@@ -111,12 +108,12 @@ fn facts_of(attrs: &str) -> Option<(Digest, &str)> {
 }
 
 impl Calls {
-    /// Starts at the first frame of the log in `wal_dir`.
+    /// Starts at the first frame of the log.
     ///
     /// # Errors
     /// The log cannot be read.
-    pub fn open(wal_dir: &Path) -> Result<Self, AuditError> {
-        Ok(Self { reader: Reader::open(wal_dir)?, facts: BTreeMap::new(), order: VecDeque::new() })
+    pub fn open(log: impl Into<Walk>) -> Result<Self, AuditError> {
+        Ok(Self { reader: Reader::open(log)?, facts: BTreeMap::new(), order: VecDeque::new() })
     }
 
     /// The next call; `None` when nothing more is durable now.
@@ -203,9 +200,9 @@ pub struct Trail {
 ///
 /// # Errors
 /// The log cannot be read, or nothing has this id.
-pub fn get(wal_dir: &Path, audit_id: &AuditId) -> Result<Trail, AuditError> {
+pub fn get(log: impl Into<Walk>, audit_id: &AuditId) -> Result<Trail, AuditError> {
     let (mut frames, mut decisions) = (Vec::new(), Vec::new());
-    for record in Reader::open(wal_dir)? {
+    for record in Reader::open(log)? {
         let record = record?;
         if record.audit_id == *audit_id {
             if record.kind == Kind::Decision {
@@ -258,8 +255,8 @@ pub struct Finding {
 ///
 /// # Errors
 /// The log cannot be read.
-pub fn preview(wal_dir: &Path, mode: Mode, since_ms: Option<u64>) -> Result<Preview, AuditError> {
-    let mut calls = Calls::open(wal_dir)?;
+pub fn preview(log: impl Into<Walk>, mode: Mode, since_ms: Option<u64>) -> Result<Preview, AuditError> {
+    let mut calls = Calls::open(log)?;
     let mut preview = Preview { mode, calls: 0, failing: 0, unjudged: 0, safe: false, findings: Vec::new() };
     let mut findings: BTreeMap<(Reason, Option<NodeId>), Finding> = BTreeMap::new();
     while let Some(Decided { call, frames }) = calls.next_decided()? {
@@ -331,8 +328,8 @@ pub struct Difference {
 ///
 /// # Errors
 /// The log cannot be read.
-pub fn replay(wal_dir: &Path, since_ms: Option<u64>) -> Result<Replay, AuditError> {
-    let mut calls = Calls::open(wal_dir)?;
+pub fn replay(log: impl Into<Walk>, since_ms: Option<u64>) -> Result<Replay, AuditError> {
+    let mut calls = Calls::open(log)?;
     let mut replay = Replay { calls: 0, same: 0, different: 0, unjudged: 0, differences: Vec::new() };
     while let Some(Decided { call, frames }) = calls.next_decided()? {
         if since_ms.is_some_and(|since_ms| call.now_ms < since_ms) {

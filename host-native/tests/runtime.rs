@@ -296,7 +296,7 @@ async fn facts_that_an_overloaded_log_refused_come_with_the_next_decision() {
     assert_eq!(ask("tool.shell").await, "policy: denied");
     assert_eq!(ask("tool.echo").await, "attestation: enrollment_ref_mismatch");
     gate.wal().close().unwrap();
-    let replay = audit::replay(&node.wal_dir(), None).unwrap();
+    let replay = audit::replay(node.wal_dir(), None).unwrap();
     assert_eq!((replay.calls, replay.same), (2, 2), "{:?}", replay.differences);
 }
 

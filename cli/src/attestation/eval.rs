@@ -19,7 +19,7 @@ use host_native::{
     enrollment::{SqliteStore, Store as _, StoreError},
     evaluate::{Lookup, Matrix},
 };
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format, Output, Table},
-    time,
+    progress, time,
 };
 
 #[derive(Debug, Args)]
@@ -156,13 +156,14 @@ fn all_nodes(config: &Config, matrix: &mut Matrix, report: &mut Report<'_>) -> R
     let store = SqliteStore::open_read_only(config.store_path())?;
     let bar = progress(&store, report.is_watched())?;
     let mut outcome = Ok(());
-    store.for_each(&mut |row| {
+    let walked = store.for_each(&mut |row| {
         matrix.set_node(row.node_id.clone(), Lookup::Enrolled(row));
         bar.inc(1);
         outcome = report.node(matrix);
         if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
+    });
     bar.finish_and_clear();
+    walked?;
     outcome
 }
 
@@ -171,9 +172,7 @@ fn progress(store: &SqliteStore, rows_are_watched: bool) -> Result<ProgressBar, 
     if rows_are_watched || !io::stderr().is_terminal() {
         return Ok(ProgressBar::hidden());
     }
-    let bar = ProgressBar::with_draw_target(Some(store.count(None)?), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} nodes, {eta} left");
-    Ok(style.map(|style| bar.clone().with_style(style)).unwrap_or(bar))
+    Ok(progress::bar(store.count(None)?, "{bar:40} {human_pos}/{human_len} nodes, {eta} left"))
 }
 
 /// Writes verdicts down as they come.

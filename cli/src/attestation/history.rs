@@ -15,7 +15,7 @@ use crate::{
     context::{Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format},
-    time,
+    progress, time,
 };
 
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ impl PreviewArgs {
     pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         let Self { mode, log: LogArgs { since, wal } } = self;
         let config = context.config(&wal.add_to(Flags::default()))?;
-        let preview = audit::preview(&config.wal_dir(), mode, since)?;
+        let preview = progress::reading(&config.wal_dir(), |log| audit::preview(log, mode, since))?;
         print_preview(context, &preview)?;
         Ok(if preview.safe { Exit::Success } else { Exit::Denied })
     }
@@ -89,7 +89,7 @@ fn print_preview(context: &mut Context<'_>, preview: &Preview) -> Result<(), Cli
 impl LogArgs {
     pub(crate) fn replay(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         let config = context.config(&self.wal.add_to(Flags::default()))?;
-        let replay = audit::replay(&config.wal_dir(), self.since)?;
+        let replay = progress::reading(&config.wal_dir(), |log| audit::replay(log, self.since))?;
         print_replay(context, &replay)?;
         let Replay { calls, same, different, unjudged, .. } = replay;
         if same == calls {

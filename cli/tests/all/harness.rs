@@ -8,6 +8,15 @@ use std::{
     process::{Child, ChildStdout, Command, Output, Stdio},
 };
 
+#[cfg(target_os = "linux")]
+use std::{
+    fs::File,
+    os::fd::OwnedFd,
+    thread::{self, JoinHandle},
+};
+
+#[cfg(target_os = "linux")]
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -169,4 +178,21 @@ impl Drop for Runtime {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A terminal to print on, and all that is printed there once nobody has it open any more.
+#[cfg(target_os = "linux")]
+pub(crate) fn on_terminal() -> (OwnedFd, JoinHandle<String>) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+    let terminal = openpt(flags).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let screen = ioctl_tiocgptpeer(&terminal, flags).unwrap();
+    let reader = thread::spawn(move || {
+        let (mut bytes, mut terminal) = (Vec::new(), File::from(terminal));
+        // Linux ends a terminal that nobody writes to any more with an error.
+        let _ = terminal.read_to_end(&mut bytes);
+        String::from_utf8(bytes).unwrap().replace("\r\n", "\n")
+    });
+    (screen, reader)
 }

@@ -2,6 +2,8 @@
 
 use std::{io, process::Stdio};
 
+#[cfg(target_os = "linux")]
+use crate::harness::on_terminal;
 use crate::harness::{Home, Run};
 
 const ESCAPE: char = '\u{1b}';
@@ -65,8 +67,6 @@ fn what_a_terminal_would_obey_is_shown_escaped() {
 fn frames_are_escaped_on_a_terminal_and_as_they_are_in_a_pipe() {
     use gate_core::{AuditId, Frame, frame::Kind};
     use host_native::wal::{Options, Wal};
-    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-    use std::{fs::File, io::Read as _, thread};
 
     let home = Home::new();
     let id = "0196f0c2-7d3e-7a41-9f55-0c5d8e1b2a34";
@@ -81,22 +81,6 @@ fn frames_are_escaped_on_a_terminal_and_as_they_are_in_a_pipe() {
     drop(wal.append(vec![frame]));
     wal.close().unwrap();
 
-    let on_terminal = |arguments: &[&str]| {
-        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&terminal).unwrap();
-        unlockpt(&terminal).unwrap();
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
-        let stdout = ioctl_tiocgptpeer(&terminal, flags).unwrap();
-        let reader = thread::spawn(move || {
-            let (mut bytes, mut terminal) = (Vec::new(), File::from(terminal));
-            // Linux ends a terminal that nobody writes to any more with an error.
-            let _ = terminal.read_to_end(&mut bytes);
-            String::from_utf8(bytes).unwrap().replace("\r\n", "\n")
-        });
-        let status = home.command(arguments).stdout(stdout).status().unwrap();
-        assert!(status.success(), "{arguments:?}");
-        reader.join().unwrap()
-    };
     let commands: [&[&str]; 3] = [
         &["wal", "inspect", "--wal-dir", "wal"],
         &["audit", "get", id, "--wal-dir", "wal"],
@@ -105,7 +89,10 @@ fn frames_are_escaped_on_a_terminal_and_as_they_are_in_a_pipe() {
     for arguments in commands {
         let piped = home.run_words(arguments).stdout;
         assert!(piped.contains(evil), "{arguments:?}: {piped:?}");
-        let shown = on_terminal(arguments);
+        let (terminal, shown) = on_terminal();
+        let status = home.command(arguments).stdout(terminal).status().unwrap();
+        assert!(status.success(), "{arguments:?}");
+        let shown = shown.join().unwrap();
         assert!(!shown.contains(|c| c != '\n' && gate_core::text::is_obeyed(c)), "{arguments:?}: {shown:?}");
         let line = |text: &str| text.lines().find(|line| line.contains("took_ms")).unwrap().to_owned();
         let parsed = |text: &str| serde_json::from_str::<serde_json::Value>(&line(text)).unwrap();
@@ -120,4 +107,60 @@ fn refusals_show_no_c1_controls_and_no_text_direction() {
     assert_eq!(run.code, 3);
     assert!(!run.stderr.trim_end().contains(gate_core::text::is_obeyed), "{run:?}");
     assert!(run.stderr.contains("\\u{9b}31m\\u{202e}\\u{2069}red"), "{run:?}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_long_log_is_read_with_a_bar_that_goes_away_and_only_on_a_terminal() {
+    let home = Home::new();
+    let id = "0196f0c2-7d3e-7a41-9f55-0c5d8e1b2a34";
+    log_of(&home, "long", id, 9);
+    log_of(&home, "short", id, 1);
+    let on_stderr = |line: &str| {
+        let (terminal, shown) = on_terminal();
+        let mut command = home.command(&line.split_whitespace().collect::<Vec<_>>());
+        command.env("TERM", "xterm").stdout(Stdio::piped()).stderr(terminal);
+        let run = command.spawn().unwrap().wait_with_output().unwrap();
+        drop(command);
+        (run.status.code(), shown.join().unwrap())
+    };
+    let get = format!("audit get {id}");
+    // A log without calls is not safe to enforce on.
+    let commands = [
+        ("wal verify", 0),
+        ("wal doctor", 0),
+        ("attestation preview", 1),
+        ("attestation replay", 0),
+        ("audit list", 0),
+        (&get, 0),
+    ];
+    for (line, code) in commands {
+        let (exit, shown) = on_stderr(&format!("{line} --wal-dir long"));
+        assert_eq!(exit, Some(code), "{line}: {shown:?}");
+        assert!(shown.contains("/4.5"), "{line}: no bar: {shown:?}");
+        let (_, after) = shown.rsplit_once("MiB").unwrap();
+        assert!(after.contains("\u{1b}[2K"), "{line}: the bar stays: {shown:?}");
+        let (_, shown) = on_stderr(&format!("{line} --wal-dir short"));
+        assert!(!shown.contains("MiB"), "{line}: a bar for nothing: {shown:?}");
+        let piped = home.run(&format!("{line} --wal-dir long"));
+        assert!(!piped.stderr.contains("MiB") && !piped.stderr.contains(ESCAPE), "{line}: {piped:?}");
+    }
+}
+
+/// A log with so many frames of half a MiB.
+#[cfg(target_os = "linux")]
+fn log_of(home: &Home, name: &str, id: &str, frames: usize) {
+    use gate_core::{AuditId, Frame, frame::Kind};
+    use host_native::wal::{Options, Wal};
+
+    let (wal, _) = Wal::open(home.path(name), Options::default()).unwrap();
+    for _ in 0..frames {
+        drop(wal.append(vec![Frame {
+            kind: Kind::Action,
+            audit_id: AuditId::parse(id).unwrap(),
+            node_id: None,
+            attrs: format!(r#"{{"tool":"tool.echo","outcome":"{}","took_ms":0}}"#, "x".repeat(512 * 1024)),
+        }]));
+    }
+    wal.close().unwrap();
 }

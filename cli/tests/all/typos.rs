@@ -61,39 +61,129 @@ fn each_mistyped_word_is_refused_in_one_line_with_its_remedy() {
     }
 }
 
-/// The parser of the command line has its own words, with suggestions.
 #[test]
-fn each_mistyped_flag_or_choice_gets_a_suggestion() {
+fn each_mistake_on_the_command_line_is_one_line_with_its_remedy() {
     let home = Home::new();
+    let long = "x".repeat(200);
+    let cut = format!("argument `{}…` is not known: leave it out, or see `autonomy node list --help`", "x".repeat(80));
     let cases: &[(&[&str], &str)] = &[
-        (&["nod", "list"], "a similar subcommand exists: 'node'"),
-        (&["node", "enrol"], "a similar subcommand exists: 'enroll'"),
-        (&["node", "list", "--limt", "3"], "a similar argument exists: '--limit'"),
-        (&["attestation", "explain", "not_enroled"], "a similar value exists: 'not_enrolled'"),
-        (&["rollout", "set", "--node-id", "a", "--state", "faild"], "a similar value exists: 'failed'"),
-        (&["bundle", "build", "--channel", "stabel"], "a similar value exists: 'stable'"),
-        (&["config", "get", "attestation.mdoe"], "a similar value exists: 'attestation.mode'"),
-        (&["config", "set", "node_id", "x"], "identity.node_id, attestation.mode"),
-        (&["attestation", "preview", "--mode", "off"], "[possible values: advisory, enforce]"),
-        (&["wal", "inspect", "--kind", "autonomy.decisions"], "a similar value exists: 'autonomy.decision'"),
+        // Words that are not known.
+        (&["nod", "list"], "command `autonomy nod` is not known: did you mean `autonomy node`?"),
+        (&["node", "enrol"], "command `autonomy node enrol` is not known: did you mean `autonomy node enroll`?"),
+        (&["frobnicate"], "command `autonomy frobnicate` is not known: see `autonomy --help`"),
+        (&["node", "list", "--limt", "3"], "flag `--limt` is not known: did you mean `--limit`?"),
+        (&["node", "list", "--limt=3"], "flag `--limt` is not known: did you mean `--limit`?"),
+        (&["node", "list", "-x"], "flag `-x` is not known: leave it out, or see `autonomy node list --help`"),
+        (
+            &["audit", "get", "-z"],
+            "flag `-z` is not known: to pass `-z` as a value, use `-- -z`, or see `autonomy audit get --help`",
+        ),
+        (&["node", "list", "all"], "argument `all` is not known: leave it out, or see `autonomy node list --help`"),
+        (&["node", "list", &long], &cut),
+        // Choices.
+        (
+            &["attestation", "explain", "not_enroled"],
+            "argument `[REASON]`: `not_enroled` is not known: did you mean `not_enrolled`?",
+        ),
+        (
+            &["rollout", "set", "--node-id", "a", "--state", "faild"],
+            "flag `--state`: `faild` is not known: did you mean `failed`?",
+        ),
+        (
+            &["bundle", "build", "--channel", "stabel"],
+            "flag `--channel`: `stabel` is not known: did you mean `stable`?",
+        ),
+        (
+            &["config", "get", "attestation.mdoe"],
+            "argument `<KEY>`: `attestation.mdoe` is not known: did you mean `attestation.mode`?",
+        ),
+        (
+            &["attestation", "preview", "--mode", "off"],
+            "flag `--mode`: `off` is not known: use `advisory` or `enforce`",
+        ),
+        (
+            &["wal", "inspect", "--kind", "autonomy.decisions"],
+            "flag `--kind`: `autonomy.decisions` is not known: did you mean `autonomy.decision`?",
+        ),
+        (&["node", "list", "--output", "jsn"], "flag `--output`: `jsn` is not known: did you mean `json`?"),
+        (&["node", "list", "--output", "yaml"], "flag `--output`: `yaml` is not known: use `text` or `json`"),
+        (&["completions", "tcsh"], "argument `<SHELL>`: `tcsh` is not known: did you mean `zsh`?"),
+        // Values with a rule.
         (
             &["wal", "inspect", "--since", "yesterday"],
-            "use a time such as `2026-01-31T08:00:00Z`, or an age such as `15m`",
+            "flag `--since`: time `yesterday` is not known: use one such as `2026-01-31T08:00:00Z`, or an age such as `15m`, `2h` or `7d`",
         ),
-        (&["audit", "get", "not an id"], "audit id `not an id` holds ` `"),
-        (&["node", "list", "--limit", "0"], "0 is not in 1.."),
-        (&["node", "list", "--output", "jsn"], "a similar value exists: 'json'"),
-        (&["node", "enroll", "--node-id", "a b"], "node id `a b` holds ` `: use 1 to 128 of"),
-        (&["runtime", "start", "--bundle", "a", "--policy-dir", "b"], "cannot be used with '--policy-dir <DIR>'"),
+        (
+            &["node", "enroll", "--node-id", "a b"],
+            "flag `--node-id`: node id `a b` holds ` `: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`",
+        ),
+        (&["node", "list", "--limit", "0"], "flag `--limit`: `0` is not a whole number from 1"),
+        (&["audit", "list", "--limit", "many"], "flag `--limit`: `many` is not a whole number from 1"),
+        (&["node", "show", "--history=-1"], "flag `--history`: `-1` is not a whole number from 0"),
+        // Something is missing.
+        (&["node", "list", "--status"], "flag `--status` has no value: use `active` or `revoked`"),
+        (&["runtime", "start", "--bundle"], "flag `--bundle` has no value: write `--bundle <FILE>`"),
+        (
+            &["node", "enroll", "--node-id", "--enrollment-ref", "a"],
+            "flag `--node-id` has no value: write `--node-id <ID>`",
+        ),
+        (&["bundle", "verify", ""], "argument `<BUNDLE>` has no value: write `<BUNDLE>`"),
+        (&["bundle", "verify"], "`<BUNDLE>` is missing: give it, or see `autonomy bundle verify --help`"),
+        (
+            &["node", "enroll"],
+            "`--node-id <ID>` and `--enrollment-ref <REF>` are missing: give them, or see `autonomy node enroll --help`",
+        ),
+        (
+            &["bundle", "build", "--name", "a"],
+            "`--source <DIR>`, `--version <VERSION>` and `--out <FILE>` are missing: give them, or see `autonomy bundle build --help`",
+        ),
+        (
+            &["bundle", "sign", "a.tar", "--key", "k", "--force"],
+            "`--out <FILE>` is missing: give it, or see `autonomy bundle sign --help`",
+        ),
+        (&["config", "--home", "a"], "`autonomy config` is no command by itself: add `get`, `set`, `unset` or `show`"),
+        // Too much of it.
+        (
+            &["runtime", "start", "--bundle", "a", "--policy-dir", "b"],
+            "`--bundle <FILE>` does not go with `--policy-dir <DIR>`: leave one of them out",
+        ),
+        (
+            &["attestation", "eval", "--bundle", "a", "--node-id", "a", "--all-nodes"],
+            "`--node-id <ID>` does not go with `--all-nodes`: leave one of them out",
+        ),
+        (&["node", "list", "--limit", "1", "--limit", "2"], "`--limit <N>` is given more than once: give it once"),
+        (
+            &["attestation", "eval", "--bundle", "a", "--all-nodes=yes"],
+            "flag `--all-nodes`: `yes` is one value too many: leave it out, or see `autonomy attestation eval --help`",
+        ),
     ];
-    for (arguments, part) in cases {
+    for (arguments, message) in cases {
         let run = home.run_words(arguments);
-        assert_eq!(run.code, 2, "{arguments:?}: {run:?}");
-        assert!(run.stderr.starts_with("error: ") && run.stderr.contains(part), "{arguments:?}: {run:?}");
+        assert_eq!((run.code, one_error(&run), run.stdout.as_str()), (2, (*message).to_owned(), ""), "{arguments:?}");
     }
     let run = home.run("node list --limt 3 --output json");
     let error: serde_json::Value = serde_json::from_str(&run.stderr).unwrap();
-    assert_eq!(error["error"], "unexpected argument '--limt' found; tip: a similar argument exists: '--limit'");
+    assert_eq!(error["error"], "flag `--limt` is not known: did you mean `--limit`?");
+}
+
+#[test]
+fn a_word_that_is_not_utf_8_is_refused_in_one_line() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+    let home = Home::new();
+    let mut command = home.command(&["node", "list", "--after"]);
+    let run = Run::from(command.arg(OsStr::from_bytes(b"robot-\xff")).output().unwrap());
+    let message = "a value is not UTF-8: write it in UTF-8, or see `autonomy node list --help`";
+    assert_eq!((run.code, one_error(&run)), (2, message.to_owned()));
+}
+
+#[test]
+fn a_group_of_commands_alone_shows_what_is_in_it() {
+    let home = Home::new();
+    for group in ["bundle", "node", "attestation", "wal"] {
+        let run = home.run(group);
+        assert_eq!(run.code, 2, "{run:?}");
+        assert!(run.stderr.contains("\nCommands:\n"), "{run:?}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{
     scan::read_full,
 };
 
-const LOG: &str = "telemetry.wal";
+pub(super) const LOG: &str = "telemetry.wal";
 const SAFE_SEQ: &str = "telemetry.safe_seq";
 const LOCK: &str = "wal.lock";
 /// How much is copied at a time.

@@ -3,10 +3,10 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    WalError,
+    WalError, Walk,
     codec::Encoder,
     dir::{Dir, SafeSeq},
-    fs::{Fs, How, RealFs},
+    fs::{Fs, How},
     recovery::{Action, Opened, Ready, Survey, append_own},
     scan::Fault,
     unix_ns,
@@ -53,12 +53,13 @@ pub struct Diagnosis {
     pub later: Option<u64>,
 }
 
-/// Says which row of the recovery table applies to the log in `dir`, and why. Changes nothing.
+/// Says which row of the recovery table applies to the log, and why. Changes nothing.
 ///
 /// # Errors
 /// When the files cannot be read.
-pub fn diagnose(dir: impl AsRef<Path>) -> Result<Diagnosis, WalError> {
-    diagnose_on(&Dir::new(Arc::new(RealFs), dir.as_ref()))
+pub fn diagnose(walk: impl Into<Walk>) -> Result<Diagnosis, WalError> {
+    let walk = walk.into();
+    diagnose_on(&Dir::new(walk.fs(), &walk.dir))
 }
 
 pub(super) fn diagnose_on(dir: &Dir) -> Result<Diagnosis, WalError> {
@@ -115,12 +116,13 @@ impl Report {
     }
 }
 
-/// Walks the log in `dir` and re-derives every number, checksum, batch and link. Changes nothing.
+/// Walks the log and re-derives every number, checksum, batch and link. Changes nothing.
 ///
 /// # Errors
 /// When the files cannot be read, or there is no log and none was ever committed to.
-pub fn verify(dir: impl AsRef<Path>) -> Result<Report, WalError> {
-    verify_on(&Dir::new(Arc::new(RealFs), dir.as_ref()))
+pub fn verify(walk: impl Into<Walk>) -> Result<Report, WalError> {
+    let walk = walk.into();
+    verify_on(&Dir::new(walk.fs(), &walk.dir))
 }
 
 pub(super) fn verify_on(dir: &Dir) -> Result<Report, WalError> {
@@ -172,8 +174,9 @@ pub struct Doctored {
 /// # Errors
 /// [`WalError::LossNotAccepted`] unless `loss` accepts it; [`WalError::NoDoctorNeeded`] when the log would open;
 /// [`WalError::Locked`] when a writer has it.
-pub fn doctor(dir: impl AsRef<Path>, loss: Loss) -> Result<Doctored, WalError> {
-    doctor_on(Arc::new(RealFs), dir.as_ref(), loss)
+pub fn doctor(walk: impl Into<Walk>, loss: Loss) -> Result<Doctored, WalError> {
+    let walk = walk.into();
+    doctor_on(walk.fs(), &walk.dir, loss)
 }
 
 pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path, loss: Loss) -> Result<Doctored, WalError> {

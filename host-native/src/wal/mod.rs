@@ -22,6 +22,7 @@ mod recovery;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::{
     path::Path,
@@ -38,6 +39,7 @@ pub use error::WalError;
 pub use reader::{Reader, Record};
 pub use recovery::Opened;
 pub use scan::{Fault, Tail};
+pub use walk::Walk;
 
 use commit::{Committer, Shared};
 use dir::Dir;

@@ -8,9 +8,9 @@ use gate_core::{
 };
 
 use super::{
-    WalError,
+    WalError, Walk,
     dir::Dir,
-    fs::{Fs, RealFs},
+    fs::Fs,
     scan::{Good, Place, Scanner},
 };
 
@@ -74,12 +74,13 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader of the log in `dir`, at its first frame. It takes no lock and changes nothing.
+    /// A reader of the log, at its first frame. It takes no lock and changes nothing.
     ///
     /// # Errors
     /// [`WalError::NoLog`] when there is none.
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self, WalError> {
-        Self::open_on(Arc::new(RealFs), dir.as_ref())
+    pub fn open(walk: impl Into<Walk>) -> Result<Self, WalError> {
+        let walk = walk.into();
+        Self::open_on(walk.fs(), &walk.dir)
     }
 
     pub(super) fn open_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, WalError> {

@@ -1,12 +1,15 @@
 //! Diagnose, verify and doctor on every kind of log.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use super::{DIR, killed_log, memfs::MemFs, open, path, records};
 use crate::{
     ErrorClass,
     wal::{
-        Loss, Opened, Record, Verdict, WalError, diagnose,
+        Loss, Opened, Record, Verdict, WalError, Walk, diagnose,
         dir::Dir,
         doctor::{diagnose_on, doctor_on, verify_on},
     },
@@ -174,6 +177,22 @@ fn looking_at_nothing_creates_nothing() {
     assert_eq!(diagnose(&missing).unwrap().verdict, Verdict::Init);
     assert!(matches!(crate::wal::verify(&missing), Err(WalError::NoLog { .. })));
     assert!(!missing.exists());
+}
+
+#[test]
+fn whoever_wants_to_know_is_told_how_far_a_walk_has_come() {
+    let (fs, _) = killed_log(9);
+    drop(open(&fs).unwrap());
+    let (directory, told) = (tempfile::tempdir().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    for name in ["telemetry.wal", "telemetry.safe_seq"] {
+        std::fs::write(directory.path().join(name), fs.bytes(&path(name)).unwrap()).unwrap();
+    }
+    let listener = Arc::clone(&told);
+    let walk = Walk::told(directory.path(), move |at, bytes| listener.lock().unwrap().push((at, bytes)));
+    let report = crate::wal::verify(walk).unwrap();
+    assert!(report.holds());
+    let bytes = std::fs::metadata(directory.path().join("telemetry.wal")).unwrap().len();
+    assert_eq!(told.lock().unwrap().last(), Some(&(bytes, bytes)));
 }
 
 #[test]
