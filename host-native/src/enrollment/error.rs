@@ -135,6 +135,18 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// A row that was read before is an older one now, or gone: the file was restored, or is another.
+    #[error("`{}` went back: node `{node_id}` has serial {found} and had {seen}; put the newer database back, or restart the runtime to accept the older one", .path.display())]
+    WentBack {
+        /// The file.
+        path: PathBuf,
+        /// The node that was asked for.
+        node_id: NodeId,
+        /// The serial that was seen.
+        seen: u64,
+        /// The serial now; 0 when there is no row.
+        found: u64,
+    },
     /// Another process holds the file.
     #[error("`{}` is locked by another process: try again, or find the holder with `fuser`", .path.display())]
     Locked {
@@ -180,6 +192,7 @@ impl StoreError {
             | Self::Damaged { .. }
             | Self::Corrupt { .. }
             | Self::Moved { .. }
+            | Self::WentBack { .. }
             | Self::Locked { .. }
             | Self::Io { .. }
             | Self::Engine { .. } => ErrorClass::Unavailable,

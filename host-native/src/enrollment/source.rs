@@ -44,6 +44,8 @@ pub struct LocalSource {
     refresh_ms: u64,
     opened: Option<Opened>,
     last: Option<Answer>,
+    /// The highest serial that was read. Rows are never deleted and serials only grow: a lower one is another history.
+    highest_serial: u64,
 }
 
 #[derive(Debug)]
@@ -62,7 +64,7 @@ impl LocalSource {
     /// The path is relative and there is no current directory.
     pub fn new(path: impl AsRef<Path>, node_id: NodeId, refresh_ms: u64) -> Result<Self, StoreError> {
         let path = database::absolute(path.as_ref())?;
-        Ok(Self { path, node_id, refresh_ms, opened: None, last: None })
+        Ok(Self { path, node_id, refresh_ms, opened: None, last: None, highest_serial: 0 })
     }
 
     /// A new answer, or nothing when the last one stands.
@@ -86,7 +88,19 @@ impl LocalSource {
                 return Ok(None);
             }
             database::check_schema(&opened.connection, &self.path)?;
-            let answer = match select(&opened.connection, &self.node_id)? {
+            let row = select(&opened.connection, &self.node_id)?;
+            let serial = row.as_ref().map_or(0, |row| row.enrollment.serial);
+            if serial < self.highest_serial {
+                return Err(StoreError::WentBack {
+                    path: self.path.clone(),
+                    node_id: self.node_id.clone(),
+                    seen: self.highest_serial,
+                    found: serial,
+                }
+                .into());
+            }
+            self.highest_serial = serial;
+            let answer = match row {
                 Some(row) => Answer::Enrolled { enrollment: row.enrollment, observed_at_ms: now_ms },
                 None => Answer::NotEnrolled { observed_at_ms: now_ms },
             };

@@ -99,7 +99,16 @@ impl SqliteStore {
             transaction.commit()?;
             Ok(Mutation { row, change: Some(change) })
         };
-        attempt().map_err(|fault| fault.at(&self.path))
+        let mutation = attempt().map_err(|fault| fault.at(&self.path))?;
+        if mutation.change.is_some() {
+            // Into the database itself, so that a journal that goes missing takes no revoke with it. Never waits: the
+            // change is durable already, and what a reader holds up the next change moves.
+            let moved = writer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+            if let Err(error) = moved {
+                tracing::warn!("the change is on disk, in the journal of `{}` alone: {error}", self.path.display());
+            }
+        }
+        Ok(mutation)
     }
 
     fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {

@@ -66,6 +66,15 @@ impl Lock {
     }
 }
 
+/// What a copy does with a run of zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Zeros {
+    /// Writes it.
+    AreWritten,
+    /// Nothing: the file has its length, and is zero where it was not written.
+    AreThere,
+}
+
 impl Dir {
     pub(super) fn new(fs: Arc<dyn Fs>, path: &Path) -> Self {
         Self { fs, path: path.to_owned() }
@@ -148,7 +157,9 @@ impl Dir {
         let source = self.fs.open(from, How::Read).map_err(WalError::io("open", from))?;
         let end = source.len().map_err(WalError::io("read", from))?;
         let copy = self.fs.open(&temp, How::Fresh).map_err(WalError::io("create", &temp))?;
-        self.copy(from, &*source, offset..end, &temp, &*copy, 0)?;
+        // Its whole length at once, and then what is not zero: a tail may be gigabytes of zeros that no disk holds.
+        copy.truncate(end.saturating_sub(offset)).map_err(WalError::io("extend", &temp))?;
+        self.copy(from, &*source, offset..end, &temp, &*copy, 0, Zeros::AreThere)?;
         copy.sync().map_err(WalError::io("sync", &temp))?;
         self.fs.rename(&temp, &path).map_err(WalError::io("rename", &path))?;
         self.sync()
@@ -163,6 +174,7 @@ impl Dir {
         to: &Path,
         copy: &dyn File,
         at: u64,
+        zeros: Zeros,
     ) -> Result<(), WalError> {
         let mut chunk = vec![0; COPY_BYTES];
         let mut offset = range.start;
@@ -173,8 +185,10 @@ impl Dir {
             if got < want {
                 return Err(WalError::io("read", from)(io::ErrorKind::UnexpectedEof.into()));
             }
-            copy.write_at(at + (offset - range.start), chunk.get(..got).unwrap_or_default())
-                .map_err(WalError::io("write", to))?;
+            let bytes = chunk.get(..got).unwrap_or_default();
+            if zeros == Zeros::AreWritten || bytes.iter().any(|byte| *byte != 0) {
+                copy.write_at(at + (offset - range.start), bytes).map_err(WalError::io("write", to))?;
+            }
             offset += got as u64;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Appending: what is promised to whom, and when.
 
 use std::{
+    fs,
     path::Path,
     sync::Arc,
     thread,
@@ -65,6 +66,25 @@ fn a_queue_that_is_full_refuses_and_recovers() {
     let options = Options { queue_bytes: 2000, ..timeless() };
     let (wal, _) = Wal::open_on(Arc::new(fs), Path::new(DIR), &options).unwrap();
     assert!(matches!(wal.append(batch("wide", 4)).wait(), Err(WalError::Overloaded { .. })));
+}
+
+#[test]
+fn a_tail_of_zeros_that_no_disk_holds_is_set_aside_without_filling_one() {
+    use std::os::unix::fs::MetadataExt as _;
+    const BYTES: u64 = 256 * 1024 * 1024;
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(dir.path(), Options::default()).unwrap();
+    wal.append(batch("kept", 1)).wait().unwrap();
+    wal.close().unwrap();
+    let log = fs::OpenOptions::new().write(true).open(dir.path().join("telemetry.wal")).unwrap();
+    let end = log.metadata().unwrap().len();
+    log.set_len(end + BYTES).unwrap();
+    let (_wal, opened) = Wal::open(dir.path(), Options::default()).unwrap();
+    let Opened::Repaired { bytes, tail_file, .. } = opened else { panic!("{opened:?}") };
+    assert_eq!(bytes, BYTES);
+    let tail = fs::metadata(dir.path().join(tail_file)).unwrap();
+    assert_eq!(tail.len(), BYTES);
+    assert!(tail.blocks() * 512 < 1024 * 1024, "{} blocks", tail.blocks());
 }
 
 #[test]
@@ -198,16 +218,16 @@ fn acks_and_the_end_are_futures() {
 fn nothing_is_acknowledged_once_somebody_has_taken_or_changed_the_files() {
     type Attack = (&'static str, fn(&Path));
     let attacks: [Attack; 5] = [
-        ("`telemetry.wal` was removed or replaced", |dir| std::fs::remove_file(dir.join("telemetry.wal")).unwrap()),
+        ("`telemetry.wal` was removed or replaced", |dir| fs::remove_file(dir.join("telemetry.wal")).unwrap()),
         ("`telemetry.wal` was removed or replaced", |dir| {
-            std::fs::copy(dir.join("telemetry.wal"), dir.join("copy")).unwrap();
-            std::fs::rename(dir.join("copy"), dir.join("telemetry.wal")).unwrap();
+            fs::copy(dir.join("telemetry.wal"), dir.join("copy")).unwrap();
+            fs::rename(dir.join("copy"), dir.join("telemetry.wal")).unwrap();
         }),
         ("`telemetry.wal` was changed by somebody else", |dir| {
-            std::fs::OpenOptions::new().write(true).open(dir.join("telemetry.wal")).unwrap().set_len(10).unwrap();
+            fs::OpenOptions::new().write(true).open(dir.join("telemetry.wal")).unwrap().set_len(10).unwrap();
         }),
-        ("`wal.lock` was removed or replaced", |dir| std::fs::remove_file(dir.join("wal.lock")).unwrap()),
-        ("was removed or replaced", |dir| std::fs::rename(dir, dir.with_extension("away")).unwrap()),
+        ("`wal.lock` was removed or replaced", |dir| fs::remove_file(dir.join("wal.lock")).unwrap()),
+        ("was removed or replaced", |dir| fs::rename(dir, dir.with_extension("away")).unwrap()),
     ];
     for (message, attack) in attacks {
         let parent = tempfile::tempdir().unwrap();
@@ -226,7 +246,7 @@ fn a_second_writer_behind_a_removed_lock_loses_nothing_and_ends_the_first() {
     let dir = tempfile::tempdir().unwrap();
     let (first, _) = Wal::open(dir.path(), Options::default()).unwrap();
     first.append(batch("a", 2)).wait().unwrap();
-    std::fs::remove_file(dir.path().join("wal.lock")).unwrap();
+    fs::remove_file(dir.path().join("wal.lock")).unwrap();
     let (second, _) = Wal::open(dir.path(), Options::default()).unwrap();
     assert_eq!(second.append(batch("b", 2)).wait().unwrap(), 3..=4);
     assert!(first.append(batch("c", 2)).wait().is_err());
