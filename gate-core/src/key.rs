@@ -68,10 +68,10 @@ impl fmt::Display for KeyError {
             }
             Self::Several => f.write_str("more than one key in one PEM: give each key on its own"),
             Self::NotEd25519 => f.write_str("not an Ed25519 key: make one with `openssl genpkey -algorithm ed25519`"),
-            Self::NotAPoint => f.write_str("not a point of the Ed25519 curve in its canonical form"),
-            Self::Weak => f.write_str("a key of small order: anybody can sign under it"),
+            Self::NotAPoint => f.write_str("not a point of the Ed25519 curve in its canonical form: make a new key"),
+            Self::Weak => f.write_str("a key of small order, under which anybody can sign: trust another"),
             Self::Duplicate(id) => write!(f, "key `{id}` is given twice: a threshold counts distinct keys"),
-            Self::TooMany => write!(f, "more than {} trusted keys", limits::TRUSTED_KEYS),
+            Self::TooMany => write!(f, "more than {} trusted keys: remove those that sign no more", limits::TRUSTED_KEYS),
             Self::Threshold { threshold, keys: 0 } => {
                 write!(f, "threshold `{threshold}` does not fit 0 trusted keys: no keys are given")
             }

@@ -68,11 +68,15 @@ impl fmt::Display for LeaseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoTrustedKeys => f.write_str("no lease keys are trusted: give the orchestrator's public keys"),
-            Self::NoNodeId => f.write_str("this runtime has no node id that a lease could be for"),
+            Self::NoNodeId => f.write_str("this runtime has no node id that a lease could be for: set one"),
             Self::Envelope(error) => error.fmt(f),
             Self::Malformed(why) => write!(f, "lease: {why}"),
-            Self::NodeId { expected, found } => write!(f, "lease is for node `{found}`, this node is `{expected}`"),
-            Self::Serial { seen, found } => write!(f, "lease has serial {found}, one with {seen} was already seen"),
+            Self::NodeId { expected, found } => {
+                write!(f, "lease is for node `{found}`, this node is `{expected}`: ask for this node's own")
+            }
+            Self::Serial { seen, found } => {
+                write!(f, "lease has serial {found}, one with {seen} was already seen: ask for the newest")
+            }
         }
     }
 }

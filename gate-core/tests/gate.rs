@@ -211,14 +211,18 @@ fn a_lease_that_does_not_hold_denies_and_says_why() {
         (
             "another node's",
             signed_lease(&lease("robot-8", 5), 2),
-            "lease is for node `robot-8`, this node is `robot-7`".to_owned(),
+            "lease is for node `robot-8`, this node is `robot-7`: ask for this node's own".to_owned(),
         ),
         (
             "a case twin's",
             signed_lease(&lease("Robot-7", 5), 2),
-            "lease is for node `Robot-7`, this node is `robot-7`".to_owned(),
+            "lease is for node `Robot-7`, this node is `robot-7`: ask for this node's own".to_owned(),
         ),
-        ("older", signed_lease(&lease("robot-7", 3), 2), "lease has serial 3, one with 4 was already seen".to_owned()),
+        (
+            "older",
+            signed_lease(&lease("robot-7", 3), 2),
+            "lease has serial 3, one with 4 was already seen: ask for the newest".to_owned(),
+        ),
         (
             "by the key of bundles",
             signed_lease(&sound, 1),
@@ -290,7 +294,7 @@ fn a_lease_that_does_not_hold_denies_and_says_why() {
     let without_node = Config { node_id: None, ..sealed.config().clone() };
     for (config, message) in [
         (without_keys, "no lease keys are trusted: give the orchestrator's public keys"),
-        (without_node, "this runtime has no node id that a lease could be for"),
+        (without_node, "this runtime has no node id that a lease could be for: set one"),
     ] {
         assert_eq!(Gate::new(config).set_lease(&signed_lease(&sound, 2)).unwrap_err().to_string(), message);
     }

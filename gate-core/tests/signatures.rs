@@ -189,9 +189,13 @@ fn a_pem_is_an_ed25519_public_key_or_says_what_else_it_is() {
         (
             "key of small order",
             spki(EdwardsPoint::identity().compress().to_bytes()),
-            "a key of small order: anybody can sign under it".to_owned(),
+            "a key of small order, under which anybody can sign: trust another".to_owned(),
         ),
-        ("key that is no point", spki([0xff; 32]), "not a point of the Ed25519 curve in its canonical form".to_owned()),
+        (
+            "key that is no point",
+            spki([0xff; 32]),
+            "not a point of the Ed25519 curve in its canonical form: make a new key".to_owned(),
+        ),
     ];
     for (name, text, message) in table {
         assert_eq!(PublicKey::from_pem(&text).unwrap_err().to_string(), message, "{name}: {text}");
@@ -208,6 +212,6 @@ fn a_set_of_trusted_keys_can_always_be_met_and_never_by_nobody() {
     assert_eq!(message(&[1, 2], 3), "threshold `3` does not fit 2 trusted keys: use 1 to 2");
     let twice = format!("key `{}` is given twice: a threshold counts distinct keys", support::public(1).id());
     assert_eq!(message(&[1, 2, 1], 1), twice);
-    assert_eq!(message(&(0..65).collect::<Vec<_>>(), 1), "more than 64 trusted keys");
+    assert_eq!(message(&(0..65).collect::<Vec<_>>(), 1), "more than 64 trusted keys: remove those that sign no more");
     assert_eq!(TrustedKeys::new(keys(&(0..64).collect::<Vec<_>>()), 64).unwrap().threshold(), 64);
 }

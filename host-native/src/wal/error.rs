@@ -9,7 +9,7 @@ use crate::ErrorClass;
 #[non_exhaustive]
 pub enum WalError {
     /// A file operation failed while the log was being opened, read or repaired.
-    #[error("cannot {op} `{}`: {source}", path.display())]
+    #[error("cannot {op} `{}`: {source}; see that the disk and its permissions let this process", path.display())]
     Io {
         /// What was tried.
         op: &'static str,
@@ -115,7 +115,7 @@ pub enum WalError {
         max: usize,
     },
     /// A frame whose `attrs` would make the record unreadable.
-    #[error("frame attrs are not a JSON object: {why}")]
+    #[error("frame attrs are not a JSON object ({why}): give one")]
     AttrsNotObject {
         /// The parser's words.
         why: String,
