@@ -67,7 +67,8 @@ struct BundleOf<'a> {
 struct Judged<'a> {
     node_id: &'a str,
     bundle: &'a PathBuf,
-    verdict: Outcome,
+    /// What a call would get in `enforce`.
+    effect: Outcome,
     reason: Option<Reason>,
     remedy: Option<&'static str>,
     detail: Option<String>,
@@ -208,7 +209,7 @@ impl<'a> Report<'a> {
                 Form::Json(out)
             }
             Format::Text if single => Form::One(out),
-            Format::Text => Form::Rows(out.table(["NODE_ID", "BUNDLE", "VERDICT", "REASON", "REMEDY"])),
+            Format::Text => Form::Rows(out.table(["NODE_ID", "BUNDLE", "EFFECT", "REASON", "REMEDY"])),
         };
         Ok(Self { paths, summary: Summary::default(), single, form })
     }
@@ -249,7 +250,7 @@ impl<'a> Report<'a> {
                 out.json_part(&Judged {
                     node_id,
                     bundle,
-                    verdict: outcome,
+                    effect: outcome,
                     reason: reason.map(Reason::from),
                     remedy: reason.map(Attestation::remedy),
                     detail: reason.map(|reason| facts.detail(reason, now_ms)),
@@ -267,7 +268,7 @@ impl<'a> Report<'a> {
                 out.fields([
                     ("NODE_ID", Cell::new(node_id)),
                     ("BUNDLE", Cell::new(bundle.display())),
-                    ("VERDICT", cell),
+                    ("EFFECT", cell),
                     ("REASON", Cell::or_none(reason)),
                     ("REMEDY", Cell::or_none(reason.map(Attestation::remedy))),
                 ])?;
@@ -299,7 +300,7 @@ impl<'a> Report<'a> {
             Form::Rows(table) => {
                 let out = table.finish()?;
                 out.line("")?;
-                let mut table = out.table(["VERDICT", "REASON", "PAIRS"]);
+                let mut table = out.table(["EFFECT", "REASON", "PAIRS"]);
                 table.row([Cell::new("allow").good(), Cell::none(), Cell::new(summary.allow)])?;
                 for (reason, pairs) in &summary.by_reason {
                     table.row([Cell::new("deny").bad(), Cell::new(reason), Cell::new(pairs)])?;

@@ -10,7 +10,7 @@ fn one_pair_is_explained_sub_check_by_sub_check() {
     let eval = "attestation eval --bundle bundle.tar --node-id";
     let allowed = home.ok(&format!("{eval} robot-7"));
     assert!(
-        allowed.starts_with("NODE_ID  robot-7\nBUNDLE   bundle.tar\nVERDICT  allow\nREASON   <none>\n"),
+        allowed.starts_with("NODE_ID  robot-7\nBUNDLE   bundle.tar\nEFFECT   allow\nREASON   <none>\n"),
         "{allowed}"
     );
     assert_eq!(allowed.matches("  pass  ").count(), 10, "{allowed}");
@@ -18,7 +18,7 @@ fn one_pair_is_explained_sub_check_by_sub_check() {
 
     let (code, denied) = home.json(&format!("{eval} robot-8"));
     let result = &denied["results"][0];
-    assert_eq!((code, &result["verdict"]), (1, &"deny".into()));
+    assert_eq!((code, &result["effect"]), (1, &"deny".into()));
     assert_eq!(result["reason"], "attestation: enrollment_ref_mismatch");
     assert_eq!(result["detail"], "expected `fleet-a`, as the bundle declares, found `fleet-b`");
     assert_eq!(result["sub_checks"].as_array().unwrap().len(), 10);
