@@ -164,6 +164,9 @@ pub(crate) struct TrustFlags {
     /// A public key that may sign bundles; repeat it for several (else every key in the trust directory).
     #[arg(long = "trusted-key", value_name = "FILE", help_heading = SETTINGS)]
     pub(crate) trusted_keys: Vec<String>,
+    /// The trust directory: every `*.pub` and `*.pem` in it may sign bundles.
+    #[arg(long, value_name = "DIR", help_heading = SETTINGS, conflicts_with = "trusted_keys")]
+    pub(crate) trust_dir: Option<String>,
     /// How many distinct trusted keys must have signed.
     #[arg(long, value_name = "N", help_heading = SETTINGS)]
     pub(crate) threshold: Option<String>,
@@ -171,6 +174,7 @@ pub(crate) struct TrustFlags {
 
 impl TrustFlags {
     pub(crate) fn add_to(&self, flags: Flags) -> Result<Flags, CliError> {
+        let flags = flags.set("attestation.trust_dir", self.trust_dir.as_ref());
         flags.set("attestation.threshold", self.threshold.as_ref()).paths(
             "attestation.trusted_keys",
             "--trusted-key",

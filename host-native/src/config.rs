@@ -49,6 +49,8 @@ pub struct Attestation {
     pub max_skew_ms: Option<u64>,
     /// The public keys that may sign bundles.
     pub trusted_keys: Option<Vec<PathBuf>>,
+    /// The directory that holds them, where they are not named one by one.
+    pub trust_dir: Option<PathBuf>,
     /// How many distinct trusted keys must sign.
     pub threshold: Option<usize>,
 }
@@ -123,7 +125,7 @@ const fn key(name: &'static str, env: &'static str, flag: &'static str, shape: S
 }
 
 /// Every setting.
-pub const KEYS: [Key; 12] = [
+pub const KEYS: [Key; 13] = [
     key("identity.node_id", "AUTONOMY_NODE_ID", "--node-id", Shape::Text, "which node this is"),
     key("attestation.mode", "AUTONOMY_ATTESTATION_MODE", "--mode", Shape::Text, "`off`, `advisory` or `enforce`"),
     key(
@@ -146,6 +148,13 @@ pub const KEYS: [Key; 12] = [
         "--trusted-key",
         Shape::Paths,
         "public keys that may sign bundles",
+    ),
+    key(
+        "attestation.trust_dir",
+        "AUTONOMY_ATTESTATION_TRUST_DIR",
+        "--trust-dir",
+        Shape::Path,
+        "the directory whose public keys may sign bundles",
     ),
     key(
         "attestation.threshold",
@@ -243,8 +252,8 @@ fn nearest(name: &str) -> String {
     close.map(|key| format!(", did you mean `{}`", key.name)).unwrap_or_default()
 }
 
-/// Where a setting's value comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// Where a setting's value comes from, the strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// The command line.
@@ -418,14 +427,19 @@ impl Config {
     /// # Errors
     /// The directory exists and cannot be read.
     pub fn trusted_keys(&self) -> Result<Vec<PathBuf>, ConfigError> {
-        if let Some(keys) = &self.settings.attestation.trusted_keys {
+        // A directory on the command line beats keys in the config file.
+        let named = self.origin("attestation.trusted_keys") <= self.origin("attestation.trust_dir");
+        if let Some(keys) = self.settings.attestation.trusted_keys.as_ref().filter(|_| named) {
             return Ok(keys.clone());
         }
         let directory = self.trust_dir();
         let failed = |source| ConfigError::File { path: directory.clone(), source };
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            // Nobody has to have the directory that nobody named.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.settings.attestation.trust_dir.is_none() => {
+                return Ok(Vec::new());
+            }
             Err(error) => return Err(failed(error)),
         };
         let mut keys = Vec::new();
@@ -441,7 +455,7 @@ impl Config {
 
     /// Where the public keys lie that may sign bundles.
     pub fn trust_dir(&self) -> PathBuf {
-        self.places.data.join("trusted-keys")
+        self.settings.attestation.trust_dir.clone().unwrap_or_else(|| self.places.data.join("trusted-keys"))
     }
 
     /// How many distinct trusted keys must sign.
@@ -501,6 +515,7 @@ impl Config {
             "attestation.trusted_keys" => {
                 self.trusted_keys()?.iter().map(|key| path(key)).collect::<Vec<_>>().join(PATH_SEPARATOR)
             }
+            "attestation.trust_dir" => path(&self.trust_dir()),
             "attestation.threshold" => self.threshold().to_string(),
             "store.path" => path(&self.store_path()),
             "wal.dir" => path(&self.wal_dir()),
@@ -666,6 +681,21 @@ mod tests {
         assert_eq!((config.mode(), config.origin("attestation.mode")), (Mode::Enforce, Origin::Environment));
         let config = load(&[("AUTONOMY_ATTESTATION_MODE", "enforce")], file, &[("attestation.mode", "off")]).unwrap();
         assert_eq!((config.mode(), config.origin("attestation.mode")), (Mode::Off, Origin::Flag));
+    }
+
+    #[test]
+    fn the_trust_directory_is_where_somebody_said_and_beats_keys_of_a_weaker_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("b.pub"), "").unwrap();
+        let keys = "[attestation]\ntrusted_keys = [\"/a.pub\"]\n";
+        let directory = ("attestation.trust_dir", dir.path().to_str().unwrap());
+        assert_eq!(load(&[], keys, &[]).unwrap().trusted_keys().unwrap(), [Path::new("/a.pub")]);
+        assert_eq!(load(&[], keys, &[directory]).unwrap().trusted_keys().unwrap(), [dir.path().join("b.pub")]);
+        let environment = ("AUTONOMY_ATTESTATION_TRUST_DIR", directory.1);
+        assert_eq!(load(&[environment], keys, &[]).unwrap().trusted_keys().unwrap(), [dir.path().join("b.pub")]);
+        assert_eq!(load(&[], "", &[]).unwrap().trusted_keys().unwrap(), Vec::<PathBuf>::new());
+        let gone = load(&[], "", &[("attestation.trust_dir", "/gone")]).unwrap();
+        assert!(gone.trusted_keys().unwrap_err().to_string().contains("`/gone`"));
     }
 
     #[test]

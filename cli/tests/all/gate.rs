@@ -81,7 +81,7 @@ fn the_whole_matrix_is_judged_and_summed_up() {
     assert!(matrix["results"][0]["sub_checks"].is_null());
     let text = home.run(line).stdout;
     assert_eq!(text.lines().filter(|line| line.starts_with("extra-")).count(), 90);
-    assert!(text.ends_with("deny     attestation: enrollment_ref_mismatch  32\n"), "{text}");
+    assert!(text.ends_with("deny    attestation: enrollment_ref_mismatch  32\n"), "{text}");
     let empty = home.run("attestation eval --all-nodes --bundle b.tar --store empty.sqlite");
     assert_eq!(empty.code, 3);
 }

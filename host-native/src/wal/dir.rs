@@ -159,7 +159,7 @@ impl Dir {
         let copy = self.fs.open(&temp, How::Fresh).map_err(WalError::io("create", &temp))?;
         // Its whole length at once, and then what is not zero: a tail may be gigabytes of zeros that no disk holds.
         copy.truncate(end.saturating_sub(offset)).map_err(WalError::io("extend", &temp))?;
-        self.copy(from, &*source, offset..end, &temp, &*copy, 0, Zeros::AreThere)?;
+        self.copy((from, &*source), offset..end, (&temp, &*copy), 0, Zeros::AreThere)?;
         copy.sync().map_err(WalError::io("sync", &temp))?;
         self.fs.rename(&temp, &path).map_err(WalError::io("rename", &path))?;
         self.sync()
@@ -168,11 +168,9 @@ impl Dir {
     /// Copies `range` of one file to `at` of another; into itself, it makes the bytes dirty again.
     pub(super) fn copy(
         &self,
-        from: &Path,
-        source: &dyn File,
+        (from, source): (&Path, &dyn File),
         range: std::ops::Range<u64>,
-        to: &Path,
-        copy: &dyn File,
+        (to, copy): (&Path, &dyn File),
         at: u64,
         zeros: Zeros,
     ) -> Result<(), WalError> {

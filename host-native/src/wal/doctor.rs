@@ -214,7 +214,7 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path, loss: Loss) -> Result<Docto
     let temp = dir.file("telemetry.wal.tmp");
     let file = dir.fs.open(&temp, How::Fresh).map_err(WalError::io("create", &temp))?;
     if let Some(log) = dir.log()? {
-        dir.copy(&dir.log_path(), &*log, 0..end, &temp, &*file, 0, Zeros::AreWritten)?;
+        dir.copy((&dir.log_path(), &*log), 0..end, (&temp, &*file), 0, Zeros::AreWritten)?;
     }
     let quoted: Vec<String> = copies.iter().map(|name| format!("\"{name}\"")).collect();
     let attrs = format!(

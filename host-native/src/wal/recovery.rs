@@ -397,7 +397,7 @@ pub(super) fn recover(dir: &Dir, unix_ns: u64) -> Result<Ready, WalError> {
     let file = dir.log_for_writing()?;
     // After a failed sync the system may hold, and call clean, pages that the disk does not. Written again, they are
     // dirty again, and the sync below covers them.
-    dir.copy(&path, &*file, survey.safe_end..end, &path, &*file, survey.safe_end, Zeros::AreWritten)?;
+    dir.copy((&path, &*file), survey.safe_end..end, (&path, &*file), survey.safe_end, Zeros::AreWritten)?;
     if survey.row.action == Action::Repair {
         file.truncate(end).map_err(WalError::io("truncate", &path))?;
     }
