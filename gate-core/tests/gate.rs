@@ -206,26 +206,84 @@ fn a_lease_that_does_not_hold_denies_and_says_why() {
     let json = serde_json::to_string(&sound).unwrap();
     let signed = |payload: &str| envelope(gate_core::lease::PAYLOAD_TYPE, payload.as_bytes(), &[2]);
     let key = |name| support::public(name).id();
+    let another = "get another lease from the orchestrator";
     let two = envelope(gate_core::lease::PAYLOAD_TYPE, json.as_bytes(), &[2, 2]);
     let table = [
-        ("another node's", signed_lease(&lease("robot-8", 5), 2), "lease is for node `robot-8`, this node is `robot-7`".to_owned()),
-        ("a case twin's", signed_lease(&lease("Robot-7", 5), 2), "lease is for node `Robot-7`, this node is `robot-7`".to_owned()),
-        ("older", signed_lease(&lease("robot-7", 3), 2), "lease has serial 3, one with 4 was already seen".to_owned()),
-        ("by the key of bundles", signed_lease(&sound, 1), format!(
-            "0 of 1 needed trusted keys have signed; `{}` signed and is not trusted: add its public key, or sign with a trusted one", key(1)
-        )),
-        ("unsigned", envelope(gate_core::lease::PAYLOAD_TYPE, json.as_bytes(), &[]), "0 of 1 needed trusted keys have signed: sign with `autonomy bundle sign`".to_owned()),
-        ("signed twice by one key", two, format!("key `{}` has signed twice: a threshold counts distinct keys", key(2))),
-        ("a signed manifest", envelope(gate_core::manifest::PAYLOAD_TYPE, json.as_bytes(), &[2]), format!(
-            "envelope holds a `{}`, not a `{}`", gate_core::manifest::PAYLOAD_TYPE, gate_core::lease::PAYLOAD_TYPE
-        )),
-        ("no lease", signed("{}"), "lease: missing field `node_id` at line 1 column 2".to_owned()),
-        ("with an unknown member", signed(&json.replacen('{', "{\"x\":1,", 1)), "lease: unknown field `x`, expected one of `node_id`, `enrollment_ref`, `status`, `rollout_state`, `serial`, `issued_at_ms`, `expires_at_ms` at line 1 column 4".to_owned()),
-        ("with a member twice", signed(&json.replacen('{', "{\"serial\":9,", 1)), "lease: key `serial` stands twice at line 1 column 110".to_owned()),
-        ("with a negative time", signed(&json.replace("2000", "-1")), "lease: invalid value: integer `-1`, expected u64 at line 1 column 140".to_owned()),
-        ("as a list", signed(r#"["robot-7","fleet-a","active","active",5,1000,2000]"#), "lease: not a JSON object".to_owned()),
-        ("garbage", b"lease".to_vec(), "envelope is not DSSE JSON: expected value at line 1 column 1".to_owned()),
-        ("empty", Vec::new(), "envelope is not DSSE JSON: EOF while parsing a value at line 1 column 0".to_owned()),
+        (
+            "another node's",
+            signed_lease(&lease("robot-8", 5), 2),
+            format!("lease is for node `robot-8`, this node is `robot-7`: correct the node id, or {another}"),
+        ),
+        (
+            "a case twin's",
+            signed_lease(&lease("Robot-7", 5), 2),
+            format!("lease is for node `Robot-7`, this node is `robot-7`: correct the node id, or {another}"),
+        ),
+        (
+            "older",
+            signed_lease(&lease("robot-7", 3), 2),
+            format!("lease has serial 3, one with 4 was already seen: {another}"),
+        ),
+        (
+            "by the key of bundles",
+            signed_lease(&sound, 1),
+            format!(
+                "0 of 1 needed trusted keys have signed; `{}` signed and is not trusted: add its public key, or sign with a trusted one",
+                key(1)
+            ),
+        ),
+        (
+            "unsigned",
+            envelope(gate_core::lease::PAYLOAD_TYPE, json.as_bytes(), &[]),
+            format!("0 of 1 needed trusted keys have signed; {another}"),
+        ),
+        (
+            "signed twice by one key",
+            two,
+            format!("key `{}` has signed twice: a threshold counts distinct keys; {another}", key(2)),
+        ),
+        (
+            "a signed manifest",
+            envelope(gate_core::manifest::PAYLOAD_TYPE, json.as_bytes(), &[2]),
+            format!(
+                "envelope holds a `{}`, not a `{}`; {another}",
+                gate_core::manifest::PAYLOAD_TYPE,
+                gate_core::lease::PAYLOAD_TYPE
+            ),
+        ),
+        ("no lease", signed("{}"), format!("lease: missing field `node_id` at line 1 column 2; {another}")),
+        (
+            "with an unknown member",
+            signed(&json.replacen('{', "{\"x\":1,", 1)),
+            format!(
+                "lease: unknown field `x`, expected one of `node_id`, `enrollment_ref`, `status`, `rollout_state`, `serial`, `issued_at_ms`, `expires_at_ms` at line 1 column 4; {another}"
+            ),
+        ),
+        (
+            "with a member twice",
+            signed(&json.replacen('{', "{\"serial\":9,", 1)),
+            format!("lease: key `serial` stands twice at line 1 column 110; {another}"),
+        ),
+        (
+            "with a negative time",
+            signed(&json.replace("2000", "-1")),
+            format!("lease: invalid value: integer `-1`, expected u64 at line 1 column 140; {another}"),
+        ),
+        (
+            "as a list",
+            signed(r#"["robot-7","fleet-a","active","active",5,1000,2000]"#),
+            format!("lease: not a JSON object; {another}"),
+        ),
+        (
+            "garbage",
+            b"lease".to_vec(),
+            format!("envelope is not DSSE JSON: expected value at line 1 column 1; {another}"),
+        ),
+        (
+            "empty",
+            Vec::new(),
+            format!("envelope is not DSSE JSON: EOF while parsing a value at line 1 column 0; {another}"),
+        ),
     ];
     let mut sealed = passing(Mode::Enforce);
     sealed.set_lease(&signed_lease(&lease("robot-7", 4), 2)).unwrap();
@@ -247,7 +305,7 @@ fn a_lease_that_does_not_hold_denies_and_says_why() {
     let without_node = Config { node_id: None, ..sealed.config().clone() };
     for (config, message) in [
         (without_keys, "no lease keys are trusted: give the orchestrator's public keys"),
-        (without_node, "this runtime has no node id that a lease could be for"),
+        (without_node, "this runtime has no node id that a lease could be for: set its node id"),
     ] {
         assert_eq!(Gate::new(config).set_lease(&signed_lease(&sound, 2)).unwrap_err().to_string(), message);
     }
