@@ -64,16 +64,16 @@ impl fmt::Display for KeyError {
                 f.write_str("not the PEM of a public key: `openssl pkey -in <private> -pubout` or `autonomy key generate` makes one")
             }
             Self::WrongLabel(label) => {
-                write!(f, "PEM of a `{}`, not of a public key: a trusted key is the public half", crate::text::shown(label))
+                write!(f, "PEM of a `{}`, not of a public key: give its public half", crate::text::shown(label))
             }
             Self::Several => f.write_str("more than one key in one PEM: give each key on its own"),
             Self::NotEd25519 => f.write_str("not an Ed25519 key: make one with `openssl genpkey -algorithm ed25519`"),
-            Self::NotAPoint => f.write_str("not a point of the Ed25519 curve in its canonical form: make a new key"),
-            Self::Weak => f.write_str("a key of small order, under which anybody can sign: trust another"),
-            Self::Duplicate(id) => write!(f, "key `{id}` is given twice: a threshold counts distinct keys"),
-            Self::TooMany => write!(f, "more than {} trusted keys: remove those that sign no more", limits::TRUSTED_KEYS),
+            Self::NotAPoint => f.write_str("not a point of the Ed25519 curve in its canonical form: make a key with `autonomy key generate`"),
+            Self::Weak => f.write_str("a key of small order, under which anybody can sign: make one with `autonomy key generate`"),
+            Self::Duplicate(id) => write!(f, "key `{id}` is given twice: give each key once"),
+            Self::TooMany => write!(f, "more than {} trusted keys: give fewer", limits::TRUSTED_KEYS),
             Self::Threshold { threshold, keys: 0 } => {
-                write!(f, "threshold `{threshold}` does not fit 0 trusted keys: no keys are given")
+                write!(f, "threshold `{threshold}` does not fit 0 trusted keys: give at least one key")
             }
             Self::Threshold { threshold, keys } => {
                 write!(f, "threshold `{threshold}` does not fit {keys} trusted keys: use 1 to {keys}")

@@ -15,6 +15,9 @@ use crate::{
 /// What a lease's envelope holds.
 pub const PAYLOAD_TYPE: &str = "application/vnd.autonomy.enrollment.lease.v1+json";
 
+/// What to do about a lease that nobody here can mend.
+const ANOTHER: &str = "get another lease from the orchestrator";
+
 /// What the orchestrator says of one node, until when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,14 +71,19 @@ impl fmt::Display for LeaseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoTrustedKeys => f.write_str("no lease keys are trusted: give the orchestrator's public keys"),
-            Self::NoNodeId => f.write_str("this runtime has no node id that a lease could be for: set one"),
-            Self::Envelope(error) => error.fmt(f),
-            Self::Malformed(why) => write!(f, "lease: {why}"),
+            Self::NoNodeId => f.write_str("this runtime has no node id that a lease could be for: set its node id"),
+            Self::Envelope(error @ EnvelopeError::Threshold { untrusted, .. }) if !untrusted.is_empty() => error.fmt(f),
+            // The envelope's own remedy is how to sign a bundle.
+            Self::Envelope(EnvelopeError::Threshold { needed, trusted, .. }) => {
+                write!(f, "{trusted} of {needed} needed trusted keys have signed; {ANOTHER}")
+            }
+            Self::Envelope(error) => write!(f, "{error}; {ANOTHER}"),
+            Self::Malformed(why) => write!(f, "lease: {why}; {ANOTHER}"),
             Self::NodeId { expected, found } => {
-                write!(f, "lease is for node `{found}`, this node is `{expected}`: ask for this node's own")
+                write!(f, "lease is for node `{found}`, this node is `{expected}`: correct the node id, or {ANOTHER}")
             }
             Self::Serial { seen, found } => {
-                write!(f, "lease has serial {found}, one with {seen} was already seen: ask for the newest")
+                write!(f, "lease has serial {found}, one with {seen} was already seen: {ANOTHER}")
             }
         }
     }

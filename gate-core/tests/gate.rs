@@ -206,22 +206,23 @@ fn a_lease_that_does_not_hold_denies_and_says_why() {
     let json = serde_json::to_string(&sound).unwrap();
     let signed = |payload: &str| envelope(gate_core::lease::PAYLOAD_TYPE, payload.as_bytes(), &[2]);
     let key = |name| support::public(name).id();
+    let another = "get another lease from the orchestrator";
     let two = envelope(gate_core::lease::PAYLOAD_TYPE, json.as_bytes(), &[2, 2]);
     let table = [
         (
             "another node's",
             signed_lease(&lease("robot-8", 5), 2),
-            "lease is for node `robot-8`, this node is `robot-7`: ask for this node's own".to_owned(),
+            format!("lease is for node `robot-8`, this node is `robot-7`: correct the node id, or {another}"),
         ),
         (
             "a case twin's",
             signed_lease(&lease("Robot-7", 5), 2),
-            "lease is for node `Robot-7`, this node is `robot-7`: ask for this node's own".to_owned(),
+            format!("lease is for node `Robot-7`, this node is `robot-7`: correct the node id, or {another}"),
         ),
         (
             "older",
             signed_lease(&lease("robot-7", 3), 2),
-            "lease has serial 3, one with 4 was already seen: ask for the newest".to_owned(),
+            format!("lease has serial 3, one with 4 was already seen: {another}"),
         ),
         (
             "by the key of bundles",
@@ -234,45 +235,49 @@ fn a_lease_that_does_not_hold_denies_and_says_why() {
         (
             "unsigned",
             envelope(gate_core::lease::PAYLOAD_TYPE, json.as_bytes(), &[]),
-            "0 of 1 needed trusted keys have signed: sign with `autonomy bundle sign`".to_owned(),
+            format!("0 of 1 needed trusted keys have signed; {another}"),
         ),
         (
             "signed twice by one key",
             two,
-            format!("key `{}` has signed twice: a threshold counts distinct keys", key(2)),
+            format!("key `{}` has signed twice: a threshold counts distinct keys; {another}", key(2)),
         ),
         (
             "a signed manifest",
             envelope(gate_core::manifest::PAYLOAD_TYPE, json.as_bytes(), &[2]),
             format!(
-                "envelope holds a `{}`, not a `{}`",
+                "envelope holds a `{}`, not a `{}`; {another}",
                 gate_core::manifest::PAYLOAD_TYPE,
                 gate_core::lease::PAYLOAD_TYPE
             ),
         ),
-        ("no lease", signed("{}"), "lease: `node_id`: is missing, expected a string".to_owned()),
+        ("no lease", signed("{}"), format!("lease: `node_id`: is missing, expected a string; {another}")),
         (
             "with an unknown member",
             signed(&json.replacen('{', "{\"x\":1,", 1)),
-            "lease: member `x` is not known".to_owned(),
+            format!("lease: member `x` is not known; {another}"),
         ),
         (
             "with a member twice",
             signed(&json.replacen('{', "{\"serial\":9,", 1)),
-            "lease: key `serial` stands twice".to_owned(),
+            format!("lease: key `serial` stands twice; {another}"),
         ),
         (
             "with a negative time",
             signed(&json.replace("2000", "-1")),
-            "lease: `expires_at_ms`: found a number, expected a whole number below 2^64".to_owned(),
+            format!("lease: `expires_at_ms`: found a number, expected a whole number below 2^64; {another}"),
         ),
         (
             "as a list",
             signed(r#"["robot-7","fleet-a","active","active",5,1000,2000]"#),
-            "lease: found a list, expected an object".to_owned(),
+            format!("lease: found a list, expected an object; {another}"),
         ),
-        ("garbage", b"lease".to_vec(), "envelope is not DSSE JSON: no value at byte 0".to_owned()),
-        ("empty", Vec::new(), "envelope is not DSSE JSON: the text ends at byte 0, where a value is wanted".to_owned()),
+        ("garbage", b"lease".to_vec(), format!("envelope is not DSSE JSON: no value at byte 0; {another}")),
+        (
+            "empty",
+            Vec::new(),
+            format!("envelope is not DSSE JSON: the text ends at byte 0, where a value is wanted; {another}"),
+        ),
     ];
     let mut sealed = passing(Mode::Enforce);
     sealed.set_lease(&signed_lease(&lease("robot-7", 4), 2)).unwrap();
@@ -294,7 +299,7 @@ fn a_lease_that_does_not_hold_denies_and_says_why() {
     let without_node = Config { node_id: None, ..sealed.config().clone() };
     for (config, message) in [
         (without_keys, "no lease keys are trusted: give the orchestrator's public keys"),
-        (without_node, "this runtime has no node id that a lease could be for: set one"),
+        (without_node, "this runtime has no node id that a lease could be for: set its node id"),
     ] {
         assert_eq!(Gate::new(config).set_lease(&signed_lease(&sound, 2)).unwrap_err().to_string(), message);
     }

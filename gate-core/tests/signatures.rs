@@ -152,7 +152,7 @@ fn a_pem_is_an_ed25519_public_key_or_says_what_else_it_is() {
     let not_pem =
         "not the PEM of a public key: `openssl pkey -in <private> -pubout` or `autonomy key generate` makes one";
     let other = "not an Ed25519 key: make one with `openssl genpkey -algorithm ed25519`";
-    let label = |label: &str| format!("PEM of a `{label}`, not of a public key: a trusted key is the public half");
+    let label = |label: &str| format!("PEM of a `{label}`, not of a public key: give its public half");
     let weak = support::public(1).to_pem();
     let body = weak.lines().nth(1).unwrap().to_owned();
     let with_body = |body: &str| format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n");
@@ -189,12 +189,13 @@ fn a_pem_is_an_ed25519_public_key_or_says_what_else_it_is() {
         (
             "key of small order",
             spki(EdwardsPoint::identity().compress().to_bytes()),
-            "a key of small order, under which anybody can sign: trust another".to_owned(),
+            "a key of small order, under which anybody can sign: make one with `autonomy key generate`".to_owned(),
         ),
         (
             "key that is no point",
             spki([0xff; 32]),
-            "not a point of the Ed25519 curve in its canonical form: make a new key".to_owned(),
+            "not a point of the Ed25519 curve in its canonical form: make a key with `autonomy key generate`"
+                .to_owned(),
         ),
     ];
     for (name, text, message) in table {
@@ -207,11 +208,11 @@ fn a_pem_is_an_ed25519_public_key_or_says_what_else_it_is() {
 fn a_set_of_trusted_keys_can_always_be_met_and_never_by_nobody() {
     let keys = |names: &[u8]| names.iter().map(|name| support::public(*name)).collect::<Vec<_>>();
     let message = |names: &[u8], threshold| TrustedKeys::new(keys(names), threshold).unwrap_err().to_string();
-    assert_eq!(message(&[], 0), "threshold `0` does not fit 0 trusted keys: no keys are given");
+    assert_eq!(message(&[], 0), "threshold `0` does not fit 0 trusted keys: give at least one key");
     assert_eq!(message(&[1, 2], 0), "threshold `0` does not fit 2 trusted keys: use 1 to 2");
     assert_eq!(message(&[1, 2], 3), "threshold `3` does not fit 2 trusted keys: use 1 to 2");
-    let twice = format!("key `{}` is given twice: a threshold counts distinct keys", support::public(1).id());
+    let twice = format!("key `{}` is given twice: give each key once", support::public(1).id());
     assert_eq!(message(&[1, 2, 1], 1), twice);
-    assert_eq!(message(&(0..65).collect::<Vec<_>>(), 1), "more than 64 trusted keys: remove those that sign no more");
+    assert_eq!(message(&(0..65).collect::<Vec<_>>(), 1), "more than 64 trusted keys: give fewer");
     assert_eq!(TrustedKeys::new(keys(&(0..64).collect::<Vec<_>>()), 64).unwrap().threshold(), 64);
 }

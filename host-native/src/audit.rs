@@ -23,7 +23,7 @@ pub enum AuditError {
     #[error("{0}")]
     Wal(#[from] WalError),
     /// A frame holds together and its members are not what its kind has.
-    #[error("frame {seq} is no `{kind}` frame: {why}; it was written by another version, or by another program")]
+    #[error("frame {seq} is no `{kind}` frame: {why}; read it with the version or the program that wrote it")]
     Attrs {
         /// The frame.
         seq: u64,

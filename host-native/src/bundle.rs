@@ -2,7 +2,7 @@
 
 use gate_core::{
     Bundle, BundleError, Digest,
-    dsse::{self, Envelope},
+    dsse::{self, Envelope, EnvelopeError},
     limits,
     manifest::{Channel, ENVELOPE_PATH, MANIFEST_PATH, Manifest, ManifestError, PAYLOAD_TYPE, Provenance},
     ustar::{self, Entry, TarFault},
@@ -42,7 +42,7 @@ pub enum BuildError {
         source: io::Error,
     },
     /// Something that is neither a regular file nor a directory.
-    #[error("`{}` is neither a file nor a directory: bundles hold regular files only", path.display())]
+    #[error("`{}` is neither a file nor a directory: replace it by a regular file, or remove it", path.display())]
     NotAFile {
         /// Which.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum BuildError {
         fault: TarFault,
     },
     /// A source directory without policies.
-    #[error("`{}` holds no `policies/*.rego`: a bundle without a policy would deny every call", path.display())]
+    #[error("`{}` holds no `policies/*.rego`: add a policy, without one every call is denied", path.display())]
     NoPolicies {
         /// The source directory.
         path: PathBuf,
@@ -65,13 +65,16 @@ pub enum BuildError {
     #[error("{0}")]
     Manifest(ManifestError),
     /// What would be written, or was to be signed, is no bundle.
-    #[error("{0}")]
+    #[error("{}", refusal(_0))]
     Bundle(BundleError),
     /// The key has signed this bundle before.
-    #[error("key `{0}` has already signed this bundle")]
+    #[error("key `{0}` has already signed this bundle: sign with another key")]
     AlreadySigned(gate_core::key::KeyId),
     /// An envelope is full.
-    #[error("the bundle has {} signatures already: no more fit", limits::SIGNATURES)]
+    #[error(
+        "the bundle has {} signatures already, no more fit: build it again and sign with fewer keys",
+        limits::SIGNATURES
+    )]
     TooManySignatures,
 }
 
@@ -103,10 +106,26 @@ pub fn refusal(error: &BundleError) -> String {
         | BundleError::FileDigest { .. } => {
             format!("{error}; rebuild it with `autonomy bundle build`, or fetch it again")
         }
+        // A path is no field that somebody writes: the rule alone does not help.
+        BundleError::Manifest(ManifestError::Malformed(_) | ManifestError::Field { field: "files", .. }) => {
+            format!("{error}; rebuild it with `autonomy bundle build`, or fetch it again")
+        }
+        BundleError::Envelope(
+            EnvelopeError::Malformed(_)
+            | EnvelopeError::NotCanonical
+            | EnvelopeError::PayloadType { .. }
+            | EnvelopeError::KeyId(_)
+            | EnvelopeError::Signature(_)
+            | EnvelopeError::TooMany(_)
+            | EnvelopeError::Duplicate(_)
+            | EnvelopeError::Forged(_),
+        ) => format!("{error}; build and sign it again, or fetch it again"),
         // These say so themselves.
-        BundleError::Envelope(_)
+        BundleError::Envelope(EnvelopeError::Threshold { .. })
         | BundleError::PayloadDiffers
-        | BundleError::Manifest(_)
+        | BundleError::Manifest(
+            ManifestError::SchemaMajor(_) | ManifestError::UnknownField { .. } | ManifestError::Field { .. },
+        )
         | BundleError::NoTrustedKeys => error.to_string(),
     }
 }
@@ -315,6 +334,43 @@ mod tests {
         assert_eq!(bundle.manifest.declared_ref().unwrap().as_str(), "fleet-a");
         assert_eq!(bundle.policies().count(), 1);
         assert_eq!(bundle.digest, Bundle::inspect(&unsigned).unwrap().0.digest, "signing is not part of the identity");
+    }
+
+    #[test]
+    fn every_refusal_of_a_bundle_ends_with_what_to_do() {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/corpus/bundles.json");
+        let corpus: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        let remedies = [
+            "or fetch it again",
+            "sign the bundle again",
+            "sign with `autonomy bundle sign`",
+            "or sign with a trusted one",
+            "upgrade, or rebuild the bundle",
+            ": remove it",
+            ": use ",
+            "type a plain `-`",
+        ];
+        let mut refused = 0;
+        for case in corpus["bundles"].as_array().unwrap().iter().filter(|case| case.get("refused").is_some()) {
+            let mut tar = Vec::new();
+            for segment in case["tar"].as_array().unwrap() {
+                match segment.as_u64() {
+                    Some(zeros) => tar.resize(tar.len() + usize::try_from(zeros).unwrap(), 0),
+                    None => tar.extend(STANDARD.decode(segment.as_str().unwrap()).unwrap()),
+                }
+            }
+            let names = case["keys"].as_array().unwrap().iter();
+            let keys = names.map(|name| corpus["keys"][name.as_str().unwrap()].as_str().unwrap());
+            let keys = keys.map(|pem| gate_core::PublicKey::from_pem(pem).unwrap());
+            let threshold = usize::try_from(case["threshold"].as_u64().unwrap()).unwrap();
+            let error = Bundle::verify(&tar, &TrustedKeys::new(keys, threshold).unwrap()).unwrap_err();
+            let text = refusal(&error);
+            assert!(text.starts_with(&error.to_string()) && !text.contains('\n'), "{text}");
+            assert!(remedies.iter().any(|remedy| text.contains(remedy)), "{}: {text}", case["name"]);
+            refused += 1;
+        }
+        assert!(refused > 150, "only {refused} cases were refused");
     }
 
     #[test]

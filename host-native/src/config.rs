@@ -195,7 +195,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The config file is not what it must be.
-    #[error("config file `{}`: {why}", path.display())]
+    #[error("config file `{}`: {why}; correct the file", path.display())]
     Content {
         /// The file.
         path: PathBuf,
@@ -638,7 +638,7 @@ fn put(table: &mut Table, key: &Key, text: &str, origin: &str) -> Result<(), Con
         Shape::Text | Shape::Path => Value::from(text),
         Shape::Number => match text.parse::<i64>() {
             Ok(number) if number >= 0 => Value::from(number),
-            _ => return fail(format!("`{}` is not a whole number from 0", text.escape_debug())),
+            _ => return fail(format!("`{}` is not a whole number: give one from 0", text.escape_debug())),
         },
         Shape::Paths => list(PATH_SEPARATOR),
         Shape::List => list(","),
@@ -736,12 +736,12 @@ mod tests {
             (
                 "AUTONOMY_ATTESTATION_THRESHOLD",
                 "two",
-                "environment variable `AUTONOMY_ATTESTATION_THRESHOLD`: `two` is not a whole number from 0",
+                "environment variable `AUTONOMY_ATTESTATION_THRESHOLD`: `two` is not a whole number: give one from 0",
             ),
             (
                 "AUTONOMY_ATTESTATION_MAX_SKEW_MS",
                 "-1",
-                "environment variable `AUTONOMY_ATTESTATION_MAX_SKEW_MS`: `-1` is not a whole number from 0",
+                "environment variable `AUTONOMY_ATTESTATION_MAX_SKEW_MS`: `-1` is not a whole number: give one from 0",
             ),
             (
                 "AUTONOMY_RUNTIME_LISTEN",
@@ -769,6 +769,7 @@ mod tests {
         ] {
             let message = load(&[], file, &[]).unwrap_err().to_string();
             assert!(message.starts_with("config file `") && message.contains(part), "{message}");
+            assert!(message.ends_with("; correct the file"), "{message}");
             assert!(!message.contains('\n'), "{message}");
         }
         let flag = load(&[], "", &[("attestation.mode", "enforced")]).unwrap_err().to_string();

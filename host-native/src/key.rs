@@ -66,7 +66,7 @@ pub enum KeyFileError {
     #[error("trusted keys: {0}")]
     Set(KeyError),
     /// The system gave no random bytes.
-    #[error("the system gives no random bytes: {0}")]
+    #[error("the system gives no random bytes ({0}): check that `/dev/urandom` can be read")]
     Random(getrandom::Error),
 }
 

@@ -64,7 +64,10 @@ fn nothing_is_overwritten_unless_forced() {
     let build = "bundle build --source src --name fleet/policies --version 2.0.0 --out bundle.tar";
     assert_eq!(home.fails(2, build), "`bundle.tar` exists: choose another `--out`, or replace it with `--force`");
     let twice = home.fails(2, "bundle sign --key keys/bundle.pem bundle.tar");
-    assert!(twice.starts_with("key `") && twice.ends_with("` has already signed this bundle"), "{twice}");
+    assert!(
+        twice.starts_with("key `") && twice.ends_with("` has already signed this bundle: sign with another key"),
+        "{twice}"
+    );
     home.ok("key generate --out other.pem");
     let taken = home.fails(2, "bundle sign --key other.pem bundle.tar --out bundle.tar");
     assert_eq!(taken, "`bundle.tar` exists: choose another `--out`, or replace it with `--force`");

@@ -34,14 +34,14 @@ fn each_mistyped_word_is_refused_in_one_line_with_its_remedy() {
             &["node", "revoke", "--node-id", "robot-7", "--by", ""],
             "who makes the change, ``, is not a name: use 1 to 256 bytes without control characters".into(),
         ),
-        (&["bundle", "verify", "bundle.tar", "--threshold", "two"], "flag `--threshold`: `two` is not a whole number from 0".into()),
+        (&["bundle", "verify", "bundle.tar", "--threshold", "two"], "flag `--threshold`: `two` is not a whole number: give one from 0".into()),
         (
             &["bundle", "verify", "bundle.tar", "--threshold", "2"],
             "trusted keys: threshold `2` does not fit 1 trusted keys: use 1 to 1".into(),
         ),
         (
             &["bundle", "verify", "bundle.tar", "--trusted-key", "keys/bundle.pem"],
-            "trusted key `keys/bundle.pem`: PEM of a `PRIVATE KEY`, not of a public key: a trusted key is the public half".into(),
+            "trusted key `keys/bundle.pem`: PEM of a `PRIVATE KEY`, not of a public key: give its public half".into(),
         ),
         (
             &["bundle", "verify", "bundle.tar", "--trusted-key", "a:b.pub"],

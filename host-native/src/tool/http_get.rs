@@ -75,7 +75,7 @@ pub enum SetUpError {
     #[error("this machine has no trusted roots for https ({0}): install `ca-certificates`")]
     NoRoots(String),
     /// The TLS library refuses its own defaults.
-    #[error("cannot set up tls: {0}")]
+    #[error("cannot set up tls ({0}): report it")]
     Tls(#[from] rustls::Error),
 }
 

@@ -9,7 +9,7 @@ use crate::ErrorClass;
 #[non_exhaustive]
 pub enum WalError {
     /// A file operation failed while the log was being opened, read or repaired.
-    #[error("cannot {op} `{}`: {source}; see that the disk and its permissions let this process", path.display())]
+    #[error("cannot {op} `{}` ({source}): check the disk, and who may read and write there", path.display())]
     Io {
         /// What was tried.
         op: &'static str,
@@ -115,13 +115,13 @@ pub enum WalError {
         max: usize,
     },
     /// A frame whose `attrs` would make the record unreadable.
-    #[error("frame attrs are not a JSON object ({why}): give one")]
+    #[error("frame attrs are not a JSON object ({why}): give one object")]
     AttrsNotObject {
         /// The parser's words.
         why: String,
     },
     /// The doctor was called on a log that needs none.
-    #[error("log at `{}` needs no doctor: {why}", dir.display())]
+    #[error("log at `{}` needs no doctor, {why}: start a runtime with it", dir.display())]
     NoDoctorNeeded {
         /// The log's directory.
         dir: PathBuf,
@@ -129,7 +129,7 @@ pub enum WalError {
         why: &'static str,
     },
     /// The doctor was not told to accept loss.
-    #[error("doctor would drop frames of the log at `{}`: {loss}; say so explicitly to accept it", dir.display())]
+    #[error("doctor would drop frames of the log at `{}`: {loss}; accept that with `--accept-loss`", dir.display())]
     LossNotAccepted {
         /// The log's directory.
         dir: PathBuf,

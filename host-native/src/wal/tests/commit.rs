@@ -152,7 +152,11 @@ fn what_no_reader_would_accept_is_refused_and_nothing_is_written() {
     let large = with(format!("{{\"a\":\"{}\"}}", "x".repeat(1024 * 1024)));
     assert_eq!(refusal(vec![frame("good"), large]), "frame attrs have 1048584 bytes: keep them within 1048064");
     for attrs in ["", "{", "[]", "{}{}", " {}", "{} ", "{\"a\":}", "{\"a\":1}}", "null}", "{\"a\":\"\n\"}"] {
-        assert!(refusal(vec![with(attrs.to_owned())]).starts_with("frame attrs are not a JSON object"), "{attrs}");
+        let text = refusal(vec![with(attrs.to_owned())]);
+        assert!(
+            text.starts_with("frame attrs are not a JSON object (") && text.ends_with("): give one object"),
+            "{text}"
+        );
     }
     assert!(refusal(vec![frame("x"); 5000]).starts_with("append holds 5000 frames"));
     let wide = with(format!("{{\"a\":\"{}\"}}", "x".repeat(1_000_000)));

@@ -36,6 +36,15 @@ fn safe_seq(fs: &MemFs, bytes: Option<&[u8]>) {
 }
 
 #[test]
+fn a_failed_file_operation_says_what_failed_and_what_to_check() {
+    let error = WalError::io("open", Path::new("/wal/telemetry.wal"))(std::io::ErrorKind::PermissionDenied.into());
+    assert_eq!(
+        error.to_string(),
+        "cannot open `/wal/telemetry.wal` (permission denied): check the disk, and who may read and write there"
+    );
+}
+
+#[test]
 fn every_row_is_met_by_a_log_in_that_state() {
     let (none, nine) = (0_u64.to_le_bytes(), 9_u64.to_le_bytes());
     let rows: Vec<(&str, MemFs)> = vec![
@@ -109,7 +118,9 @@ fn every_row_is_met_by_a_log_in_that_state() {
             (Verdict::Init, Ok(Opened::Initialized))
             | (Verdict::Open, Ok(Opened::Clean { last_seq: 9 }))
             | (Verdict::Repair, Ok(Opened::Repaired { last_seq: 9, bytes: 1, .. })) => {
-                assert!(matches!(treat(&fs, Loss::Accept), Err(WalError::NoDoctorNeeded { .. })));
+                let refused = treat(&fs, Loss::Accept).unwrap_err();
+                assert!(matches!(refused, WalError::NoDoctorNeeded { .. }), "{refused}");
+                assert!(refused.to_string().ends_with(": start a runtime with it"), "{refused}");
             }
             (Verdict::Fail, Err(error)) => {
                 assert_eq!(error.class(), ErrorClass::Damaged);
@@ -117,6 +128,7 @@ fn every_row_is_met_by_a_log_in_that_state() {
                 assert!(text.ends_with("run `autonomy wal doctor --wal-dir /wal`") && !text.contains('\n'), "{text}");
                 let refused = treat(&fs, Loss::Refuse).unwrap_err();
                 assert!(matches!(refused, WalError::LossNotAccepted { .. }), "{refused}");
+                assert!(refused.to_string().ends_with("; accept that with `--accept-loss`"), "{refused}");
                 assert_eq!(fs.files(""), before, "{row}: refusing changed something");
                 let log = fs.bytes(&path("telemetry.wal"));
                 let doctored = treat(&fs, Loss::Accept).unwrap();
