@@ -33,7 +33,7 @@ pub(crate) const ABI: document::Abi = document::Abi { major: 1, minor: 0 };
 /// every call.
 #[derive(Debug)]
 pub struct Instance {
-    gate: Gate,
+    pub(crate) gate: Gate,
     output: Vec<u8>,
 }
 
@@ -282,7 +282,7 @@ fn decide(gate: &Gate, input: &[u8], output: &mut Vec<u8>) -> Result<i32, String
     Ok(reason.map_or(0, |reason| reason.number().into()))
 }
 
-fn write_frames<'a>(output: &mut Vec<u8>, frames: impl Iterator<Item = &'a Frame>) {
+pub(crate) fn write_frames<'a>(output: &mut Vec<u8>, frames: impl Iterator<Item = &'a Frame>) {
     for (at, frame) in frames.enumerate() {
         output.extend_from_slice(if at == 0 { b"{" } else { b",{" });
         frame.write_members(output);
@@ -303,7 +303,7 @@ fn write(output: &mut Vec<u8>, document: &impl Serialize) {
     output.extend_from_slice(serde_json::to_string(document).unwrap_or_default().as_bytes());
 }
 
-fn line(error: impl Display) -> String {
+pub(crate) fn line(error: impl Display) -> String {
     gate_core::text::line(&error)
 }
 
