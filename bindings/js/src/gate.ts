@@ -209,13 +209,13 @@ export abstract class BaseGate {
    * What is malformed or does not hold throws, and the enrollment is then unavailable or untrusted: it denies.
    */
   setEnrollment(answer: Answer | Lease | string): void {
-    if (typeof answer === "object" && "lease" in answer) {
+    if (isLease(answer)) {
       const lease = typeof answer.lease === "string" ? new TextEncoder().encode(answer.lease) : new Uint8Array(answer.lease);
       this.#told.enrollment = lease;
       this.#guarded("the lease was read", (engine) => engine.setLease(lease));
       this.#told.lease = lease;
     } else {
-      const json = typeof answer === "string" ? answer : JSON.stringify(answer);
+      const json = typeof answer === "string" ? answer : jsonOf(answer);
       this.#told.enrollment = json;
       this.#guarded("the answer was read", (engine) => engine.setEnrollment(json));
     }
@@ -357,6 +357,20 @@ function refusedAgain(tell: () => unknown): void {
     tell();
   } catch (error) {
     if (!(error instanceof GateError)) throw error;
+  }
+}
+
+/** @internal */
+export function isLease(answer: Answer | Lease | string): answer is Lease {
+  return typeof answer === "object" && answer !== null && "lease" in answer;
+}
+
+/** What is no document becomes one that is refused. @internal */
+export function jsonOf(answer: Answer): string {
+  try {
+    return JSON.stringify(answer) ?? "null";
+  } catch {
+    return "null";
   }
 }
 

@@ -2,7 +2,7 @@ import { auditId } from "./audit-id.js";
 import type { Answer, Lease } from "./documents.js";
 import { GateError, line, onlyKnown } from "./errors.js";
 import { Frames } from "./frames.js";
-import type { BaseGate, Decision } from "./gate.js";
+import { isLease, jsonOf, type BaseGate, type Decision } from "./gate.js";
 import { REMEDIES, Reason, type PolicyReason } from "./reasons.js";
 
 /** Who says whether a node is enrolled. */
@@ -287,8 +287,8 @@ export class Guard {
 
 /** All of an answer but the time, and the time. `undefined` for what has none. */
 function observation(answer: Answer | Lease | string): { same: string; observedMs: number } | undefined {
-  if (typeof answer === "object" && "lease" in answer) return undefined;
-  const json = typeof answer === "string" ? answer : JSON.stringify(answer);
+  if (isLease(answer)) return undefined;
+  const json = typeof answer === "string" ? answer : jsonOf(answer);
   // Inside of a string there would be a backslash before the second quote.
   const found = /"observed_at_ms":(\d{1,16})(?=[,}])/.exec(json);
   if (found === null) return undefined;

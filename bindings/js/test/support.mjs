@@ -88,8 +88,8 @@ export async function serve(place) {
   return { url: `http://127.0.0.1:${server.address().port}`, close: () => server.close() };
 }
 
-/** Opens a page in Chromium, and gives `window.result` once it is there. */
-export async function inChromium(url, timeoutMs = 300_000) {
+/** Opens a page in Chromium, and gives what the probe finds there once it finds something. */
+export async function inChromium(url, probe = () => globalThis.result, timeoutMs = 300_000) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: [
@@ -109,11 +109,10 @@ export async function inChromium(url, timeoutMs = 300_000) {
     page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
     await page.goto(url);
     try {
-      await page.waitForFunction(() => globalThis.result !== undefined, undefined, { timeout: timeoutMs });
+      return await (await page.waitForFunction(probe, undefined, { timeout: timeoutMs })).jsonValue();
     } catch (error) {
       throw new Error(`${url} gave no result: ${error.message}\n${errors.join("\n")}`);
     }
-    return await page.evaluate(() => globalThis.result);
   } finally {
     await browser.close();
   }
