@@ -44,6 +44,7 @@ read_object!(Configuration {
 
 /// In: `gate_decide`, and a line of `gate_decide_batch`. A call that asks to run a tool.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "js", derive(serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Call {
     /// The time, in milliseconds since the Unix epoch.
     pub now_ms: u64,
@@ -54,10 +55,13 @@ pub struct Call {
     /// What the host's policy said: the text of a policy reason. Only `policy: allowed` allows.
     pub policy: Reason,
     /// Which policies answered.
+    #[cfg_attr(feature = "js", serde(default))]
     pub policy_ref: Option<PolicyRef>,
     /// What the operator should know of their answer.
+    #[cfg_attr(feature = "js", serde(default))]
     pub policy_detail: Option<String>,
     /// The id of the facts that the host's log has. When the gate decides on others, their frame comes first.
+    #[cfg_attr(feature = "js", serde(default))]
     pub facts_logged: Option<Digest>,
 }
 

@@ -33,7 +33,7 @@ pub(crate) const ABI: document::Abi = document::Abi { major: 1, minor: 0 };
 /// every call.
 #[derive(Debug)]
 pub struct Instance {
-    gate: Gate,
+    pub(crate) gate: Gate,
     output: Vec<u8>,
 }
 
@@ -262,35 +262,48 @@ fn config(configuration: document::Configuration) -> Result<Config, KeyError> {
 }
 
 fn decide(gate: &Gate, input: &[u8], output: &mut Vec<u8>) -> Result<i32, String> {
-    let call: document::Call = read(input).map_err(|error| format!("the call is malformed: {error}"))?;
-    let Reason::Policy(reason) = call.policy else {
-        return Err(format!("the call is malformed: `{}` is no policy reason: only a policy's answer is", call.policy));
+    let call = read(input).map_err(|error| format!("the call is malformed: {error}"))?;
+    let (decision, frames) = decide_call(gate, call)?;
+    write(output, &decision);
+    // The frames' own JSON goes out as it will be hashed: it is put in as the last member.
+    output.pop();
+    output.extend_from_slice(b",\"frames\":");
+    write_frames(output, &frames);
+    output.push(b'}');
+    Ok(decision.reason.map_or(0, |reason| reason.number().into()))
+}
+
+/// The decision on a call, and its frames: that of the facts first, where the host's log does not have them.
+pub(crate) fn decide_call(gate: &Gate, call: document::Call) -> Result<(document::Decision, Vec<Frame>), String> {
+    let document::Call { now_ms, audit_id, tool, policy, policy_ref, policy_detail: detail, facts_logged } = call;
+    let Reason::Policy(reason) = policy else {
+        return Err(format!("the call is malformed: `{policy}` is no policy reason: only a policy's answer is"));
     };
     #[cfg(feature = "inject-trap")]
-    assert!(call.tool.as_str() != "gate.trap", "a trap was asked for");
-    let policy = PolicyAnswer { policy_ref: call.policy_ref, reason, detail: call.policy_detail };
-    let facts_frame = (call.facts_logged != Some(gate.facts_id())).then(|| gate.facts_frame(call.audit_id.clone()));
-    let decision = gate.decide(gate_core::Call { audit_id: call.audit_id, tool: call.tool, policy }, call.now_ms);
+    assert!(tool.as_str() != "gate.trap", "a trap was asked for");
+    let facts = gate.facts_id();
+    let facts_frame = (facts_logged != Some(facts)).then(|| gate.facts_frame(audit_id.clone()));
+    let decision =
+        gate.decide(gate_core::Call { audit_id, tool, policy: PolicyAnswer { policy_ref, reason, detail } }, now_ms);
+    let mut frames = decision.frames;
+    frames.splice(0..0, facts_frame);
     let (effect, reason) = match decision.effect {
         Effect::Allow => (document::Effect::Allow, None),
         Effect::Deny(reason) => (document::Effect::Deny, Some(reason)),
     };
     let verdict = decision.verdict.map(document::Verdict);
-    write(output, &document::Decision { effect, reason, verdict, facts: gate.facts_id() });
-    // The frames' own JSON goes out as it will be hashed: it is put in as the last member.
-    output.pop();
-    output.extend_from_slice(b",\"frames\":[");
-    write_frames(output, facts_frame.iter().chain(&decision.frames));
-    output.extend_from_slice(b"]}");
-    Ok(reason.map_or(0, |reason| reason.number().into()))
+    Ok((document::Decision { effect, reason, verdict, facts }, frames))
 }
 
-fn write_frames<'a>(output: &mut Vec<u8>, frames: impl Iterator<Item = &'a Frame>) {
-    for (at, frame) in frames.enumerate() {
+/// The frames as a JSON list, each with the bytes that a replay gives.
+pub(crate) fn write_frames(output: &mut Vec<u8>, frames: &[Frame]) {
+    output.push(b'[');
+    for (at, frame) in frames.iter().enumerate() {
         output.extend_from_slice(if at == 0 { b"{" } else { b",{" });
         frame.write_members(output);
         output.push(b'}');
     }
+    output.push(b']');
 }
 
 fn read<T: json::Read>(input: &[u8]) -> Result<T, String> {
@@ -301,7 +314,7 @@ fn write(output: &mut Vec<u8>, document: &impl Serialize) {
     output.extend_from_slice(json::write(document).as_bytes());
 }
 
-fn line(error: impl Display) -> String {
+pub(crate) fn line(error: impl Display) -> String {
     gate_core::text::line(&error)
 }
 

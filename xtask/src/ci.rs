@@ -7,17 +7,19 @@ use std::{
     time::Instant,
 };
 
-use crate::{Result, codegen, corpus};
+use crate::{Result, codegen, corpus, js, wasm};
 
 /// Targets without an operating system: gate-core must build for them.
 const BARE_TARGETS: [&str; 2] = ["thumbv7em-none-eabihf", "wasm32v1-none"];
 
 /// What the tests run: how to see that it is there, and the package that has it (Debian's name, the same on most
 /// systems).
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("command -v bash", "bash"),
+    ("command -v chromium", "chromium"),
     ("command -v curl", "curl"),
     ("command -v jq", "jq"),
+    ("command -v npm", "npm"),
     ("command -v openssl", "openssl"),
     ("command -v python3", "python3"),
     ("python3 -c 'import ensurepip, venv'", "python3-venv"),
@@ -40,6 +42,7 @@ pub fn ci(root: &Path) -> Result<()> {
         "lints",
         cargo(root).args(["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"]),
     )?;
+    js::lint(root)?;
     let mut doc = cargo(root);
     step(
         "documentation",
@@ -59,7 +62,9 @@ pub fn test(root: &Path) -> Result<()> {
         step(target, build.args(["build", "--locked", "--quiet", "--package", "ensure-no-std", "--target", target]))?;
     }
     count_core_crates(root)?;
-    step("all tests", cargo(root).args(["test", "--locked", "--quiet", "--workspace"]))
+    wasm::check_fresh(root)?;
+    step("all tests", cargo(root).args(["test", "--locked", "--quiet", "--workspace"]))?;
+    js::test(root)
 }
 
 /// What a change to the decision wants to know first, in well under a minute.
@@ -71,10 +76,12 @@ pub fn quick(root: &Path) -> Result<()> {
 
 /// Every benchmark; each prints ratios against its peers of the same run.
 pub fn bench(root: &Path) -> Result<()> {
-    step("benchmarks", cargo(root).args(["bench", "--workspace", "--benches"]))
+    step("benchmarks", cargo(root).args(["bench", "--workspace", "--benches"]))?;
+    js::bench(root)
 }
 
-fn install_programs() -> Result<()> {
+/// What the tests run, with the system's package manager.
+pub fn install_programs() -> Result<()> {
     let missing: Vec<_> = PROGRAMS.into_iter().filter(|(probe, _)| !succeeds(probe)).collect();
     let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
     if missing.is_empty() {

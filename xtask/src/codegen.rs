@@ -1,6 +1,7 @@
 //! Writes what is generated from `gate-core/reasons.toml`, so that each reason is defined once.
 
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use std::{fmt::Write, fs, path::Path, process::Command};
 
 use crate::Result;
@@ -59,7 +60,11 @@ fn outputs(root: &Path) -> Result<Vec<(&'static str, String)>> {
     let text = fs::read_to_string(root.join("gate-core/reasons.toml"))?;
     let reasons = toml::from_str::<Reasons>(&text)?.reason;
     check(&reasons)?;
-    Ok(vec![("gate-core/src/reason.rs", rustfmt(root, &rust(&reasons))?), ("docs/src/reasons.md", markdown(&reasons))])
+    Ok(vec![
+        ("gate-core/src/reason.rs", rustfmt(root, &rust(&reasons))?),
+        ("docs/src/reasons.md", markdown(&reasons)),
+        ("bindings/js/src/reasons.ts", typescript(&reasons)),
+    ])
 }
 
 /// Writes the generated files.
@@ -212,6 +217,49 @@ fn markdown(reasons: &[Reason]) -> String {
             );
         }
     }
+    out
+}
+
+fn typescript(reasons: &[Reason]) -> String {
+    let mut out = String::from(
+        "// Generated from gate-core/reasons.toml by `cargo xtask codegen`; do not edit.\n\n\
+         /** Every reason: what the wire, the log and the metrics say, byte for byte. */\nexport const Reason = {\n",
+    );
+    for reason in reasons {
+        let _ = writeln!(out, "  /** {} */\n  {}: \"{}\",", reason.means, reason.variant(), reason.wire);
+    }
+    out += "} as const;\n";
+    let mut classes = Vec::new();
+    for (class, doc, ..) in CLASSES {
+        let name = format!("{}Reason", camel(class));
+        let _ = write!(out, "\n/** {doc} */\nexport type {name} =");
+        for reason in reasons.iter().filter(|reason| reason.class() == class) {
+            let _ = write!(out, "\n  | \"{}\"", reason.wire);
+        }
+        out += ";\n";
+        classes.push(name);
+    }
+    let _ = writeln!(out, "\n/** A reason. */\nexport type Reason = {};", classes.join(" | "));
+    out += "\n/** The text of a reason, by its stable number. */\n\
+            export const REASON_TEXTS: Readonly<Record<number, Reason>> = {\n";
+    for reason in reasons {
+        let _ = writeln!(out, "  {}: \"{}\",", reason.number, reason.wire);
+    }
+    out += "};\n\n/** The stable number of a reason. */\nexport const REASON_NUMBERS: Readonly<Record<Reason, number>> = {\n";
+    for reason in reasons {
+        let _ = writeln!(out, "  \"{}\": {},", reason.wire, reason.number);
+    }
+    out += "};\n\n/** What the operator does next, in a line. */\nexport const REMEDIES: Readonly<Record<Reason, string>> = {\n";
+    for reason in reasons {
+        let _ = writeln!(out, "  \"{}\":\n    \"{}\",", reason.wire, reason.remedy);
+    }
+    let lines: String = reasons.iter().map(|reason| format!("{} {}\n", reason.number, reason.wire)).collect();
+    let digest: String = Sha256::digest(lines).iter().map(|byte| format!("{byte:02x}")).collect();
+    let _ = write!(
+        out,
+        "}};\n\n/** Of all reasons: `reasons` of a module that knows the same ones. */\n\
+         export const REASONS_DIGEST = \"sha256:{digest}\";\n"
+    );
     out
 }
 

@@ -3,6 +3,7 @@
 mod ci;
 mod codegen;
 mod corpus;
+mod js;
 mod wasm;
 
 use std::{
@@ -23,6 +24,7 @@ usage: cargo xtask <command>
   bench             every benchmark, with ratios against its peers
   codegen           write what is generated from gate-core/reasons.toml; --check fails when it is stale
   corpus            write tests/corpus/*.json, what every implementation must answer; --check fails when one is stale
+  js                write target/js/autonomy-gate.tgz, the npm package; --test loads it wherever it is to work
   wasm              write gate-wasm/gate.wasm; --check fails when it is stale
 ";
 
@@ -48,6 +50,8 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["codegen", "--check"] => codegen::check_fresh(&root),
         ["corpus"] => corpus::write(&root),
         ["corpus", "--check"] => corpus::check_fresh(&root),
+        ["js"] => js::pack(&root).map(drop),
+        ["js", "--test"] => js::test(&root),
         ["wasm"] => wasm::write(&root),
         ["wasm", "--check"] => wasm::check_fresh(&root),
         ["wasm", "--trapping"] => wasm::write_trapping(&root),

@@ -15,7 +15,8 @@ use wasmparser::{DataKind, ExternalKind, Operator, Parser, Payload};
 
 use crate::{Result, ci};
 
-const TARGET: &str = "wasm32-unknown-unknown";
+/// What the module is built for.
+pub const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Where the module is kept: committed, so that nobody who embeds it must build it.
 pub const MODULE: &str = "gate-wasm/gate.wasm";
@@ -72,6 +73,11 @@ pub fn write_trapping(root: &Path) -> Result<()> {
 }
 
 fn build(root: &Path, features: &[&str]) -> Result<Vec<u8>> {
+    shrink(root, &finish(&compile(root, features)?)?)
+}
+
+/// What rustc makes of gate-wasm.
+pub fn compile(root: &Path, features: &[&str]) -> Result<Vec<u8>> {
     ci::install_targets(root, &[TARGET])?;
     let home = |variable: &str, below: &str| {
         std::env::var_os(variable).or_else(|| {
@@ -100,8 +106,7 @@ fn build(root: &Path, features: &[&str]) -> Result<Vec<u8>> {
     cargo.args(["build", "--locked", "--quiet", "--package", "gate-wasm", "--profile", "wasm", "--target", TARGET]);
     cargo.args(features).env("CARGO_ENCODED_RUSTFLAGS", flags.join(&OsString::from("\x1f")));
     ci::step("gate.wasm", &mut cargo)?;
-    let built = fs::read(root.join("target").join(TARGET).join("wasm/gate_wasm.wasm"))?;
-    shrink(root, &finish(&built)?)
+    Ok(fs::read(root.join("target").join(TARGET).join("wasm/gate_wasm.wasm"))?)
 }
 
 /// The linker exports a static as a global that holds its address: this puts the value in its place. What is of use to a
@@ -203,7 +208,7 @@ impl Reencode for Finish {
 }
 
 /// `wasm-opt` of the pinned version, through Node.
-fn shrink(root: &Path, module: &[u8]) -> Result<Vec<u8>> {
+pub fn shrink(root: &Path, module: &[u8]) -> Result<Vec<u8>> {
     let tools = ci::install_node_packages(root, "xtask/npm")?;
     let (large, small) = (root.join("target/gate.large.wasm"), root.join("target/gate.small.wasm"));
     fs::write(&large, module)?;
@@ -246,7 +251,8 @@ fn check(module: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn gzip(module: &[u8]) -> Result<usize> {
+/// How many bytes `gzip -9` leaves.
+pub fn gzip(module: &[u8]) -> Result<usize> {
     let mut gzip = Command::new("gzip").args(["-9", "-c"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut input = gzip.stdin.take().ok_or("gzip has no input")?;
     let output = std::thread::scope(|scope| {

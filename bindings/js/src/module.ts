@@ -1,0 +1,35 @@
+import { GateError, line } from "./errors.js";
+import type { ModuleSource } from "./gate.js";
+
+/** Compiles what was given, once it is there. @internal */
+export async function compile(source: ModuleSource | Promise<ModuleSource>): Promise<WebAssembly.Module> {
+  const given = await source;
+  if (given instanceof WebAssembly.Module) return given;
+  const bytes = await bytesOf(given);
+  try {
+    return await WebAssembly.compile(bytes);
+  } catch (error) {
+    throw new GateError("unsupported", `what was loaded as the module is none (${line(error)}): ${HINT}`, { cause: error });
+  }
+}
+
+const HINT =
+  "pass `module`, or take `autonomy-gate/inline`; under Vite's dev server, add `autonomy-gate` to `optimizeDeps.exclude`";
+
+async function bytesOf(given: BufferSource | Response | URL): Promise<BufferSource> {
+  if (given instanceof URL) return bytesOf(await fetch(given));
+  if (typeof Response === "undefined" || !(given instanceof Response)) return given as BufferSource;
+  if (!given.ok) {
+    throw new GateError("unsupported", `the module was answered with status \`${given.status}\`: ${HINT}`);
+  }
+  return given.arrayBuffer();
+}
+
+/** Calls once, and again only after it failed. @internal */
+export function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined;
+  return () => (made ??= make().catch((error: unknown) => {
+    made = undefined;
+    throw error;
+  }));
+}

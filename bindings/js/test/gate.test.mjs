@@ -1,0 +1,213 @@
+// What a gate does beside deciding: refusals, traps, memory, the module it takes.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import * as bindgen from "autonomy-gate/bindgen";
+import * as inline from "autonomy-gate/inline";
+import * as plain from "autonomy-gate";
+import { at, goodBundle, root, run, trapping } from "./support.mjs";
+
+const wasm = readFileSync(join(root, "gate-wasm/gate.wasm"));
+const good = goodBundle();
+const nodeId = "robot-7";
+
+const enrolled = (over = {}) => ({
+  answer: "enrolled",
+  enrollment: {
+    node_id: nodeId,
+    enrollment_ref: good.accepted.enrollment_ref,
+    status: "active",
+    rollout_state: "<none>",
+    serial: 1,
+    ...over,
+  },
+  observed_at_ms: Date.now(),
+});
+
+const load = (Gate, over = {}) =>
+  Gate.load({ bundle: good.bundle, trustedKeys: good.trustedKeys, nodeId, mode: "enforce", ...over });
+
+for (const [name, { Gate }] of Object.entries({ plain, bindgen, inline })) {
+  test(`a call is allowed, and denied once the node is revoked, ${name}`, async () => {
+    const gate = await load(Gate);
+    assert.equal(gate.bundle.digest, good.accepted.digest);
+    gate.setEnrollment(enrolled());
+    assert.equal(gate.verdict(), "pass");
+    const allowed = gate.decide({ tool: "tool.echo" });
+    assert.deepEqual([allowed.effect, allowed.reason, allowed.remedy, allowed.verdict], ["allow", null, null, "pass"]);
+    assert.deepEqual([...allowed.frames].map(({ kind }) => kind), ["autonomy.facts", "autonomy.decision"]);
+    assert.match(allowed.auditId, /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+    assert.ok([...allowed.frames].every(({ audit_id }) => audit_id === allowed.auditId));
+
+    gate.setEnrollment(enrolled({ status: "revoked", serial: 2 }));
+    const denied = gate.decide({ tool: "tool.echo", factsLogged: allowed.facts });
+    assert.equal(denied.reason, "attestation: enrollment_revoked");
+    assert.equal(denied.remedy, plain.REMEDIES["attestation: enrollment_revoked"]);
+    assert.notEqual(denied.facts, allowed.facts);
+
+    const { verdict, subChecks, factsId } = gate.explain();
+    assert.deepEqual([verdict, subChecks.length, factsId], [denied.reason, 10, denied.facts]);
+    assert.equal(gate.info().reasons, plain.REASONS_DIGEST);
+  });
+
+  test(`what is misspelt or absent by mistake is refused, ${name}`, async () => {
+    const gate = await load(Gate);
+    gate.setEnrollment(enrolled());
+    const refused = (message, call) => assert.throws(call, { name: "GateError", code: "malformed", message });
+    refused(/unknown member `polciy`/, () => gate.decide({ tool: "t", polciy: "policy: denied" }));
+    refused(/policy is `undefined`/, () => gate.decide({ tool: "t", policy: undefined }));
+    refused(/the call is malformed: .*audit: wal_unavailable/, () => gate.decide({ tool: "t", policy: "audit: wal_unavailable" }));
+    refused(/the call is malformed/, () => gate.decide({ tool: "no tool" }));
+    refused(/the call is malformed/, () => gate.decide({}));
+    refused(/the call is malformed/, () => gate.decide({ tool: "t", nowMs: NaN }));
+    refused(/the call is malformed/, () => gate.decide({ tool: "t", nowMs: 1.5 }));
+    refused(/is not a time/, () => gate.verdict(-1));
+    refused(/malformed/, () => gate.setEnrollment("[]"));
+    assert.equal(gate.verdict(), "attestation: enrollment_unavailable");
+    refused(/malformed/, () => gate.setEnrollment({ answer: "maybe" }));
+    await assert.rejects(load(Gate, { nodeID: "x" }), { code: "malformed", message: /unknown member `nodeID`/ });
+    await assert.rejects(load(Gate, { mode: "" }), { code: "malformed", message: /configuration is refused/ });
+    await assert.rejects(load(Gate, { nodeId: "a b" }), { code: "malformed" });
+    await assert.rejects(load(Gate, { trustedKeys: [] }), { code: "refused" });
+  });
+
+  test(`a refused bundle leaves the one that is active, ${name}`, async () => {
+    const gate = await load(Gate);
+    gate.setEnrollment(enrolled());
+    assert.throws(() => gate.loadBundle(new Uint8Array(512)), { code: "refused" });
+    assert.equal(gate.bundle.digest, good.accepted.digest);
+    assert.equal(gate.verdict(), "pass");
+  });
+
+  test(`a batch decides what as many calls would, ${name}`, async () => {
+    const gate = await load(Gate);
+    gate.setEnrollment(enrolled());
+    const calls = Array.from({ length: 2_500 }, (_, at) => ({
+      tool: at % 7 === 0 ? "no tool" : `tool.${at}`,
+      policy: at % 3 === 0 ? "policy: denied" : "policy: allowed",
+      auditId: `a-${at}`,
+      nowMs: 1_800_000_000_000,
+    }));
+    const singly = calls.map((call) => {
+      try {
+        return gate.decide(call);
+      } catch (error) {
+        return error;
+      }
+    });
+    const together = gate.decideBatch(calls);
+    assert.equal(together.length, calls.length);
+    for (const [index, one] of singly.entries()) {
+      if (one instanceof Error) assert.equal(together[index].message, one.message);
+      else assert.deepEqual(together[index], one);
+    }
+    assert.deepEqual(gate.decideBatch([]), []);
+  });
+}
+
+for (const [name, { Gate }] of Object.entries({ plain, bindgen })) {
+  test(`a million decisions leave the memory as it was, ${name}`, async () => {
+    const gate = await load(Gate);
+    gate.setEnrollment(enrolled());
+    const call = { tool: "tool.echo", auditId: "a", nowMs: Date.now() };
+    for (let i = 0; i < 100; i += 1) gate.decide(call);
+    const before = gate.memoryBytes;
+    for (let i = 0; i < 1_000_000; i += 1) gate.decide(call);
+    assert.equal(gate.memoryBytes, before);
+  });
+
+  test(`integers that a number does not hold go through as they came, ${name}`, async () => {
+    const gate = await load(Gate);
+    const json = JSON.stringify(enrolled()).replace('"serial":1', '"serial":18446744073709551615');
+    gate.setEnrollment(json);
+    assert.match(gate.decide({ tool: "t" }).frames.json, /"serial":18446744073709551615/);
+  });
+}
+
+test("a module that is not this ABI's is refused", async () => {
+  // The constant of the major version, in the section of globals: i32.const 1 becomes i32.const 2.
+  const other = Buffer.from(wasm);
+  const index = WebAssembly.Module.exports(new WebAssembly.Module(wasm)).some(({ name }) => name === "gate_abi_major");
+  assert.ok(index);
+  const global = Buffer.from([0x7f, 0x00, 0x41, 0x01, 0x0b]);
+  other[other.indexOf(global) + 3] = 0x02;
+  await assert.rejects(plain.Gate.load({ module: other }), { code: "unsupported", message: /ABI is `2`/ });
+
+  const empty = Buffer.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]);
+  await assert.rejects(plain.Gate.load({ module: empty }), { code: "unsupported", message: /ABI is `none`/ });
+  await assert.rejects(plain.Gate.load({ module: Buffer.from("<!doctype html>") }), { code: "unsupported", message: /optimizeDeps/ });
+  const importing = Buffer.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 1, 4, 1, 0x60, 0, 0, 2, 7, 1, 1, 0x61, 1, 0x62, 0, 0]);
+  await assert.rejects(plain.Gate.load({ module: importing }), { code: "unsupported", message: /imports `a.b`/ });
+});
+
+test("a module may come as bytes, compiled, or as a response", async () => {
+  const sources = [
+    wasm,
+    wasm.buffer.slice(wasm.byteOffset, wasm.byteOffset + wasm.length),
+    new WebAssembly.Module(wasm),
+    new Response(wasm),
+    Promise.resolve(wasm),
+    new URL(`data:application/wasm;base64,${wasm.toString("base64")}`),
+  ];
+  for (const module of sources) {
+    const gate = await plain.Gate.load({ module, nodeId, mode: "enforce" });
+    assert.equal(gate.verdict(), "attestation: bundle_unverified");
+  }
+  await assert.rejects(plain.Gate.load({ module: new Response("", { status: 404 }) }), { message: /status `404`/ });
+});
+
+// wasm-bindgen's glue has one module a process, so each runs in its own.
+for (const name of ["plain", "bindgen"]) {
+  test(`after a trap a thousand calls are right, ${name}`, async () => {
+    assert.match(await run(process.execPath, [at("trap.mjs"), name, trapping[name]]), /1000 calls are right/);
+  });
+}
+
+/** An engine that traps at its first decision, and is whole from then on. */
+function trappingOnce(engines) {
+  let trapped = false;
+  return (configuration) => {
+    const engine = engines(configuration);
+    const trap = (method) =>
+      function (...args) {
+        if (trapped) return engine[method](...args);
+        trapped = true;
+        throw new WebAssembly.RuntimeError("unreachable");
+      };
+    const methods = ["info", "loadBundle", "setEnrollment", "setLease", "verdict", "explain"];
+    return {
+      lost: false,
+      memoryBytes: 0,
+      ...Object.fromEntries(methods.map((method) => [method, (...args) => engine[method](...args)])),
+      decide: trap("decide"),
+      decideBatch: trap("decideBatch"),
+    };
+  };
+}
+
+test("a call on which the module traps is decided by the next one, and that is written down", async () => {
+  const { plainEngines } = await import(new URL("node_modules/autonomy-gate/dist/esm/plain.js", import.meta.url));
+  const gate = () => {
+    const made = new plain.Gate(trappingOnce(plainEngines(new WebAssembly.Module(wasm))), {
+      bundle: good.bundle,
+      trustedKeys: good.trustedKeys,
+      nodeId,
+      mode: "enforce",
+    });
+    made.setEnrollment(enrolled());
+    return made;
+  };
+  const one = gate();
+  const denied = one.decide({ tool: "tool.echo" });
+  assert.deepEqual([denied.effect, denied.reason], ["deny", "attestation: enrollment_unavailable"]);
+  const frames = [...denied.frames];
+  assert.match(frames[0].attrs.facts.enrollment.why, /the gate trapped: unreachable/);
+  assert.equal(frames.length, 3);
+  const next = one.decide({ tool: "tool.echo" });
+  assert.equal(next.effect, "allow");
+
+  // In a batch the calls are decided one by one: here the first is that which finds the trap gone.
+  const many = gate().decideBatch([{ tool: "a" }, { tool: "b" }]);
+  assert.deepEqual(many.map(({ effect }) => effect), ["allow", "allow"]);
+});

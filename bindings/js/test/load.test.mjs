@@ -1,0 +1,272 @@
+// The tarball, as a newcomer installs it: each environment loads it and is denied a call.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { copyFileSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { build as esbuild } from "esbuild";
+import { build as viteBuild, createServer as viteServer, preview as vitePreview } from "vite";
+import { at, consumer, inChromium, readme, run, serve, tarball } from "./support.mjs";
+
+const DENIED = /^403 attestation: bundle_unverified: run `autonomy bundle verify` on the bundle/;
+
+/** A denied call, in as few words as it takes. */
+const program = (from) => `
+  import { Gate } from "${from}";
+  const gate = await Gate.load({ nodeId: "robot-7", mode: "enforce" });
+  const { effect, reason } = gate.decide({ tool: "arm.move" });
+`;
+const ANSWER = "deny attestation: bundle_unverified";
+
+test("Node, import: the first lines of the README", async () => {
+  const code = readme("# autonomy-gate", "js");
+  assert.ok(code.trim().split("\n").length <= 12, "ten lines, more or less");
+  assert.match(await run("node", ["main.mjs"], { cwd: await consumer({ "main.mjs": code }) }), DENIED);
+});
+
+test("Node, require: the README's lines", async () => {
+  const code = readme("### CommonJS", "cjs");
+  assert.ok(code.trim().split("\n").length < 20);
+  assert.match(await run("node", ["main.cjs"], { cwd: await consumer({ "main.cjs": code }) }), DENIED);
+});
+
+test("Node, every entry by both module systems", async () => {
+  const place = await consumer();
+  for (const entry of ["autonomy-gate", "autonomy-gate/bindgen", "autonomy-gate/inline"]) {
+    writeFileSync(join(place, "main.mjs"), `${program(entry)} console.log(effect, reason);`);
+    assert.equal((await run("node", ["main.mjs"], { cwd: place })).trim(), ANSWER, entry);
+    const code = `const { Gate } = require("${entry}");
+      Gate.load({ nodeId: "robot-7", mode: "enforce" }).then((gate) => console.log(gate.decide({ tool: "arm.move" }).reason));`;
+    writeFileSync(join(place, "main.cjs"), code);
+    assert.equal(`deny ${(await run("node", ["main.cjs"], { cwd: place })).trim()}`, ANSWER, entry);
+  }
+  const raw = 'const { readFileSync } = require("node:fs"); console.log(readFileSync(require.resolve("autonomy-gate/gate.wasm")).length)';
+  assert.ok(Number(await run("node", ["-e", raw], { cwd: place })) > 10_000);
+});
+
+test("Node, a worker thread with a module that was compiled elsewhere", async () => {
+  const place = await consumer({
+    "main.mjs": `
+      import { readFileSync } from "node:fs";
+      import { Worker, isMainThread, parentPort, workerData } from "node:worker_threads";
+      import { Gate } from "autonomy-gate";
+      if (isMainThread) {
+        const module = await WebAssembly.compile(readFileSync("node_modules/autonomy-gate/dist/gate.wasm"));
+        new Worker(new URL(import.meta.url), { workerData: module }).on("message", (reason) => console.log(reason));
+      } else {
+        const gate = await Gate.load({ module: workerData, nodeId: "robot-7", mode: "enforce" });
+        parentPort.postMessage(\`deny \${gate.decide({ tool: "arm.move" }).reason}\`);
+      }`,
+  });
+  assert.equal((await run("node", ["main.mjs"], { cwd: place })).trim(), ANSWER);
+});
+
+test("an import reads, fetches and compiles nothing, in any entry", async () => {
+  const place = await consumer({
+    "main.mjs": `
+      import { readdirSync } from "node:fs";
+      import fs from "node:fs";
+      import { syncBuiltinESMExports } from "node:module";
+      const touched = [];
+      for (const name of ["fetch"]) globalThis[name] = () => touched.push(name);
+      for (const name of ["Module", "Instance", "compile", "instantiate", "compileStreaming", "instantiateStreaming"]) {
+        WebAssembly[name] = () => touched.push(name);
+      }
+      const dist = "node_modules/autonomy-gate/dist/esm";
+      const entries = readdirSync(dist).filter((name) => /^(bindgen-)?(node|web)\\.js$|^inline\\.js$/.test(name));
+      for (const name of entries) await import(\`./\${dist}/\${name}\`);
+      console.log(entries.length, touched.length);`,
+  });
+  assert.equal((await run("node", ["main.mjs"], { cwd: place })).trim(), "5 0");
+});
+
+test("a page without a bundler: the README's", async () => {
+  const page = readme("### A page", "html");
+  assert.ok(page.trim().split("\n").length < 20);
+  const place = await consumer({ "index.html": page });
+  const server = await serve(place);
+  try {
+    assert.equal(await inChromium(`${server.url}/index.html`, () => document.querySelector("#answer").textContent), ANSWER);
+  } finally {
+    server.close();
+  }
+});
+
+test("a page's worker, and bindgen on a page", async () => {
+  const dist = "./node_modules/autonomy-gate/dist/esm";
+  const place = await consumer({
+    "worker.js": `${program(`${dist}/web.js`)} postMessage(\`\${effect} \${reason}\`);`,
+    "worker.html": `<script type="module">
+      new Worker("./worker.js", { type: "module" }).onmessage = ({ data }) => { globalThis.result = data; };
+    </script>`,
+    "bindgen.html": `<script type="module">${program(`${dist}/bindgen-web.js`)} globalThis.result = \`\${effect} \${reason}\`;</script>`,
+  });
+  const server = await serve(place);
+  try {
+    assert.equal(await inChromium(`${server.url}/worker.html`), ANSWER);
+    assert.equal(await inChromium(`${server.url}/bindgen.html`), ANSWER);
+  } finally {
+    server.close();
+  }
+});
+
+test("Vite: built, and by its development server", async () => {
+  const place = await consumer({
+    "index.html": '<script type="module" src="./main.js"></script>',
+    "main.js": `${program("autonomy-gate")} globalThis.result = \`\${effect} \${reason}\`;`,
+  });
+  const config = { root: place, configFile: false, logLevel: "error", build: { target: "esnext" } };
+  await viteBuild(config);
+  const assets = readdirSync(join(place, "dist/assets"));
+  assert.ok(assets.some((name) => name.endsWith(".wasm")), `carried: ${assets}`);
+  assert.ok(!assets.some((name) => name.includes("bindgen")), `carried: ${assets}`);
+  const built = await vitePreview({ ...config, preview: { port: 0, host: "127.0.0.1" } });
+  assert.equal(await inChromium(built.resolvedUrls.local[0]), ANSWER);
+  await built.close();
+
+  const exclude = readme("## Install", "sh") && /optimizeDeps: (\{[^}]*\})/.exec(readFileSync(at("../README.md"), "utf8"))[1];
+  const optimizeDeps = new Function(`return ${exclude}`)();
+  const server = await viteServer({ ...config, optimizeDeps, server: { port: 0, host: "127.0.0.1" } });
+  await server.listen();
+  assert.equal(await inChromium(server.resolvedUrls.local[0]), ANSWER);
+  await server.close();
+});
+
+test("esbuild: the module in the code", async () => {
+  const place = await consumer({
+    "main.js": `${program("autonomy-gate/inline")} globalThis.result = \`\${effect} \${reason}\`;`,
+    "index.html": '<script type="module" src="./out.js"></script>',
+  });
+  await esbuild({ entryPoints: [join(place, "main.js")], bundle: true, format: "esm", outfile: join(place, "out.js"), logLevel: "error" });
+  const server = await serve(place);
+  try {
+    assert.equal(await inChromium(`${server.url}/index.html`), ANSWER);
+  } finally {
+    server.close();
+  }
+});
+
+test("Deno", async () => {
+  const place = await consumer({ "main.mjs": `${program("autonomy-gate")} console.log(effect, reason);` });
+  const deno = at("node_modules/@deno/linux-x64-glibc/deno");
+  const env = { ...process.env, DENO_DIR: join(place, "deno"), NO_COLOR: "1" };
+  const said = await run(deno, ["run", "--no-lock", "--cached-only", "--allow-read=.", "main.mjs"], { cwd: place, env });
+  assert.equal(said.trim(), ANSWER);
+});
+
+test("workerd, where code may compile nothing", async () => {
+  const place = await consumer({
+    "main.js": `
+      import { Gate, Guard, MemoryHost, gateFetch } from "autonomy-gate";
+      import { Gate as Bindgen } from "autonomy-gate/bindgen";
+      const host = new MemoryHost();
+      export default {
+        async fetch(request) {
+          const guard = new Guard({
+            gate: await (request.url.endsWith("/bindgen") ? Bindgen : Gate).load({ nodeId: "robot-7", mode: "enforce" }),
+            source: host,
+            sink: host,
+          });
+          return gateFetch(guard, () => new Response("moved"), { tool: () => "arm.move" })(request);
+        },
+      };`,
+  });
+  // As wrangler does: modules of WebAssembly stay modules.
+  mkdirSync(join(place, "out"));
+  const carried = [];
+  await esbuild({
+    entryPoints: [join(place, "main.js")],
+    bundle: true,
+    format: "esm",
+    conditions: ["workerd", "worker", "browser"],
+    outfile: join(place, "out/main.js"),
+    logLevel: "error",
+    plugins: [
+      {
+        name: "wasm modules",
+        setup(build) {
+          build.onResolve({ filter: /\.wasm$/ }, ({ path, resolveDir }) => {
+            const name = path.split("/").at(-1);
+            copyFileSync(join(resolveDir, path), join(place, "out", name));
+            carried.push(name);
+            return { path: `./${name}`, external: true };
+          });
+        },
+      },
+    ],
+  });
+  assert.deepEqual(carried.sort(), ["gate.wasm", "gate_bindgen.wasm"]);
+  const port = await freePort();
+  const modules = carried.map((name) => `(name = "${name}", wasm = embed "out/${name}"),`).join("\n");
+  writeFileSync(
+    join(place, "config.capnp"),
+    `using Workerd = import "/workerd/workerd.capnp";
+    const config :Workerd.Config = (
+      services = [(name = "main", worker = (
+        modules = [(name = "main.js", esModule = embed "out/main.js"), ${modules}],
+        compatibilityDate = "2026-01-01",
+      ))],
+      sockets = [(name = "http", address = "127.0.0.1:${port}", http = (), service = "main")],
+    );`,
+  );
+  const workerd = spawn(at("node_modules/@cloudflare/workerd-linux-64/bin/workerd"), ["serve", "config.capnp"], {
+    cwd: place,
+    stdio: ["ignore", "inherit", "inherit"],
+  });
+  try {
+    for (const path of ["", "bindgen"]) {
+      const response = await answer(`http://127.0.0.1:${port}/${path}`);
+      assert.equal(response.status, 403);
+      const { decision, reason } = await response.json();
+      assert.equal(`${decision} ${reason}`, ANSWER);
+    }
+  } finally {
+    workerd.kill();
+    await once(workerd, "exit");
+  }
+});
+
+test("TypeScript, strict, by every way of resolving", async () => {
+  const code = readFileSync(at("types.ts"), "utf8");
+  const place = await consumer({ "esm.mts": code, "cjs.cts": code });
+  const tsc = at("node_modules/typescript/bin/tsc");
+  const strict = ["--noEmit", "--strict", "--exactOptionalPropertyTypes", "--target", "es2022", "--lib", "es2022,dom,esnext.disposable"];
+  const types = ["--types", "node", "--typeRoots", at("node_modules/@types")];
+  for (const resolution of [["--module", "node16"], ["--module", "esnext", "--moduleResolution", "bundler"]]) {
+    const files = resolution.includes("node16") ? ["esm.mts", "cjs.cts"] : ["esm.mts"];
+    await run(process.execPath, [tsc, ...strict, ...types, ...resolution, ...files], { cwd: place });
+  }
+});
+
+test("publint and attw find nothing", async () => {
+  const { publint } = await import("publint");
+  const { messages } = await publint({ pkgDir: at("node_modules/autonomy-gate") });
+  assert.deepEqual(messages.filter(({ type }) => type !== "suggestion"), []);
+  const attw = at("node_modules/@arethetypeswrong/cli/dist/index.js");
+  const ignore = ["--ignore-rules", "no-resolution", "--exclude-entrypoints", "./gate.wasm"];
+  await run(process.execPath, [attw, tarball, "--no-emoji", "--profile", "node16", ...ignore]);
+});
+
+async function freePort() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+/** Waits until somebody listens. */
+async function answer(url) {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      return await fetch(url);
+    } catch (error) {
+      if (attempt > 100) throw error;
+      await sleep(50);
+    }
+  }
+}

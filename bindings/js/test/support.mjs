@@ -1,0 +1,119 @@
+// What the tests share.
+import { execFile } from "node:child_process";
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { dirname, extname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { chromium } from "playwright-core";
+
+/** A file of this folder. */
+export const at = (...path) => fileURLToPath(new URL(path.join("/"), import.meta.url));
+
+/** The root of the repository. */
+export const root = at("../../..");
+
+export const tarball = process.env.AUTONOMY_GATE_TARBALL ?? join(root, "target/js/autonomy-gate.tgz");
+
+/** Modules that trap when the tool `gate.trap` is called. */
+export const trapping = {
+  plain: join(root, "target/gate-trap.wasm"),
+  bindgen: join(process.env.AUTONOMY_GATE_TRAPPING ?? join(root, "target/js/trapping"), "gate_bindgen.wasm"),
+};
+
+export const corpus = (name) => JSON.parse(readFileSync(join(root, "tests/corpus", `${name}.json`), "utf8"));
+
+/** A bundle of the corpus that is accepted, with the key it is signed by. */
+export function goodBundle() {
+  const { bundles, keys } = corpus("bundles");
+  const { tar, keys: names, accepted } = bundles.find((one) => one.accepted?.enrollment_ref);
+  return { bundle: unpack(tar), trustedKeys: names.map((name) => keys[name]), accepted };
+}
+
+export const unpack = (segments) =>
+  Buffer.concat(segments.map((segment) => (typeof segment === "number" ? Buffer.alloc(segment) : Buffer.from(segment, "base64"))));
+
+const run_ = promisify(execFile);
+
+/** Runs a program and gives what it said; fails with all of it. */
+export async function run(program, args, options = {}) {
+  try {
+    const { stdout } = await run_(program, args, { maxBuffer: 1 << 26, ...options });
+    return stdout;
+  } catch (error) {
+    throw new Error(`${program} ${args.join(" ")}: ${error.message}\n${error.stdout}\n${error.stderr}`);
+  }
+}
+
+/** An empty directory with these files. */
+export function directory(files = {}) {
+  const place = mkdtempSync(join(tmpdir(), "autonomy-gate-"));
+  for (const [name, content] of Object.entries(files)) writeFileSync(join(place, name), content);
+  return place;
+}
+
+/** A project that has installed the tarball, as a newcomer does. */
+export async function consumer(files = {}) {
+  const place = directory({ "package.json": '{ "private": true }', ...files });
+  await run("npm", ["install", "--no-audit", "--no-fund", "--offline", tarball], { cwd: place });
+  return place;
+}
+
+/** The first block of a language in the README, after a heading. */
+export function readme(heading, language) {
+  const text = readFileSync(at("../README.md"), "utf8");
+  const section = text.slice(text.indexOf(heading));
+  const block = new RegExp(`\`\`\`${language}\\n([^]*?)\`\`\``).exec(section);
+  if (!text.includes(heading) || block === null) throw new Error(`the README has no ${language} block after ${heading}`);
+  return block[1];
+}
+
+const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".json": "application/json" };
+
+/** Serves files, and gives the address. */
+export async function serve(place) {
+  const server = createServer((request, response) => {
+    const path = normalize(decodeURIComponent(new URL(request.url, "http://x").pathname));
+    try {
+      const body = readFileSync(join(place, path));
+      response.setHeader("content-type", TYPES[extname(path)] ?? "application/octet-stream");
+      response.end(body);
+    } catch {
+      response.statusCode = 404;
+      response.end();
+    }
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return { url: `http://127.0.0.1:${server.address().port}`, close: () => server.close() };
+}
+
+/** Opens a page in Chromium, and gives what the probe finds there once it finds something. */
+export async function inChromium(url, probe = () => globalThis.result, timeoutMs = 300_000) {
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
+  });
+  try {
+    const page = await browser.newPage();
+    const errors = [];
+    page.on("pageerror", (error) => errors.push(error.message));
+    page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+    await page.goto(url);
+    try {
+      return await (await page.waitForFunction(probe, undefined, { timeout: timeoutMs })).jsonValue();
+    } catch (error) {
+      throw new Error(`${url} gave no result: ${error.message}\n${errors.join("\n")}`);
+    }
+  } finally {
+    await browser.close();
+  }
+}
