@@ -4,7 +4,7 @@ use std::{io, process::ExitCode};
 
 use host_native::{
     ErrorClass, audit::AuditError, bundle::BuildError, config::ConfigError, enrollment::StoreError, gate::OpenError,
-    key::KeyFileError, oci::OciError, runtime::RuntimeError, tool::SetUpError, wal::WalError,
+    key::KeyFileError, oci::OciError, serve, tool::SetUpError, wal::WalError,
 };
 
 /// How a command ended that did what it was asked.
@@ -90,7 +90,7 @@ macro_rules! classed {
     )+};
 }
 
-classed!(KeyFileError, BuildError, OciError, WalError, AuditError);
+classed!(KeyFileError, BuildError, OciError, WalError, AuditError, serve::Error);
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
@@ -117,16 +117,6 @@ impl From<OpenError> for CliError {
         match error {
             OpenError::Wal(error) => error.into(),
             OpenError::Bundle(_) | OpenError::Policy(_) | OpenError::PolicyRef { .. } => Self::usage(error.to_string()),
-        }
-    }
-}
-
-impl From<RuntimeError> for CliError {
-    fn from(error: RuntimeError) -> Self {
-        match error {
-            RuntimeError::Wal(error) => error.into(),
-            RuntimeError::Serve(error) => Self::usage(error.to_string()),
-            RuntimeError::Listen { .. } => Self::Failed { class: ErrorClass::Unavailable, message: error.to_string() },
         }
     }
 }

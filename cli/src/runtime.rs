@@ -9,12 +9,11 @@ use host_native::{
     config::{Config, Origin},
     enrollment::{LocalSource, Source},
     runtime,
-    serve::{Limits, Metrics},
+    serve::{Limits, Listener, Metrics},
     tool::{AllowedPrefix, HttpGetConfig, Tools},
     wal::{Opened, Options, Wal},
 };
 use serde::Serialize;
-use tokio::net::TcpListener;
 
 use crate::{
     args::{FreshnessFlags, NodeFlag, StoreFlag, TrustFlags, WalFlag},
@@ -76,7 +75,7 @@ pub(crate) struct Start {
 #[derive(Debug, Serialize)]
 struct Started {
     event: &'static str,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     mode: Mode,
     mode_origin: Origin,
     node_id: Option<String>,
@@ -112,7 +111,7 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
     let source = source(config)?;
     // Taken before anything is written: a second runtime on the address leaves no trace in the log.
     let shutdown = interrupted()?;
-    let listener = runtime::bind(config.listen()).await?;
+    let listener = Listener::tcp(config.listen()).await?;
     let (wal, opened) = Wal::open(config.wal_dir(), Options::default())?;
     let core = gate_core::Config {
         mode: config.mode(),
@@ -179,11 +178,10 @@ fn no_signals(error: io::Error) -> CliError {
 fn announce(
     context: &mut Context<'_>,
     config: &Config,
-    listener: &TcpListener,
+    listener: &Listener,
     gate: &Gate,
     opened: &Opened,
 ) -> Result<(), CliError> {
-    let address = listener.local_addr().map_err(CliError::output)?;
     let wal = match opened {
         Opened::Initialized => "begun".to_owned(),
         Opened::Clean { last_seq } => format!("goes on after frame {last_seq}"),
@@ -195,7 +193,7 @@ fn announce(
     };
     let started = Started {
         event: "started",
-        address,
+        address: listener.address(),
         mode: gate.mode(),
         mode_origin: config.origin("attestation.mode"),
         node_id: config.node_id().map(ToString::to_string),
@@ -214,7 +212,7 @@ fn announce(
     out.line(format_args!("mode {mode} ({mode_origin}), node {}, policies {}", or_none(node_id), or_none(policy_ref)))?;
     out.line(format_args!("enrollments {store}"))?;
     out.line(format_args!("log {wal_dir} ({wal})"))?;
-    out.line(format_args!("listening on http://{address}"))?;
+    out.line(format_args!("listening on {listener}"))?;
     if *mode_origin == Origin::Default {
         out.note("the mode is not set, which means `off`: the gate is not asked")?;
     }

@@ -10,6 +10,7 @@ use crate::{
     identity::{AuditId, PolicyRef, ToolName},
     json,
     mode::Mode,
+    read_object,
     reason::{Policy, Reason},
 };
 
@@ -131,6 +132,54 @@ pub struct FactsAttrs {
     /// The facts.
     pub facts: Facts,
 }
+
+impl json::Read for Layer {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        let word = value.into_text()?;
+        match &*word {
+            "policy" => Ok(Self::Policy),
+            "attestation" => Ok(Self::Attestation),
+            _ => Err(json::Error::unknown_word(&word, "`policy` or `attestation`")),
+        }
+    }
+}
+
+impl json::Read for Outcome {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        let word = value.into_text()?;
+        match &*word {
+            "allow" => Ok(Self::Allow),
+            "deny" => Ok(Self::Deny),
+            _ => Err(json::Error::unknown_word(&word, "`allow` or `deny`")),
+        }
+    }
+}
+
+impl json::Read for DecisionAttrs {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        let mut object = value.into_object()?;
+        // A configuration may leave its mode out; a record of what was decided may not.
+        let mode: Option<Mode> = object.take("mode")?;
+        let mode = mode.ok_or_else(|| json::Error::new("is missing, expected a mode".into()).within("mode"))?;
+        let whole = Self {
+            layer: object.take("layer")?,
+            tool: object.take("tool")?,
+            outcome: object.take("outcome")?,
+            reason: object.take("reason")?,
+            policy_ref: object.take("policy_ref")?,
+            bundle_digest: object.take("bundle_digest")?,
+            mode,
+            enforced: object.take("enforced")?,
+            facts: object.take("facts")?,
+            now_ms: object.take("now_ms")?,
+            detail: object.take("detail")?,
+        };
+        object.end()?;
+        Ok(whole)
+    }
+}
+
+read_object!(FactsAttrs { id, facts });
 
 /// Decides a call on `facts`, whose id is `facts_id`, at `now_ms` (milliseconds since the Unix epoch).
 ///

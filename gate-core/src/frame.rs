@@ -2,11 +2,16 @@
 //!
 //! The log adds `seq`, `ts`, `left`, `durable`, `prev` and `crc` around it (`docs/src/spec/wal.md`).
 
-use alloc::{string::String, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{AuditId, NodeId};
+use crate::{
+    decision::{DecisionAttrs, FactsAttrs},
+    digest::Digest,
+    identity::{AuditId, NodeId, ToolName},
+    json, read_object,
+};
 
 /// What a frame is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,6 +55,30 @@ impl fmt::Display for Kind {
     }
 }
 
+/// How a tool went that was allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ActionOutcome {
+    /// It did its work.
+    Completed,
+    /// It did not.
+    Failed,
+    /// Nobody said: its runtime gave the call up.
+    Abandoned,
+}
+
+/// The `attrs` of an action frame, in the order of the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActionAttrs {
+    /// The tool.
+    pub tool: ToolName,
+    /// How it went.
+    pub outcome: ActionOutcome,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
 /// A frame before the log has numbered it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
@@ -81,5 +110,147 @@ impl Frame {
         }
         out.extend_from_slice(b",\"attrs\":");
         out.extend_from_slice(self.attrs.as_bytes());
+    }
+}
+
+/// A frame that a gate in another process made: read member by member, so that what is appended is what a gate writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// Joins the frames of one call.
+    pub audit_id: AuditId,
+    /// The node, where it has an id.
+    pub node_id: Option<NodeId>,
+    /// Its own members.
+    pub attrs: Attrs,
+}
+
+/// What a runtime may hand over. Lifecycle and errors are for whoever owns the log to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attrs {
+    /// Of a decision frame.
+    Decision(DecisionAttrs),
+    /// Of a facts frame; the id is that of the facts.
+    Facts(FactsAttrs),
+    /// Of an action frame.
+    Action(ActionAttrs),
+}
+
+impl From<Received> for Frame {
+    fn from(received: Received) -> Self {
+        let Received { audit_id, node_id, attrs } = received;
+        let (kind, attrs) = match &attrs {
+            Attrs::Decision(attrs) => (Kind::Decision, json::write(attrs)),
+            Attrs::Facts(attrs) => (Kind::Facts, json::write(attrs)),
+            Attrs::Action(attrs) => (Kind::Action, json::write(attrs)),
+        };
+        Self { kind, audit_id, node_id, attrs }
+    }
+}
+
+impl json::Read for Received {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        let mut object = value.into_object()?;
+        let kind: String = object.take("kind")?;
+        let attrs = match kind.as_str() {
+            "autonomy.decision" => Attrs::Decision(object.take("attrs")?),
+            "autonomy.facts" => Attrs::Facts(object.take("attrs")?),
+            "autonomy.action" => Attrs::Action(object.take("attrs")?),
+            _ => {
+                let expected = "`autonomy.decision`, `autonomy.facts` or `autonomy.action`";
+                return Err(json::Error::unknown_word(&kind, expected).within("kind"));
+            }
+        };
+        let whole = Self { audit_id: object.take("audit_id")?, node_id: object.take("node_id")?, attrs };
+        object.end()?;
+        if let Attrs::Facts(FactsAttrs { id, facts }) = &whole.attrs {
+            let is: Digest = facts.id();
+            if is != *id {
+                return Err(json::Error::new(format!("the facts' id is `{is}`, not `{id}`")).within("attrs"));
+            }
+            if facts.node_id != whole.node_id {
+                return Err(json::Error::new("the facts are another node's".into()).within("node_id"));
+            }
+        }
+        Ok(whole)
+    }
+}
+
+impl json::Read for ActionOutcome {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        let word = value.into_text()?;
+        match &*word {
+            "completed" => Ok(Self::Completed),
+            "failed" => Ok(Self::Failed),
+            "abandoned" => Ok(Self::Abandoned),
+            _ => Err(json::Error::unknown_word(&word, "`completed`, `failed` or `abandoned`")),
+        }
+    }
+}
+
+read_object!(ActionAttrs { tool, outcome, took_ms });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{string::ToString, vec};
+
+    const ACTION: &str = r#"{"kind":"autonomy.action","audit_id":"a-1","node_id":null,"attrs":{"tool":"tool.echo","outcome":"completed","took_ms":3}}"#;
+    const DECISION: &str = r#"{"kind":"autonomy.decision","audit_id":"a-1","node_id":"n","attrs":{"layer":"policy","tool":"t","outcome":"allow","reason":"policy: allowed","policy_ref":null,"bundle_digest":null,"mode":"off","enforced":true,"facts":"sha256:0000000000000000000000000000000000000000000000000000000000000000","now_ms":1}}"#;
+
+    fn facts(facts: &str) -> String {
+        let id = Digest::of(facts.as_bytes());
+        format!(
+            "{{\"kind\":\"autonomy.facts\",\"audit_id\":\"a-1\",\"node_id\":\"n\",\"attrs\":{{\"id\":\"{id}\",\"facts\":{facts}}}}}"
+        )
+    }
+
+    const FACTS: &str =
+        r#"{"node_id":"n","bundle":{"state":"unverified","why":"x"},"enrollment":{"answer":"unavailable","why":"y"}}"#;
+
+    #[test]
+    fn what_no_gate_writes_is_refused_with_its_place() {
+        let good = facts(FACTS);
+        for text in [ACTION, DECISION, &good] {
+            let mut again = vec![b'{'];
+            Frame::from(json::read::<Received>(text.as_bytes()).unwrap()).write_members(&mut again);
+            again.push(b'}');
+            assert_eq!(String::from_utf8(again).unwrap(), *text);
+        }
+        for (text, from, to, message) in [
+            (
+                ACTION,
+                "autonomy.action",
+                "autonomy.lifecycle",
+                "`kind`: `autonomy.lifecycle` is not known: use `autonomy.decision`, `autonomy.facts` or `autonomy.action`",
+            ),
+            (
+                ACTION,
+                "completed",
+                "done",
+                "`attrs`: `outcome`: `done` is not known: use `completed`, `failed` or `abandoned`",
+            ),
+            (ACTION, "}}", "},\"seq\":1}", "member `seq` is not known"),
+            (ACTION, "{\"tool", "{\"seq\":1,\"tool", "`attrs`: member `seq` is not known"),
+            (ACTION, "{\"tool", "{\"took_ms\":3,\"tool", "key `took_ms` stands twice"),
+            (DECISION, "\"mode\":\"off\",", "", "`attrs`: `mode`: is missing, expected a mode"),
+            (
+                DECISION,
+                "policy: allowed",
+                "policy: maybe",
+                "`attrs`: `reason`: not a reason: `autonomy attestation explain` lists them",
+            ),
+            (DECISION, "true", "1", "`attrs`: `enforced`: found a number, expected a truth value"),
+            (&good, "\"why\":\"x\"", "\"why\":\"z\"", "`attrs`: the facts' id is `sha256:"),
+            (
+                &good,
+                "\"node_id\":\"n\",\"attrs\"",
+                "\"node_id\":\"m\",\"attrs\"",
+                "`node_id`: the facts are another node's",
+            ),
+        ] {
+            assert!(text.contains(from), "{from} is not in {text}");
+            let error = json::read::<Received>(text.replace(from, to).as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with(message), "{error}");
+        }
     }
 }

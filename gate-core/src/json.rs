@@ -35,6 +35,11 @@ impl serde::ser::Error for Error {
 }
 
 impl Error {
+    /// What does not hold between members that are each as they should be.
+    pub fn new(why: String) -> Self {
+        Self(why)
+    }
+
     /// A word that is none of those expected.
     pub fn unknown_word(word: &str, expected: &str) -> Self {
         Self(format!("`{}` is not known: use {expected}", crate::text::shown(crate::text::cut(word, 80))))

@@ -15,7 +15,8 @@ use gate_core::{
     NodeId, PolicyAnswer, PolicyRef, Reason, RolloutState, Status, ToolName, Verdict,
     decision::{DecisionAttrs, FactsAttrs, Layer, Outcome},
     facts::SubCheckOutcome,
-    frame::Kind,
+    frame::{Frame, Kind, Received},
+    json,
     lease::Lease,
     limits,
     reason::{Attestation, Policy},
@@ -619,6 +620,18 @@ proptest! {
                 prop_assert_eq!(Reason::from(reason), attrs.reason);
                 prop_assert_eq!(Some(logged.facts.detail(reason, attrs.now_ms)), attrs.detail);
             }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_another_process_hands_over_is_read_as_it_was_made(world in world()) {
+        let gate = world.gate(Mode::Enforce);
+        let facts = gate.facts_frame(AuditId::parse("a-1").unwrap());
+        for frame in gate.decide(world.call(), world.now_ms).frames.into_iter().chain([facts]) {
+            let mut text = b"{".to_vec();
+            frame.write_members(&mut text);
+            text.push(b'}');
+            prop_assert_eq!(Frame::from(json::read::<Received>(&text).unwrap()), frame);
         }
     }
 

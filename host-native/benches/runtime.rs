@@ -27,7 +27,7 @@ use host_native::{
     gate::now_ms,
     key::{self, PrivateKey},
     runtime,
-    serve::{Limits, Metrics},
+    serve::{Limits, Listener, Metrics},
     tool::{HttpGetConfig, Tools},
     wal::{Options, Wal},
 };
@@ -93,8 +93,8 @@ async fn start(mode: Mode, home: &Path) -> SocketAddr {
     let metrics = Arc::new(Metrics::new("bench", "0"));
     let gate = Gate::open(config, Policies::Bundle(bundle), Some(Box::new(source)), Arc::new(wal)).await.unwrap();
     let gate = Arc::new(gate.with_metrics(Arc::clone(&metrics)));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = Listener::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.address().unwrap();
     let tools = Tools::new(HttpGetConfig::default()).unwrap();
     tokio::spawn(runtime::run(listener, gate, tools, metrics, Limits::default(), std::future::pending()));
     address

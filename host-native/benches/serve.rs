@@ -13,7 +13,7 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, routing::post};
-use host_native::serve::{Limits, Metrics, fallbacks, serve};
+use host_native::serve::{Limits, Listener, Metrics, fallbacks, serve};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -25,8 +25,8 @@ fn main() -> Result<(), Failure> {
     let mut numbers = std::env::args().filter_map(|arg| arg.parse::<usize>().ok());
     let (connections, pipelined) = (numbers.next().unwrap_or(16), numbers.next().unwrap_or(1));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
-    let address = listener.local_addr()?;
+    let listener = runtime.block_on(Listener::tcp(([127, 0, 0, 1], 0).into()))?;
+    let address = listener.address().ok_or("no address")?;
     let router = fallbacks(Router::new().route("/v1/tool", post(|body: Bytes| async move { body })));
     let metrics = Arc::new(Metrics::new("bench", "0"));
     runtime.spawn(serve(listener, router, Limits::default(), metrics, std::future::pending()));

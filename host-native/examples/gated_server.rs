@@ -26,9 +26,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let gated = AttestationLayer::new(Arc::new(gate), ToolName::parse("arm.move")?);
     let router = Router::new().route("/arm/move", post(async || "moved\n")).layer(gated);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+    let listener = serve::Listener::tcp(([127, 0, 0, 1], 8080).into()).await?;
     let metrics = Arc::new(serve::Metrics::new("gated_server", "1"));
     let ctrl_c = async { drop(tokio::signal::ctrl_c().await) };
-    serve::serve(listener, router, serve::Limits::default(), metrics, ctrl_c).await?;
+    serve::serve(listener, router, serve::Limits::default(), metrics, ctrl_c).await;
     Ok(())
 }

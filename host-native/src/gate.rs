@@ -3,7 +3,7 @@
 use gate_core::{
     AuditId, Bundle, Call, Digest, Effect, Frame, Mode, NodeId, PolicyAnswer, PolicyRef, Reason, ToolName, Verdict,
     facts::SubCheck,
-    frame::Kind,
+    frame::{ActionAttrs, ActionOutcome, Kind},
     reason::{Audit, Policy as PolicyReason},
     ustar::Entry,
 };
@@ -141,13 +141,6 @@ pub struct Permit {
     node_id: Option<NodeId>,
     started: Instant,
     wal: Option<Arc<Wal>>,
-}
-
-#[derive(Serialize)]
-struct ActionAttrs<'a> {
-    tool: &'a str,
-    outcome: &'static str,
-    took_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -345,15 +338,15 @@ impl Permit {
     /// Writes down how the tool went, without waiting for the disk: what counted was the decision.
     pub fn finish(mut self, outcome: impl Into<ToolOutcome>) {
         self.write(match outcome.into() {
-            ToolOutcome::Completed => "completed",
-            ToolOutcome::Failed => "failed",
+            ToolOutcome::Completed => ActionOutcome::Completed,
+            ToolOutcome::Failed => ActionOutcome::Failed,
         });
     }
 
-    fn write(&mut self, outcome: &'static str) {
+    fn write(&mut self, outcome: ActionOutcome) {
         if let Some(wal) = self.wal.take() {
             let took_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let attrs = ActionAttrs { tool: self.tool.as_str(), outcome, took_ms };
+            let attrs = ActionAttrs { tool: self.tool.clone(), outcome, took_ms };
             drop(wal.append(vec![frame(Kind::Action, self.audit_id.clone(), self.node_id.clone(), &attrs)]));
         }
     }
@@ -361,7 +354,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.write("abandoned");
+        self.write(ActionOutcome::Abandoned);
     }
 }
 

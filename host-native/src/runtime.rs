@@ -13,12 +13,11 @@ use gate_core::{AuditId, PolicyRef, Reason, ToolName, reason::Audit};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{future::Future, io, net::SocketAddr, sync::Arc};
-use tokio::net::TcpListener;
+use std::{future::Future, sync::Arc};
 
 use crate::{
     gate::{Denial, Gate, ToolOutcome},
-    serve::{self, Call, Limits, Metrics, Readiness, Report, error_response, fallbacks, health_routes},
+    serve::{self, Call, Limits, Listener, Metrics, Readiness, Report, error_response, fallbacks, health_routes},
     tool::Tools,
     wal::WalError,
 };
@@ -137,48 +136,18 @@ fn read_call(body: &[u8]) -> Result<ToolCall, String> {
     serde_json::from_slice(body).map_err(|error| error.to_string())
 }
 
-/// Why a runtime does not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum RuntimeError {
-    /// The address cannot be listened on.
-    #[error("cannot listen on `{address}`: {source}; choose another `--listen`")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// The listener is refused.
-    #[error("{0}")]
-    Serve(#[from] serve::Error),
-    /// The log ended: every call is denied, so the process ends too.
-    #[error("{0}")]
-    Wal(#[from] WalError),
-}
-
-/// Takes an address to listen on: one that only this machine can reach.
-///
-/// # Errors
-/// [`RuntimeError::Listen`], or an address that [`run`] would refuse.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, RuntimeError> {
-    if !address.ip().to_canonical().is_loopback() {
-        return Err(serve::Error::NotLoopback(address).into());
-    }
-    TcpListener::bind(address).await.map_err(|source| RuntimeError::Listen { address, source })
-}
-
 /// Serves until `shutdown` resolves or the log fails, lets calls in flight finish, and closes the log.
 ///
 /// # Errors
-/// Why it could not serve, or that the log failed. A log that fails ends the runtime: it could only deny.
+/// The log failed: that ends the runtime, which could only deny.
 pub async fn run(
-    listener: TcpListener,
+    listener: Listener,
     gate: Arc<Gate>,
     tools: Tools,
     metrics: Arc<Metrics>,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
-) -> Result<Report, RuntimeError> {
+) -> Result<Report, WalError> {
     let readiness = Readiness::default();
     let routes = router(Arc::clone(&gate), tools, Arc::clone(&metrics), readiness.clone());
     readiness.set_ready();
@@ -194,7 +163,7 @@ pub async fn run(
             }
         }
     };
-    let report = serve::serve(listener, routes, limits, metrics, stop).await?;
+    let report = serve::serve(listener, routes, limits, metrics, stop).await;
     gate.record("runtime_stopped").await?;
     gate.wal().close()?;
     Ok(report)

@@ -22,26 +22,30 @@
 mod connection;
 mod error;
 mod health;
+mod listener;
 mod metrics;
 
 use std::{
     future::Future,
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::Router;
 use tokio::{
-    net::TcpListener,
     sync::{Semaphore, watch},
     task::JoinSet,
 };
 
+use crate::ErrorClass;
+
 pub use self::{
     error::{ErrorBody, error_response, fallbacks},
     health::{Readiness, health_routes},
+    listener::Listener,
     metrics::{Call, Decision, Metrics},
 };
 
@@ -94,9 +98,38 @@ pub enum Error {
          which this listener does not have"
     )]
     NotLoopback(SocketAddr),
-    /// The listener does not say where it listens.
-    #[error("cannot read the listener's address: {0}: bind it again")]
-    Address(#[source] io::Error),
+    /// The address cannot be listened on.
+    #[error("cannot listen on `{address}`: {source}; choose another `--listen`")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The socket cannot be listened on.
+    #[error("cannot listen on socket `{}`: {source}; choose another `--socket`", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something else has the socket's name.
+    #[error("`{}` is there and is no socket, so it is kept: choose another `--socket`", _0.display())]
+    NotSocket(PathBuf),
+    /// Somebody listens on the socket.
+    #[error("another process listens on socket `{}`: stop it, or choose another `--socket`", _0.display())]
+    SocketTaken(PathBuf),
+}
+
+impl Error {
+    /// Whose turn it is.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotLoopback(_) | Self::NotSocket(_) => ErrorClass::Usage,
+            Self::Listen { .. } | Self::Socket { .. } | Self::SocketTaken(_) => ErrorClass::Unavailable,
+        }
+    }
 }
 
 /// What was done, once it is over.
@@ -116,21 +149,24 @@ pub struct Report {
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 
+/// The answer to one connection too many.
+fn too_many() -> String {
+    const BODY: &str = r#"{"error":"too many connections: try again later, or raise the limit"}"#;
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         retry-after: 1\r\nconnection: close\r\n\r\n{BODY}",
+        BODY.len()
+    )
+}
+
 /// Serves `router` until `shutdown` resolves, then lets requests in flight finish.
-///
-/// # Errors
-/// A listener that is not on a loopback address.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     router: Router,
     limits: Limits,
     metrics: Arc<Metrics>,
     shutdown: impl Future<Output = ()>,
-) -> Result<Report, Error> {
-    let address = listener.local_addr().map_err(Error::Address)?;
-    if !address.ip().to_canonical().is_loopback() {
-        return Err(Error::NotLoopback(address));
-    }
+) -> Report {
     let mut report = Report::default();
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     let (stopping, stop) = watch::channel(false);
@@ -145,12 +181,12 @@ pub async fn serve(
             Some(_) = connections.join_next() => continue, // forget those that ended
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
             Err(error) if is_the_clients(&error) => continue,
             Err(error) => {
                 report.accept_errors = report.accept_errors.saturating_add(1);
-                tracing::warn!(%address, %error, pause = ?backoff, "accept failed: if files run out, raise `ulimit -n`");
+                tracing::warn!(%listener, %error, pause = ?backoff, "accept failed: if files run out, raise `ulimit -n`");
                 tokio::select! {
                     () = &mut shutdown => break,
                     () = tokio::time::sleep(backoff) => {}
@@ -163,29 +199,30 @@ pub async fn serve(
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
             report.refused = report.refused.saturating_add(1);
             metrics.connection_refused();
-            connection::refuse(stream);
+            accepted.refuse(too_many().as_bytes());
             continue;
         };
         report.served = report.served.saturating_add(1);
-        let _ = stream.set_nodelay(true); // an answer is one write: it shall not wait for an acknowledgement
+        let open = metrics.connection_opened();
         let connection =
-            connection::run(stream, router.clone(), Arc::clone(&limits), stop.clone(), metrics.connection_opened());
+            connection::run(accepted.into_stream(), router.clone(), Arc::clone(&limits), stop.clone(), open);
         connections.spawn(async move {
             connection.await;
             drop(permit);
         });
     }
 
+    let name = listener.to_string();
     drop(listener);
     stopping.send_replace(true);
     let deadline = Instant::now() + limits.drain_timeout;
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout_at(deadline.into(), drained).await.is_err() {
         report.cut = connections.len() as u64;
-        tracing::warn!(%address, cut = report.cut, "requests in flight outlived the drain");
+        tracing::warn!(listener = name, cut = report.cut, "requests in flight outlived the drain");
         connections.shutdown().await;
     }
-    Ok(report)
+    report
 }
 
 /// The client gave up before it was accepted: its error, not ours.

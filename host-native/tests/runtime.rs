@@ -21,7 +21,7 @@ use host_native::{
     enrollment::{IfActive, LocalSource, SqliteStore, Store},
     key::{self, PrivateKey},
     runtime,
-    serve::{Limits, Metrics},
+    serve::{Limits, Listener, Metrics},
     tool::{HttpGetConfig, Tools},
     wal::{self, Reader, Wal},
 };
@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::oneshot,
     task::JoinHandle,
 };
@@ -106,8 +106,8 @@ impl Node {
     async fn start(&self, mode: Mode) -> Running {
         let metrics = Arc::new(Metrics::new("runtime", "test"));
         let gate = Arc::new(self.gate(mode).await.with_metrics(Arc::clone(&metrics)));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = Listener::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.address().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(async move {
             let tools = Tools::new(HttpGetConfig::default()).unwrap();
@@ -276,7 +276,7 @@ async fn a_log_that_ends_denies_every_call_and_stops_the_runtime() {
     gate.wal().close().unwrap();
     let denial = gate.ask(&tool, &json!({})).await.unwrap_err();
     assert_eq!(denial.reason.as_str(), "audit: wal_unavailable");
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = Listener::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
     let metrics = Arc::new(Metrics::new("runtime", "test"));
     let tools = Tools::new(HttpGetConfig::default()).unwrap();
     let ended = runtime::run(listener, gate, tools, metrics, Limits::default(), std::future::pending()).await;

@@ -187,6 +187,15 @@ impl Read for String {
     }
 }
 
+impl Read for bool {
+    fn read(value: Value<'_>) -> Result<Self, Error> {
+        let Value::Bool(truth) = value else {
+            return Err(value.instead_of("a truth value"));
+        };
+        Ok(truth)
+    }
+}
+
 impl Read for u64 {
     fn read(value: Value<'_>) -> Result<Self, Error> {
         let Value::Integer(number) = value else {

@@ -17,17 +17,16 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     sync::watch,
     time::{Instant, Sleep},
 };
 use tower_service::Service;
 
-use super::{Limits, error_response, metrics::OpenConnection};
+use super::{Limits, error_response, listener::Stream, metrics::OpenConnection};
 
 /// Serves one connection to its end. After `stop` it finishes the request in flight and closes.
 pub(super) async fn run(
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     router: Router,
     limits: Arc<Limits>,
     mut stop: watch::Receiver<bool>,
@@ -100,32 +99,15 @@ fn last(status: StatusCode, error: String) -> Response<Body> {
     response
 }
 
-/// Answers 503 and closes, without a handler, a timer or a wait: it must cost less than what it protects.
-///
-/// A fresh connection has an empty send buffer, so one `try_write` sends everything. What the client has sent already is
-/// read first, because closing a socket with unread bytes makes the kernel throw the answer away.
-pub(super) fn refuse(stream: TcpStream) {
-    const BODY: &str = r#"{"error":"too many connections: try again later, or raise the limit"}"#;
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         retry-after: 1\r\nconnection: close\r\n\r\n{BODY}",
-        BODY.len()
-    );
-    let Ok(stream) = stream.into_std() else { return };
-    let _ = io::Write::write(&mut &stream, answer.as_bytes());
-    let _ = stream.shutdown(std::net::Shutdown::Write);
-    let _ = io::Read::read(&mut &stream, &mut [0; 4096]);
-}
-
 /// Fails a write that makes no progress for a while: a client that does not read must not hold a connection.
 struct StallGuard {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl StallGuard {
-    fn new(stream: TcpStream, timeout: Duration) -> Self {
+    fn new(stream: Box<dyn Stream>, timeout: Duration) -> Self {
         Self { stream, timeout, stalled: None }
     }
 

@@ -1,6 +1,6 @@
 use super::*;
 use axum::{body::Bytes, routing::post};
-use std::{io::ErrorKind, process::Command};
+use std::{io::ErrorKind, os::unix::fs::PermissionsExt as _, process::Command};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -13,13 +13,13 @@ struct Server {
     metrics: Arc<Metrics>,
     readiness: Readiness,
     stop: oneshot::Sender<()>,
-    report: JoinHandle<Result<Report, Error>>,
+    report: JoinHandle<Report>,
 }
 
 impl Server {
     async fn start(limits: Limits) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = Listener::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.address().unwrap();
         let metrics = Arc::new(Metrics::new("test", "0.0.0"));
         let readiness = Readiness::default();
         let routes = Router::new()
@@ -54,7 +54,7 @@ impl Server {
 
     async fn stop(self) -> Report {
         let _ = self.stop.send(());
-        self.report.await.unwrap().unwrap()
+        self.report.await.unwrap()
     }
 }
 
@@ -256,10 +256,60 @@ async fn shutdown_finishes_what_is_in_flight_and_cuts_what_does_not_end() {
 
 #[tokio::test]
 async fn only_loopback_is_served() {
-    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
-    let metrics = Arc::new(Metrics::new("test", "0"));
-    let error = serve(listener, Router::new(), Limits::default(), metrics, async {}).await.unwrap_err().to_string();
+    let error = Listener::tcp(([0, 0, 0, 0], 0).into()).await.unwrap_err().to_string();
     assert!(error.starts_with("`0.0.0.0:") && error.contains("tls and authentication"), "{error}");
+}
+
+#[tokio::test]
+async fn a_socket_is_its_owners_alone_and_goes_with_its_listener() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("host.sock");
+    let listener = Listener::unix(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "nothing else is left beside it");
+    let taken = Listener::unix(&path).unwrap_err();
+    assert!(taken.to_string().starts_with("another process listens on socket `"), "{taken}");
+
+    let metrics = Arc::new(Metrics::new("test", "0"));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let routes = Router::new().route("/echo", post(|body: Bytes| async move { body }));
+    let serving = tokio::spawn(serve(listener, routes, Limits::default(), metrics, async {
+        let _ = stopped.await;
+    }));
+    let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    stream.write_all(request("/echo", "over a socket").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("200 OK") && answer.ends_with("over a socket"), "{answer}");
+    stop.send(()).unwrap();
+    assert_eq!(serving.await.unwrap(), Report { served: 2, ..Report::default() }, "one of them asked who listens");
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_socket_that_nobody_listens_on_is_replaced_and_anything_else_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("host.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let first = Listener::unix(&path).unwrap();
+    // Another listener's socket under the same name is not taken away with ours.
+    std::fs::remove_file(&path).unwrap();
+    let _second = Listener::unix(&path).unwrap();
+    drop(first);
+    assert!(path.exists());
+
+    let file = directory.path().join("file");
+    std::fs::write(&file, "kept").unwrap();
+    std::os::unix::fs::symlink(&path, directory.path().join("link")).unwrap();
+    for name in ["file", "link"] {
+        let error = Listener::unix(&directory.path().join(name)).unwrap_err().to_string();
+        assert!(error.ends_with("is no socket, so it is kept: choose another `--socket`"), "{error}");
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
+    for path in [directory.path().join("no/such/host.sock"), directory.path().join("x".repeat(120))] {
+        let error = Listener::unix(&path).unwrap_err().to_string();
+        assert!(error.starts_with("cannot listen on socket `") && error.ends_with("`--socket`"), "{error}");
+    }
 }
 
 #[tokio::test]

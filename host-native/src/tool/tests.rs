@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls};
 
-use crate::serve::{Limits, Metrics, serve};
+use crate::serve::{Limits, Listener, Metrics, serve};
 
 fn name(text: &str) -> ToolName {
     ToolName::parse(text).unwrap()
@@ -34,8 +34,8 @@ async fn fetch(tools: &Tools, url: &str) -> Result<Value, Error> {
 
 /// A local server that has one page of each kind.
 async fn website() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = Listener::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.address().unwrap();
     let large = |bytes: usize| move || async move { vec![b'x'; bytes] };
     let router = Router::new()
         .route("/", get(|| async { "home" }))

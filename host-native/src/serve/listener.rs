@@ -1,0 +1,159 @@
+//! Where a service is reached: a loopback address, or a Unix socket that its owner alone can open.
+
+use std::{
+    fmt, fs, io,
+    net::SocketAddr,
+    os::unix::{
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        net::{SocketAddr as SocketAddress, UnixStream as StdUnixStream},
+    },
+    path::{Path, PathBuf},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+};
+
+use super::Error;
+
+/// Accepts connections for [`serve`](super::serve).
+#[derive(Debug)]
+pub struct Listener(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpListener, SocketAddr),
+    Unix(UnixListener, SocketFile),
+}
+
+impl Listener {
+    /// Listens on an address that only this machine can reach.
+    ///
+    /// # Errors
+    /// Another address, or one that cannot be had.
+    pub async fn tcp(address: SocketAddr) -> Result<Self, Error> {
+        if !address.ip().to_canonical().is_loopback() {
+            return Err(Error::NotLoopback(address));
+        }
+        let failed = |source| Error::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self(Kind::Tcp(listener, address)))
+    }
+
+    /// Listens on a socket with mode 0600, which is removed when the listener is dropped. One that nobody listens on any
+    /// more is replaced.
+    ///
+    /// # Errors
+    /// Something else has this name, somebody listens there, or it cannot be made.
+    pub fn unix(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Socket { path: path.to_owned(), source };
+        // Too long a path can be bound under a shorter one, and nobody could connect to it.
+        SocketAddress::from_pathname(path).map_err(failed)?;
+        match fs::symlink_metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => return Err(Error::NotSocket(path.to_owned())),
+            Ok(_) if StdUnixStream::connect(path).is_ok() => return Err(Error::SocketTaken(path.to_owned())),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Made where nobody else can reach it, so that it has its mode before it has its name.
+        let private = tempfile::Builder::new().prefix(".s").rand_bytes(4).tempdir_in(parent).map_err(failed)?;
+        let made = private.path().join("s");
+        let listener = UnixListener::bind(&made).map_err(failed)?;
+        fs::set_permissions(&made, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let identity = identity(&made).map_err(failed)?;
+        fs::rename(&made, path).map_err(failed)?;
+        Ok(Self(Kind::Unix(listener, SocketFile { path: path.to_owned(), identity })))
+    }
+
+    /// The TCP address, where it has one.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Kind::Tcp(_, address) => Some(*address),
+            Kind::Unix(..) => None,
+        }
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+        match &self.0 {
+            Kind::Tcp(listener, _) => listener.accept().await.map(|(stream, _)| Accepted::Tcp(stream)),
+            Kind::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+        }
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Tcp(_, address) => write!(f, "http://{address}"),
+            Kind::Unix(_, file) => write!(f, "unix:{}", file.path.display()),
+        }
+    }
+}
+
+/// Device and inode: what tells a socket from another that took its name.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            // One that is left behind is replaced by the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A connection as it came in.
+pub(super) enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// What a connection is read from and written to.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+impl Accepted {
+    pub(super) fn into_stream(self) -> Box<dyn Stream> {
+        match self {
+            Self::Tcp(stream) => {
+                let _ = stream.set_nodelay(true); // an answer is one write: it shall not wait for an acknowledgement
+                Box::new(stream)
+            }
+            Self::Unix(stream) => Box::new(stream),
+        }
+    }
+
+    /// Sends `answer` and closes, without a timer or a wait: it must cost less than what it protects.
+    ///
+    /// A fresh connection has an empty send buffer, so one write sends everything. What the client has sent already is
+    /// read first, because closing a socket with unread bytes makes the kernel throw the answer away.
+    pub(super) fn refuse(self, answer: &[u8]) {
+        match self {
+            Self::Tcp(stream) => {
+                let Ok(stream) = stream.into_std() else { return };
+                let _ = io::Write::write(&mut &stream, answer);
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = io::Read::read(&mut &stream, &mut [0; 4096]);
+            }
+            Self::Unix(stream) => {
+                let Ok(stream) = stream.into_std() else { return };
+                let _ = io::Write::write(&mut &stream, answer);
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = io::Read::read(&mut &stream, &mut [0; 4096]);
+            }
+        }
+    }
+}
