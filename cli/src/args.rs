@@ -13,7 +13,7 @@ use crate::{
     context::Flags,
     demo,
     error::CliError,
-    key, node,
+    host, key, node,
     output::{Color, Format},
     rollout, runtime, wal,
 };
@@ -81,6 +81,9 @@ pub(crate) enum Command {
     /// Run tools behind the gate.
     #[command(subcommand)]
     Runtime(runtime::Command),
+    /// Serve the runtimes of this node that are written in another language.
+    #[command(subcommand)]
+    Host(host::Command),
     /// Read the log, check it, and mend it.
     #[command(subcommand)]
     Wal(wal::Command),

@@ -4,7 +4,7 @@ use std::{io, process::ExitCode};
 
 use host_native::{
     ErrorClass, audit::AuditError, bundle::BuildError, config::ConfigError, enrollment::StoreError, gate::OpenError,
-    key::KeyFileError, oci::OciError, serve, tool::SetUpError, wal::WalError,
+    host::TokenError, key::KeyFileError, oci::OciError, serve, tool::SetUpError, wal::WalError,
 };
 
 /// How a command ended that did what it was asked.
@@ -90,7 +90,7 @@ macro_rules! classed {
     )+};
 }
 
-classed!(KeyFileError, BuildError, OciError, WalError, AuditError, serve::Error);
+classed!(TokenError, KeyFileError, BuildError, OciError, WalError, AuditError, serve::Error);
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {

@@ -9,12 +9,14 @@ mod config;
 mod context;
 mod demo;
 mod error;
+mod host;
 mod key;
 mod node;
 mod output;
 mod progress;
 mod rollout;
 mod runtime;
+mod service;
 mod time;
 mod usage;
 mod wal;
@@ -61,6 +63,7 @@ fn run(command: Command, context: &mut Context<'_>) -> Result<Exit, CliError> {
         Command::Rollout(command) => command.run(context),
         Command::Attestation(command) => command.run(context),
         Command::Runtime(command) => command.run(context),
+        Command::Host(command) => command.run(context),
         Command::Wal(command) => command.run(context),
         Command::Audit(command) => command.run(context),
         Command::Config(command) => command.run(context),

@@ -1,11 +1,11 @@
 //! `autonomy runtime`
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use clap::{Args, Subcommand};
 use gate_core::{Freshness, Mode, TrustedKeys};
 use host_native::{
-    ErrorClass, Gate, Policies, bundle,
+    Gate, Policies, bundle,
     config::{Config, Origin},
     enrollment::{LocalSource, Source},
     runtime,
@@ -20,6 +20,7 @@ use crate::{
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::Format,
+    service,
 };
 
 /// Run tools behind the gate.
@@ -96,12 +97,7 @@ impl Command {
             .list("runtime.http_allow", &start.http_allow);
         let flags = start.wal.add_to(start.store.add_to(start.node.add_to(start.freshness.add_to(flags))));
         let config = context.config(&start.trust.add_to(flags)?)?;
-        let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        let executor = built.map_err(|error| CliError::Failed {
-            class: ErrorClass::Unavailable,
-            message: format!("cannot start the runtime's threads ({error}): free some memory or processes"),
-        })?;
-        executor.block_on(serve(context, &config))
+        service::block_on(serve(context, &config))
     }
 }
 
@@ -110,7 +106,7 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
     let tools = Tools::new(http_get(config)?)?;
     let source = source(config)?;
     // Taken before anything is written: a second runtime on the address leaves no trace in the log.
-    let shutdown = interrupted()?;
+    let shutdown = service::interrupted()?;
     let listener = Listener::tcp(config.listen()).await?;
     let (wal, opened) = Wal::open(config.wal_dir(), Options::default())?;
     let core = gate_core::Config {
@@ -124,10 +120,7 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
     let gate = Gate::open(core, policies, source, Arc::new(wal)).await?.with_metrics(Arc::clone(&metrics));
     announce(context, config, &listener, &gate, &opened)?;
     runtime::run(listener, Arc::new(gate), tools, metrics, Limits::default(), shutdown).await?;
-    if context.out.format() == Format::Text {
-        context.out.line("stopped: calls in flight were answered, the log is closed")?;
-    }
-    Ok(Exit::Success)
+    service::stopped(context)
 }
 
 fn policies(config: &Config) -> Result<(Policies, Option<TrustedKeys>), CliError> {
@@ -157,24 +150,6 @@ fn source(config: &Config) -> Result<Option<Box<dyn Source>>, CliError> {
     Ok(Some(Box::new(LocalSource::new(config.store_path(), node_id.clone(), max_staleness_ms / 4)?)))
 }
 
-/// Resolves when the process is asked to stop.
-fn interrupted() -> Result<impl Future<Output = ()>, CliError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate()).map_err(no_signals)?, signal(SignalKind::interrupt()).map_err(no_signals)?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
-fn no_signals(error: io::Error) -> CliError {
-    let message = format!("cannot listen for signals ({error}): allow this process more of them");
-    CliError::Failed { class: ErrorClass::Unavailable, message }
-}
-
 fn announce(
     context: &mut Context<'_>,
     config: &Config,
@@ -182,15 +157,6 @@ fn announce(
     gate: &Gate,
     opened: &Opened,
 ) -> Result<(), CliError> {
-    let wal = match opened {
-        Opened::Initialized => "begun".to_owned(),
-        Opened::Clean { last_seq } => format!("goes on after frame {last_seq}"),
-        Opened::Repaired { last_seq, bytes, tail_file, .. } => {
-            format!(
-                "goes on after frame {last_seq}; an unfinished write of {bytes} bytes is set aside as `{tail_file}`"
-            )
-        }
-    };
     let started = Started {
         event: "started",
         address: listener.address(),
@@ -200,7 +166,7 @@ fn announce(
         policy_ref: gate.policy_ref().map(ToString::to_string),
         store: config.store_path().display().to_string(),
         wal_dir: config.wal_dir().display().to_string(),
-        wal,
+        wal: service::how_opened(opened),
     };
     let out = &mut context.out;
     if out.format() == Format::Json {

@@ -27,6 +27,8 @@ pub struct Settings {
     pub wal: Wal,
     /// The runtime.
     pub runtime: Runtime,
+    /// The native host.
+    pub host: Host,
 }
 
 /// Who this node is.
@@ -86,6 +88,19 @@ pub struct Runtime {
     pub http_allow: Option<Vec<String>>,
 }
 
+/// The native host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Host {
+    /// Where it listens.
+    #[serde(deserialize_with = "address")]
+    pub listen: Option<SocketAddr>,
+    /// The Unix socket it listens on.
+    pub socket: Option<PathBuf>,
+    /// The file of the token that lets runtimes in.
+    pub token_file: Option<PathBuf>,
+}
+
 fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map(Some).map_err(|_| {
@@ -125,7 +140,7 @@ const fn key(name: &'static str, env: &'static str, flag: &'static str, shape: S
 }
 
 /// Every setting.
-pub const KEYS: [Key; 13] = [
+pub const KEYS: [Key; 16] = [
     key("identity.node_id", "AUTONOMY_NODE_ID", "--node-id", Shape::Text, "which node this is"),
     key("attestation.mode", "AUTONOMY_ATTESTATION_MODE", "--mode", Shape::Text, "`off`, `advisory` or `enforce`"),
     key(
@@ -180,6 +195,15 @@ pub const KEYS: [Key; 13] = [
         "--http-allow",
         Shape::List,
         "what `tool.http_get` may fetch",
+    ),
+    key("host.listen", "AUTONOMY_HOST_LISTEN", "--listen", Shape::Text, "where the native host listens"),
+    key("host.socket", "AUTONOMY_HOST_SOCKET", "--socket", Shape::Path, "the Unix socket the native host listens on"),
+    key(
+        "host.token_file",
+        "AUTONOMY_HOST_TOKEN_FILE",
+        "--token-file",
+        Shape::Path,
+        "the file of the token that lets runtimes in",
     ),
 ];
 
@@ -478,6 +502,23 @@ impl Config {
         self.settings.runtime.listen.unwrap_or(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7777).into())
     }
 
+    /// Where the native host listens: nowhere but on its socket, where it has one and no address is set.
+    pub fn host_listen(&self) -> Option<SocketAddr> {
+        let Host { listen, socket, .. } = &self.settings.host;
+        let default = || socket.is_none().then(|| SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7778).into());
+        listen.or_else(default)
+    }
+
+    /// The Unix socket the native host listens on.
+    pub fn host_socket(&self) -> Option<&Path> {
+        self.settings.host.socket.as_deref()
+    }
+
+    /// The file of the token that lets runtimes in.
+    pub fn token_file(&self) -> PathBuf {
+        self.settings.host.token_file.clone().unwrap_or_else(|| self.places.data.join("host.token"))
+    }
+
     /// The bundle the runtime runs.
     pub fn bundle(&self) -> Option<&Path> {
         self.settings.runtime.bundle.as_deref()
@@ -522,6 +563,9 @@ impl Config {
             "runtime.listen" => self.listen().to_string(),
             "runtime.bundle" => self.bundle().map(path).unwrap_or_default(),
             "runtime.policy_dir" => self.policy_dir().map(path).unwrap_or_default(),
+            "host.listen" => self.host_listen().map(|address| address.to_string()).unwrap_or_default(),
+            "host.socket" => self.host_socket().map(path).unwrap_or_default(),
+            "host.token_file" => path(&self.token_file()),
             _ => self.http_allow().join(","),
         })
     }

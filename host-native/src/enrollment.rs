@@ -2,7 +2,7 @@
 //!
 //! A [`Store`] is what operators change: enroll, revoke, set a rollout. [`SqliteStore`] is the one on disk.
 //! A [`Source`] is what a runtime asks on every decision. [`LocalSource`] asks the file that a [`SqliteStore`] writes,
-//! and sees a change made by another process on the very next call.
+//! and sees a change made by another process on the very next call. [`Lookup`] answers for any node from the same file.
 //!
 //! ```
 //! use gate_core::identity::{EnrollmentRef, NodeId};
@@ -36,6 +36,6 @@ mod store;
 mod tests;
 
 pub use error::StoreError;
-pub use source::{LocalSource, Observation, Source};
+pub use source::{LocalSource, Lookup, Observation, Source};
 pub use sqlite::SqliteStore;
 pub use store::{Action, Change, IfActive, Mutation, Query, Row, Store};

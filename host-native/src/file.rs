@@ -2,7 +2,8 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
 };
 
@@ -57,6 +58,34 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not utf-8 text"))
 }
 
+/// The permission bits of a file that others can read or write.
+pub(crate) fn exposed(path: &Path) -> io::Result<Option<u32>> {
+    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
+    Ok((mode & 0o077 != 0).then_some(mode))
+}
+
+/// Makes a directory and those above it.
+pub(crate) fn create_directory(path: &Path, mode: u32) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    builder.mode(mode);
+    if path.as_os_str().is_empty() { Ok(()) } else { builder.create(path) }
+}
+
+/// Writes a file that must not be there yet.
+pub(crate) fn create_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    options.mode(mode);
+    let mut file = options.open(path)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // Half of it would be taken for the whole.
+        fs::remove_file(path)?;
+    }
+    written
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,7 +95,6 @@ mod tests {
         key,
     };
     use std::{
-        os::unix::fs::PermissionsExt as _,
         path::PathBuf,
         process::Command,
         sync::mpsc,

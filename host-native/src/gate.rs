@@ -389,7 +389,7 @@ pub fn compile(bundle: &Bundle<'_>) -> Result<Policy, OpenError> {
 }
 
 /// Audit ids sort by time.
-fn new_audit_id() -> AuditId {
+pub(crate) fn new_audit_id() -> AuditId {
     audit_id_at(now_ms())
 }
 
@@ -402,7 +402,7 @@ fn audit_id_at(now_ms: u64) -> AuditId {
     AuditId::from_uuid(Uuid::new_v7(Timestamp::from_unix(&CONTEXT, seconds, nanos)).into_bytes())
 }
 
-fn frame(kind: Kind, audit_id: AuditId, node_id: Option<NodeId>, attrs: &impl Serialize) -> Frame {
+pub(crate) fn frame(kind: Kind, audit_id: AuditId, node_id: Option<NodeId>, attrs: &impl Serialize) -> Frame {
     // Names, enums and numbers: there is nothing in them that JSON cannot hold.
     Frame { kind, audit_id, node_id, attrs: serde_json::to_string(attrs).unwrap_or_default() }
 }

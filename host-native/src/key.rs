@@ -9,7 +9,7 @@ use gate_core::{
     key::{KeyError, KeyId},
 };
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -151,10 +151,10 @@ impl PrivateKey {
             return Err(KeyFileError::Exists { path: there.to_owned() });
         }
         if let Some(directory) = path.parent() {
-            create_directory(directory, 0o700).map_err(failed(directory))?;
+            file::create_directory(directory, 0o700).map_err(failed(directory))?;
         }
-        create_new(path, pem.as_bytes(), 0o600).map_err(failed(path))?;
-        create_new(&public_path, self.public.to_pem().as_bytes(), 0o644).map_err(failed(&public_path))?;
+        file::create_new(path, pem.as_bytes(), 0o600).map_err(failed(path))?;
+        file::create_new(&public_path, self.public.to_pem().as_bytes(), 0o644).map_err(failed(&public_path))?;
         Ok(public_path)
     }
 
@@ -194,37 +194,19 @@ pub fn read_trusted(paths: &[PathBuf], threshold: usize) -> Result<TrustedKeys, 
 /// Why the file cannot be written. A key that is there already is no error.
 pub fn trust(key: &PublicKey, directory: &Path) -> Result<PathBuf, KeyFileError> {
     let path = directory.join(format!("{}.pub", key.id()));
-    let written =
-        create_directory(directory, 0o755).and_then(|()| match create_new(&path, key.to_pem().as_bytes(), 0o644) {
+    let written = file::create_directory(directory, 0o755).and_then(|()| {
+        match file::create_new(&path, key.to_pem().as_bytes(), 0o644) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             written => written,
-        });
+        }
+    });
     written.map_err(|source| KeyFileError::Write { path: path.clone(), source })?;
     Ok(path)
 }
 
-fn create_directory(path: &Path, mode: u32) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, mode);
-    if path.as_os_str().is_empty() { Ok(()) } else { builder.create(path) }
-}
-
 fn refuse_exposed(path: &Path) -> Result<(), KeyFileError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let metadata = fs::metadata(path).map_err(|source| KeyFileError::Read { path: path.to_owned(), source })?;
-    match metadata.permissions().mode() & 0o777 {
-        mode if mode & 0o077 != 0 => Err(KeyFileError::Exposed { path: path.to_owned(), mode }),
-        _ => Ok(()),
+    match file::exposed(path).map_err(|source| KeyFileError::Read { path: path.to_owned(), source })? {
+        Some(mode) => Err(KeyFileError::Exposed { path: path.to_owned(), mode }),
+        None => Ok(()),
     }
-}
-
-fn create_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    use std::io::Write as _;
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    let mut file = options.open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }

@@ -13,6 +13,7 @@ pub mod enrollment;
 pub mod evaluate;
 mod file;
 pub mod gate;
+pub mod host;
 pub mod key;
 mod layer;
 pub mod oci;

@@ -4,20 +4,23 @@ mod params;
 
 use axum::{
     Router,
-    body::{Body, Bytes},
+    body::Bytes,
     extract::State,
     response::{IntoResponse, Response},
     routing::post,
 };
 use gate_core::{AuditId, PolicyRef, Reason, ToolName, reason::Audit};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{future::Future, sync::Arc};
 
 use crate::{
     gate::{Denial, Gate, ToolOutcome},
-    serve::{self, Call, Limits, Listener, Metrics, Readiness, Report, error_response, fallbacks, health_routes},
+    serve::{
+        self, Call, Limits, Listener, Metrics, Readiness, Report, error_response, fallbacks, health_routes,
+        json_response,
+    },
     tool::Tools,
     wal::WalError,
 };
@@ -72,14 +75,6 @@ impl IntoResponse for Refusal {
 /// How a tool went whose answer has this status.
 pub(crate) fn outcome_of(status: StatusCode) -> ToolOutcome {
     if status.as_u16() < 400 { ToolOutcome::Completed } else { ToolOutcome::Failed }
-}
-
-fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
-    // Names, enums and JSON values: there is nothing in them that JSON cannot hold.
-    let mut response = Response::new(Body::from(serde_json::to_vec(body).unwrap_or_default()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 struct App {
@@ -151,18 +146,7 @@ pub async fn run(
     let readiness = Readiness::default();
     let routes = router(Arc::clone(&gate), tools, Arc::clone(&metrics), readiness.clone());
     readiness.set_ready();
-    let stop = {
-        let (readiness, end) = (readiness.clone(), gate.wal().end());
-        async move {
-            tokio::select! {
-                () = shutdown => readiness.set_not_ready("shutting down"),
-                ended = end => readiness.set_not_ready(match ended {
-                    Ok(()) => "the write-ahead log is closed".to_owned(),
-                    Err(error) => error.to_string(),
-                }),
-            }
-        }
-    };
+    let stop = readiness.until(shutdown, gate.wal().end());
     let report = serve::serve(listener, routes, limits, metrics, stop).await;
     gate.record("runtime_stopped").await?;
     gate.wal().close()?;

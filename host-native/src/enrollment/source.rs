@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -39,21 +40,22 @@ pub enum Observation {
 /// [`Answer::Unavailable`] and is opened anew once it is back.
 #[derive(Debug)]
 pub struct LocalSource {
-    path: PathBuf,
+    lookup: Lookup,
     node_id: NodeId,
     refresh_ms: u64,
-    opened: Option<Opened>,
     last: Option<Answer>,
-    /// The highest serial that was read. Rows are never deleted and serials only grow: a lower one is another history.
-    highest_serial: u64,
-}
-
-#[derive(Debug)]
-struct Opened {
-    connection: Connection,
-    watch: Watch,
     /// SQLite's count of the commits of others, as of the last read of the row.
     data_version: i64,
+}
+
+/// Answers for any node from the file that a [`SqliteStore`](super::SqliteStore) writes: what each is now.
+#[derive(Debug)]
+pub struct Lookup {
+    path: PathBuf,
+    opened: Option<(Connection, Watch)>,
+    /// The highest serial that was read of each node. Rows are never deleted and serials only grow: a lower one is another
+    /// history.
+    highest_serials: BTreeMap<NodeId, u64>,
 }
 
 impl LocalSource {
@@ -63,52 +65,27 @@ impl LocalSource {
     /// # Errors
     /// The path is relative and there is no current directory.
     pub fn new(path: impl AsRef<Path>, node_id: NodeId, refresh_ms: u64) -> Result<Self, StoreError> {
-        let path = database::absolute(path.as_ref())?;
-        Ok(Self { path, node_id, refresh_ms, opened: None, last: None, highest_serial: 0 })
+        Ok(Self { lookup: Lookup::new(path)?, node_id, refresh_ms, last: None, data_version: i64::MIN })
     }
 
     /// A new answer, or nothing when the last one stands.
     fn look(&mut self, now_ms: u64) -> Result<Option<Answer>, StoreError> {
-        // A file that was written to is read with an empty cache: what is in memory says nothing of the disk.
-        if self.opened.as_mut().is_some_and(|opened| opened.watch.look_again() != Look::Same) {
-            self.opened = None;
+        let Self { lookup, node_id, refresh_ms, last, data_version } = self;
+        if lookup.open()? {
+            *data_version = i64::MIN;
         }
-        let opened = match self.opened.take() {
-            Some(opened) => opened,
-            None => Opened::new(&self.path)?,
-        };
-        let opened = self.opened.insert(opened);
-        let mut read = || -> Result<Option<Answer>, Fault> {
-            // Taken before the row is read: a commit in between is seen by the next call.
-            let data_version = opened.data_version()?;
-            let fresh = self.last.as_ref().and_then(observed_at).is_some_and(|observed_at_ms| {
-                now_ms.checked_sub(observed_at_ms).is_some_and(|age_ms| age_ms < self.refresh_ms)
-            });
-            if fresh && opened.data_version == data_version {
-                return Ok(None);
-            }
-            database::check_schema(&opened.connection, &self.path)?;
-            let row = select(&opened.connection, &self.node_id)?;
-            let serial = row.as_ref().map_or(0, |row| row.enrollment.serial);
-            if serial < self.highest_serial {
-                return Err(StoreError::WentBack {
-                    path: self.path.clone(),
-                    node_id: self.node_id.clone(),
-                    seen: self.highest_serial,
-                    found: serial,
-                }
-                .into());
-            }
-            self.highest_serial = serial;
-            let answer = match row {
-                Some(row) => Answer::Enrolled { enrollment: row.enrollment, observed_at_ms: now_ms },
-                None => Answer::NotEnrolled { observed_at_ms: now_ms },
-            };
-            opened.data_version = data_version;
-            let same = fresh && self.last.as_ref().is_some_and(|last| says_the_same(last, &answer));
-            Ok((!same).then_some(answer))
-        };
-        read().map_err(|fault| fault.at(&self.path))
+        // Taken before the row is read: a commit in between is seen by the next call.
+        let found = lookup.data_version()?;
+        let fresh = last.as_ref().and_then(observed_at).is_some_and(|observed_at_ms| {
+            now_ms.checked_sub(observed_at_ms).is_some_and(|age_ms| age_ms < *refresh_ms)
+        });
+        if fresh && *data_version == found {
+            return Ok(None);
+        }
+        let answer = lookup.read(node_id, now_ms)?;
+        *data_version = found;
+        let same = fresh && last.as_ref().is_some_and(|last| says_the_same(last, &answer));
+        Ok((!same).then_some(answer))
     }
 }
 
@@ -117,10 +94,7 @@ impl Source for LocalSource {
         let answer = match self.look(now_ms) {
             Ok(None) => return Observation::Unchanged,
             Ok(Some(answer)) => answer,
-            Err(error) => {
-                self.opened = None;
-                Answer::Unavailable { why: error.to_string() }
-            }
+            Err(error) => self.lookup.failed(&error),
         };
         if self.last.as_ref() == Some(&answer) && observed_at(&answer).is_none() {
             return Observation::Unchanged;
@@ -130,15 +104,71 @@ impl Source for LocalSource {
     }
 }
 
-impl Opened {
-    fn new(path: &Path) -> Result<Self, StoreError> {
-        let (connection, watch) = database::open_reader(path, PATIENCE)?;
-        Ok(Self { connection, watch, data_version: i64::MIN })
+impl Lookup {
+    /// Asks the database at `path`, which need not be there yet.
+    ///
+    /// # Errors
+    /// The path is relative and there is no current directory.
+    pub fn new(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = database::absolute(path.as_ref())?;
+        Ok(Self { path, opened: None, highest_serials: BTreeMap::new() })
     }
 
-    fn data_version(&self) -> Result<i64, Fault> {
-        let mut statement = self.connection.prepare_cached("PRAGMA data_version")?;
-        Ok(statement.query_row([], |row| row.get(0))?)
+    /// What is known of a node now. Never fails: a file that cannot be asked is [`Answer::Unavailable`].
+    pub fn answer(&mut self, node_id: &NodeId, now_ms: u64) -> Answer {
+        self.open().and_then(|_| self.read(node_id, now_ms)).unwrap_or_else(|error| self.failed(&error))
+    }
+
+    fn failed(&mut self, error: &StoreError) -> Answer {
+        self.opened = None;
+        Answer::Unavailable { why: error.to_string() }
+    }
+
+    /// Whether it had to be opened.
+    fn open(&mut self) -> Result<bool, StoreError> {
+        // A file that was written to is read with an empty cache: what is in memory says nothing of the disk.
+        if self.opened.as_mut().is_some_and(|(_, watch)| watch.look_again() == Look::Same) {
+            return Ok(false);
+        }
+        self.opened = None;
+        self.opened = Some(database::open_reader(&self.path, PATIENCE)?);
+        Ok(true)
+    }
+
+    /// Asks the open file.
+    fn ask<T>(&self, question: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
+        let Some((connection, _)) = &self.opened else {
+            return Err(StoreError::Missing { path: self.path.clone() });
+        };
+        question(connection).map_err(|fault| fault.at(&self.path))
+    }
+
+    fn data_version(&self) -> Result<i64, StoreError> {
+        self.ask(|connection| {
+            let mut statement = connection.prepare_cached("PRAGMA data_version")?;
+            Ok(statement.query_row([], |row| row.get(0))?)
+        })
+    }
+
+    fn read(&mut self, node_id: &NodeId, now_ms: u64) -> Result<Answer, StoreError> {
+        let row = self.ask(|connection| {
+            database::check_schema(connection, &self.path)?;
+            select(connection, node_id)
+        })?;
+        let seen = self.highest_serials.get(node_id).copied().unwrap_or(0);
+        let found = row.as_ref().map_or(0, |row| row.enrollment.serial);
+        if found < seen {
+            return Err(StoreError::WentBack { path: self.path.clone(), node_id: node_id.clone(), seen, found });
+        }
+        Ok(match row {
+            Some(row) => {
+                if found > seen {
+                    self.highest_serials.insert(node_id.clone(), found);
+                }
+                Answer::Enrolled { enrollment: row.enrollment, observed_at_ms: now_ms }
+            }
+            None => Answer::NotEnrolled { observed_at_ms: now_ms },
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Every error of every service has one shape.
+//! Answers in JSON; every error of every service has one shape.
 
 use axum::{Router, body::Body};
 use http::{HeaderValue, Response, StatusCode, header};
@@ -14,10 +14,13 @@ pub struct ErrorBody {
 
 /// An answer of this status whose body is an [`ErrorBody`].
 pub fn error_response(status: StatusCode, error: impl Into<String>) -> Response<Body> {
-    let body = ErrorBody { error: error.into() };
-    // A string always has a JSON form; the fallback keeps the status.
-    let text = serde_json::to_vec(&body).unwrap_or_default();
-    let mut response = Response::new(Body::from(text));
+    json_response(status, &ErrorBody { error: error.into() })
+}
+
+/// An answer in compact JSON.
+pub(crate) fn json_response(status: StatusCode, body: &impl Serialize) -> Response<Body> {
+    // Names, enums and JSON values: there is nothing in them that JSON cannot hold. The fallback keeps the status.
+    let mut response = Response::new(Body::from(serde_json::to_vec(body).unwrap_or_default()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -6,6 +6,7 @@ use axum::{Router, body::Body, routing::get};
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::{Metrics, error_response};
+use crate::wal::End;
 
 /// Whether calls should be sent here, and why not. Shared; starts as not ready.
 #[derive(Debug, Clone)]
@@ -26,6 +27,17 @@ impl Readiness {
     /// From now on calls should go elsewhere.
     pub fn set_not_ready(&self, reason: impl Into<String>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Err(reason.into());
+    }
+
+    /// Resolves when `shutdown` does or the log ends; calls are not welcome from then on.
+    pub(crate) async fn until(&self, shutdown: impl Future<Output = ()>, log: End) {
+        tokio::select! {
+            () = shutdown => self.set_not_ready("shutting down"),
+            ended = log => self.set_not_ready(match ended {
+                Ok(()) => "the write-ahead log is closed".to_owned(),
+                Err(error) => error.to_string(),
+            }),
+        }
     }
 
     /// `Err` says why not.

@@ -1,7 +1,9 @@
 //! Where a service is reached: a loopback address, or a Unix socket that its owner alone can open.
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    future::pending,
+    io,
     net::SocketAddr,
     os::unix::{
         fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
@@ -17,14 +19,11 @@ use tokio::{
 
 use super::Error;
 
-/// Accepts connections for [`serve`](super::serve).
-#[derive(Debug)]
-pub struct Listener(Kind);
-
-#[derive(Debug)]
-enum Kind {
-    Tcp(TcpListener, SocketAddr),
-    Unix(UnixListener, SocketFile),
+/// Accepts connections for [`serve`](super::serve): on an address, on a socket, or on both.
+#[derive(Debug, Default)]
+pub struct Listener {
+    tcp: Option<(TcpListener, SocketAddr)>,
+    unix: Option<(UnixListener, SocketFile)>,
 }
 
 impl Listener {
@@ -39,7 +38,7 @@ impl Listener {
         let failed = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self(Kind::Tcp(listener, address)))
+        Ok(Self { tcp: Some((listener, address)), unix: None })
     }
 
     /// Listens on a socket with mode 0600, which is removed when the listener is dropped. One that nobody listens on any
@@ -48,6 +47,14 @@ impl Listener {
     /// # Errors
     /// Something else has this name, somebody listens there, or it cannot be made.
     pub fn unix(path: &Path) -> Result<Self, Error> {
+        Self::default().and_unix(path)
+    }
+
+    /// Listens on a socket as well: see [`Self::unix`].
+    ///
+    /// # Errors
+    /// Those of [`Self::unix`].
+    pub fn and_unix(self, path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Socket { path: path.to_owned(), source };
         // Too long a path can be bound under a shorter one, and nobody could connect to it.
         SocketAddress::from_pathname(path).map_err(failed)?;
@@ -66,31 +73,46 @@ impl Listener {
         fs::set_permissions(&made, fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let identity = identity(&made).map_err(failed)?;
         fs::rename(&made, path).map_err(failed)?;
-        Ok(Self(Kind::Unix(listener, SocketFile { path: path.to_owned(), identity })))
+        Ok(Self { unix: Some((listener, SocketFile { path: path.to_owned(), identity })), ..self })
     }
 
     /// The TCP address, where it has one.
     pub fn address(&self) -> Option<SocketAddr> {
-        match &self.0 {
-            Kind::Tcp(_, address) => Some(*address),
-            Kind::Unix(..) => None,
-        }
+        self.tcp.as_ref().map(|(_, address)| *address)
     }
 
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
-        match &self.0 {
-            Kind::Tcp(listener, _) => listener.accept().await.map(|(stream, _)| Accepted::Tcp(stream)),
-            Kind::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+        let tcp = async {
+            match &self.tcp {
+                Some((listener, _)) => listener.accept().await.map(|(stream, _)| Accepted::Tcp(stream)),
+                None => pending().await,
+            }
+        };
+        let unix = async {
+            match &self.unix {
+                Some((listener, _)) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            accepted = tcp => accepted,
+            accepted = unix => accepted,
         }
     }
 }
 
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Kind::Tcp(_, address) => write!(f, "http://{address}"),
-            Kind::Unix(_, file) => write!(f, "unix:{}", file.path.display()),
+        if let Some((_, address)) = &self.tcp {
+            write!(f, "http://{address}")?;
         }
+        if self.tcp.is_some() && self.unix.is_some() {
+            f.write_str(" and ")?;
+        }
+        if let Some((_, file)) = &self.unix {
+            write!(f, "unix:{}", file.path.display())?;
+        }
+        Ok(())
     }
 }
 

@@ -32,6 +32,23 @@ struct WouldDeny {
     reason: &'static str,
 }
 
+/// A decision that another process made and had written down here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    /// What the caller was answered.
+    pub(crate) decision: Decision,
+    /// What `enforce` would have denied it for.
+    pub(crate) would_deny: Option<&'static str>,
+}
+
+/// One request to the native host, as it is counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    /// The route's pattern.
+    route: String,
+    status: u16,
+}
+
 /// One tool call, as it is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Call {
@@ -45,6 +62,7 @@ pub struct Metrics {
     decisions: Family<Decision, Counter>,
     would_deny: Family<WouldDeny, Counter>,
     calls: Family<Call, Counter>,
+    requests: Family<Request, Counter>,
     decide_seconds: Histogram,
     wal_append_seconds: Histogram,
     wal_seq: Gauge<u64, AtomicU64>,
@@ -76,6 +94,7 @@ impl Metrics {
             decisions: Family::default(),
             would_deny: Family::default(),
             calls: Family::default(),
+            requests: Family::default(),
             decide_seconds: Histogram::new(DECIDE_SECONDS),
             wal_append_seconds: Histogram::new(WAL_APPEND_SECONDS),
             wal_seq: Gauge::default(),
@@ -91,6 +110,7 @@ impl Metrics {
             metrics.would_deny.clone(),
         );
         registry.register("tool_calls", "tool calls by the status answered", metrics.calls.clone());
+        registry.register("host_requests", "requests by route and the status answered", metrics.requests.clone());
         registry.register("decide_seconds", "time to decide", metrics.decide_seconds.clone());
         registry.register("wal_append_seconds", "time until an append is durable", metrics.wal_append_seconds.clone());
         registry.register("wal_seq", "sequence number of the last durable frame", metrics.wal_seq.clone());
@@ -114,6 +134,19 @@ impl Metrics {
     /// A tool call was answered.
     pub fn answered(&self, call: &Call) {
         self.calls.get_or_create(call).inc();
+    }
+
+    /// A decision of another process was written down.
+    pub(crate) fn recorded(&self, recorded: &Recorded) {
+        self.decisions.get_or_create(&recorded.decision).inc();
+        if let Some(reason) = recorded.would_deny {
+            self.would_deny(reason);
+        }
+    }
+
+    /// A request to one of the native host's routes was answered.
+    pub(crate) fn requested(&self, route: &str, status: u16) {
+        self.requests.get_or_create(&Request { route: route.to_owned(), status }).inc();
     }
 
     /// An append became durable, in this time; `seq` is its last frame.

@@ -1,0 +1,159 @@
+//! `autonomy host`
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::{Args, Subcommand};
+use host_native::{
+    config::Config,
+    enrollment::Lookup,
+    host::{self, Host, Token},
+    serve::{Listener, Metrics},
+    wal::{Options, Wal},
+};
+use serde::Serialize;
+
+use crate::{
+    args::{StoreFlag, WalFlag},
+    context::{Context, Flags},
+    error::{CliError, Exit},
+    output::Format,
+    service,
+};
+
+/// Serve the runtimes of this node that are written in another language.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Answer enrollment look-ups and write frames, durably, until interrupted.
+    ///
+    /// Runtimes decide with `gate.wasm`; this is where they ask who is enrolled and where their decisions are written
+    /// down. Whoever has the token is let in; `autonomy host token` makes one.
+    #[command(after_help = "Examples:
+  autonomy host token
+  autonomy host serve
+  autonomy host serve --socket /run/autonomy/host.sock
+  autonomy host serve --listen 127.0.0.1:7778 --token-file host.token
+
+Then:
+  curl -s 127.0.0.1:7778/v1/enrollments/robot-7 \\
+    -H \"authorization: Bearer $(cat host.token)\"")]
+    Serve(Serve),
+    /// Make the token that lets runtimes in.
+    #[command(after_help = "Examples:
+  autonomy host token
+  autonomy host token --out /run/autonomy/host.token")]
+    Token(MakeToken),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:7778, nothing with `--socket`].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// A Unix socket to listen on, which this user alone can open.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<String>,
+    /// The file of the token (else `AUTONOMY_HOST_TOKEN_FILE`, else `host.token_file`).
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<String>,
+    #[command(flatten)]
+    store: StoreFlag,
+    #[command(flatten)]
+    wal: WalFlag,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MakeToken {
+    /// Where to write it (else `AUTONOMY_HOST_TOKEN_FILE`, else `host.token_file`).
+    #[arg(long, value_name = "FILE")]
+    out: Option<String>,
+}
+
+/// What a host says when it is ready.
+#[derive(Debug, Serialize)]
+struct Started {
+    event: &'static str,
+    address: Option<String>,
+    socket: Option<String>,
+    token_file: String,
+    store: String,
+    wal_dir: String,
+    wal: String,
+}
+
+/// What was made.
+#[derive(Debug, Serialize)]
+struct Made {
+    token_file: PathBuf,
+}
+
+impl Command {
+    pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        match self {
+            Self::Serve(serve) => serve.run(context),
+            Self::Token(token) => token.run(context),
+        }
+    }
+}
+
+impl MakeToken {
+    fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        let config = context.config(&Flags::default().set("host.token_file", self.out.as_ref()))?;
+        let token_file = config.token_file();
+        Token::generate(&token_file)?;
+        match context.out.format() {
+            Format::Json => context.out.json(&Made { token_file })?,
+            Format::Text => context.out.line(format_args!("wrote {}, mode 600", token_file.display()))?,
+        }
+        Ok(Exit::Success)
+    }
+}
+
+impl Serve {
+    fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        let flags = Flags::default()
+            .set("host.listen", self.listen.as_ref())
+            .set("host.socket", self.socket.as_ref())
+            .set("host.token_file", self.token_file.as_ref());
+        let config = context.config(&self.wal.add_to(self.store.add_to(flags)))?;
+        service::block_on(serve(context, &config))
+    }
+}
+
+async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliError> {
+    let token = Token::read(&config.token_file())?;
+    let lookup = Lookup::new(config.store_path())?;
+    // Taken before anything is written: a second host on the address leaves no trace in the log.
+    let shutdown = service::interrupted()?;
+    let mut listener = Listener::default();
+    if let Some(address) = config.host_listen() {
+        listener = Listener::tcp(address).await?;
+    }
+    if let Some(socket) = config.host_socket() {
+        listener = listener.and_unix(socket)?;
+    }
+    let (wal, opened) = Wal::open(config.wal_dir(), Options::default())?;
+    let metrics = Arc::new(Metrics::new("autonomy-host", env!("CARGO_PKG_VERSION")));
+    let host = Arc::new(Host::open(lookup, Arc::new(wal), token, metrics).await?);
+    let started = Started {
+        event: "started",
+        address: listener.address().map(|address| address.to_string()),
+        socket: config.host_socket().map(|path| path.display().to_string()),
+        token_file: config.token_file().display().to_string(),
+        store: config.store_path().display().to_string(),
+        wal_dir: config.wal_dir().display().to_string(),
+        wal: service::how_opened(&opened),
+    };
+    let out = &mut context.out;
+    if out.format() == Format::Json {
+        out.json(&started)?;
+    } else {
+        let Started { token_file, store, wal_dir, wal, .. } = &started;
+        out.line(format_args!("token {token_file}"))?;
+        out.line(format_args!("enrollments {store}"))?;
+        out.line(format_args!("log {wal_dir} ({wal})"))?;
+        out.line(format_args!("listening on {listener}"))?;
+    }
+    out.flush()?;
+    host::run(listener, host, host::limits(), shutdown).await?;
+    service::stopped(context)
+}

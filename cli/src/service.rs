@@ -1,0 +1,60 @@
+//! What every long-running command does.
+
+use std::{future::Future, io};
+
+use host_native::{ErrorClass, wal::Opened};
+
+use crate::{
+    context::Context,
+    error::{CliError, Exit},
+    output::Format,
+};
+
+/// Runs a service on threads of its own.
+pub(crate) fn block_on(service: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let executor = built.map_err(|error| CliError::Failed {
+        class: ErrorClass::Unavailable,
+        message: format!("cannot start the service's threads ({error}): free some memory or processes"),
+    })?;
+    executor.block_on(service)
+}
+
+/// Resolves when the process is asked to stop.
+pub(crate) fn interrupted() -> Result<impl Future<Output = ()>, CliError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate()).map_err(no_signals)?, signal(SignalKind::interrupt()).map_err(no_signals)?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn no_signals(error: io::Error) -> CliError {
+    let message = format!("cannot listen for signals ({error}): allow this process more of them");
+    CliError::Failed { class: ErrorClass::Unavailable, message }
+}
+
+/// What became of the log when it was opened.
+pub(crate) fn how_opened(opened: &Opened) -> String {
+    match opened {
+        Opened::Initialized => "begun".to_owned(),
+        Opened::Clean { last_seq } => format!("goes on after frame {last_seq}"),
+        Opened::Repaired { last_seq, bytes, tail_file, .. } => {
+            format!(
+                "goes on after frame {last_seq}; an unfinished write of {bytes} bytes is set aside as `{tail_file}`"
+            )
+        }
+    }
+}
+
+/// Says that a service ended in order.
+pub(crate) fn stopped(context: &mut Context<'_>) -> Result<Exit, CliError> {
+    if context.out.format() == Format::Text {
+        context.out.line("stopped: calls in flight were answered, the log is closed")?;
+    }
+    Ok(Exit::Success)
+}

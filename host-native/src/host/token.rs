@@ -1,0 +1,209 @@
+//! What lets a runtime in: a secret in a file that its owner alone can read.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, header};
+use sha2::{Digest, Sha256};
+
+use crate::{ErrorClass, file};
+
+/// Shortest token that is taken, in bytes: one that cannot be guessed.
+const SHORTEST: usize = 32;
+/// Longest, in bytes.
+const LONGEST: usize = 512;
+/// How to make one.
+const REMEDY: &str = "make one with `autonomy host token`";
+
+/// Why there is no token. The token itself is in no message.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The file cannot be read.
+    #[error("cannot read token `{}` ({source}): correct the path, or {REMEDY}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others can read or write the file.
+    #[error("token `{}` can be read by others (mode {mode:03o}): run `chmod 600 {}`", path.display(), path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file holds something else.
+    #[error(
+        "token `{}` is not {SHORTEST} to {LONGEST} printable characters in one line: {REMEDY}",
+        path.display()
+    )]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is a file where the token would be written.
+    #[error("`{}` exists, and a token is never overwritten: choose another `--out`, or remove it", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be written.
+    #[error("cannot write token `{}` ({source}): choose another `--out`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system gave no random bytes.
+    #[error("the system gives no random bytes ({0}): check that `/dev/urandom` can be read")]
+    Random(getrandom::Error),
+}
+
+impl TokenError {
+    /// Whose turn it is.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Read { .. } | Self::Write { .. } | Self::Random(_) => ErrorClass::Unavailable,
+            Self::Exposed { .. } | Self::Malformed { .. } | Self::Exists { .. } => ErrorClass::Usage,
+        }
+    }
+}
+
+/// A bearer token (RFC 6750), kept as its hash alone.
+#[derive(Clone, Copy)]
+pub struct Token([u8; 32]);
+
+impl Token {
+    /// Reads a token that only its owner can read.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn read(path: &Path) -> Result<Self, TokenError> {
+        let read = |source| TokenError::Read { path: path.to_owned(), source };
+        if let Some(mode) = file::exposed(path).map_err(read)? {
+            return Err(TokenError::Exposed { path: path.to_owned(), mode });
+        }
+        let text = file::read_text(path, file::KEY_BYTES).map_err(read)?;
+        let token = text.trim_ascii_end();
+        if !(SHORTEST..=LONGEST).contains(&token.len()) || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(TokenError::Malformed { path: path.to_owned() });
+        }
+        Ok(Self::of(token.as_bytes()))
+    }
+
+    /// Writes a new token of 32 random bytes to a file with mode 0600, and its directory if it is missing.
+    ///
+    /// # Errors
+    /// Why it cannot be written. A file that exists is kept.
+    pub fn generate(path: &Path) -> Result<(), TokenError> {
+        let failed = |source: io::Error| {
+            let path = path.to_owned();
+            if source.kind() == io::ErrorKind::AlreadyExists {
+                return TokenError::Exists { path };
+            }
+            TokenError::Write { path, source }
+        };
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).map_err(TokenError::Random)?;
+        if let Some(directory) = path.parent() {
+            file::create_directory(directory, 0o700).map_err(failed)?;
+        }
+        file::create_new(path, format!("{}\n", URL_SAFE_NO_PAD.encode(random)).as_bytes(), 0o600).map_err(failed)
+    }
+
+    /// Whether a request carries this token, once.
+    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
+        let mut given = headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(value), None) = (given.next(), given.next()) else { return false };
+        let Some((scheme, token)) = value.as_bytes().split_at_checked("Bearer ".len()) else { return false };
+        // Hashes are compared: how long that takes says nothing of the token.
+        scheme.eq_ignore_ascii_case(b"Bearer ") && Self::of(token).0 == self.0
+    }
+
+    fn of(token: &[u8]) -> Self {
+        Self(Sha256::digest(token).into())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    #[test]
+    fn a_generated_token_admits_who_has_it_and_is_never_overwritten() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("new/host.token");
+        Token::generate(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(Token::generate(&path).unwrap_err().class(), ErrorClass::Usage);
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        let token = Token::read(&path).unwrap();
+        assert_eq!(format!("{token:?}"), "Token(…)");
+        let headers = |values: &[String]| -> HeaderMap {
+            values.iter().map(|value| (header::AUTHORIZATION, HeaderValue::from_str(value).unwrap())).collect()
+        };
+        let secret = text.trim_end();
+        for scheme in ["Bearer", "bearer", "BEARER"] {
+            assert!(token.admits(&headers(&[format!("{scheme} {secret}")])));
+        }
+        let wrong = [
+            secret.to_owned(),
+            format!("Basic {secret}"),
+            format!("Bearer  {secret}"),
+            format!("Bearer {secret}x"),
+            format!("Bearer {}", &secret[1..]),
+            "Bearer ".to_owned(),
+            String::new(),
+        ];
+        for value in wrong {
+            assert!(!token.admits(&headers(std::slice::from_ref(&value))), "{value}");
+        }
+        let right = format!("Bearer {secret}");
+        assert!(!token.admits(&headers(&[right.clone(), right])), "twice");
+        assert!(!token.admits(&headers(&[])));
+    }
+
+    #[test]
+    fn a_token_file_that_is_none_is_refused_without_showing_it() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("token");
+        let good = "x".repeat(32);
+        for (content, mode, message) in [
+            (good.clone(), 0o640, "can be read by others (mode 640): run `chmod 600 "),
+            (good.clone(), 0o606, "can be read by others (mode 606)"),
+            ("x".repeat(31), 0o600, "is not 32 to 512 printable characters in one line: make one with"),
+            ("x".repeat(513), 0o600, "is not 32 to 512 printable"),
+            (format!("{good}\n{good}\n"), 0o600, "is not 32 to 512 printable"),
+            (format!("{good}é"), 0o600, "is not 32 to 512 printable"),
+            (String::new(), 0o600, "is not 32 to 512 printable"),
+        ] {
+            fs::write(&path, &content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = Token::read(&path).unwrap_err();
+            assert!(error.to_string().contains(message), "{error}");
+            assert!(content.is_empty() || !error.to_string().contains(&content), "{error}");
+            assert_eq!(error.class(), ErrorClass::Usage);
+        }
+        fs::write(&path, format!("{good}\r\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(Token::read(&path).is_ok());
+        let missing = Token::read(&home.path().join("none")).unwrap_err();
+        assert_eq!(missing.class(), ErrorClass::Unavailable);
+        assert!(missing.to_string().ends_with("or make one with `autonomy host token`"), "{missing}");
+    }
+}
