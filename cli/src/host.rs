@@ -121,7 +121,7 @@ impl Serve {
 
 async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliError> {
     let token = Token::read(&config.token_file())?;
-    let lookup = Lookup::new(config.store_path())?;
+    let lookup = Lookup::new(config.store_path(), host::REFRESH_MS)?;
     // Taken before anything is written: a second host on the address leaves no trace in the log.
     let shutdown = service::interrupted()?;
     let mut listener = Listener::default();

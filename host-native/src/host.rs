@@ -8,7 +8,7 @@ mod token;
 use axum::{
     Router,
     body::Bytes,
-    extract::{MatchedPath, Path, Request, State},
+    extract::{MatchedPath, Path, Request, State, rejection::PathRejection},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
@@ -43,6 +43,10 @@ use crate::{
 
 /// Facts that are remembered as written. A runtime whose facts were forgotten is asked for them again.
 const KNOWN_FACTS: usize = 65_536;
+
+/// How long an answer is given again as it was observed, in milliseconds, while nothing has changed: less than the staleness
+/// that any gate allows, and long enough that a busy runtime has the same facts for a while.
+pub const REFRESH_MS: u64 = 200;
 
 /// What one client may take: room for the largest batch that the log takes.
 pub fn limits() -> Limits {
@@ -167,10 +171,11 @@ async fn health(State(host): State<Arc<Host>>) -> Response {
     }
 }
 
-async fn look_up(State(host): State<Arc<Host>>, Path(node_id): Path<String>) -> Response {
-    let node_id = match NodeId::parse(&node_id) {
+async fn look_up(State(host): State<Arc<Host>>, node_id: Result<Path<String>, PathRejection>) -> Response {
+    let parsed = node_id.map_err(|_| "node id is not UTF-8: escape its bytes again".to_owned());
+    let node_id = match parsed.and_then(|Path(text)| NodeId::parse(&text).map_err(|error| error.to_string())) {
         Ok(node_id) => node_id,
-        Err(error) => return error_response(StatusCode::BAD_REQUEST, error.to_string()),
+        Err(why) => return error_response(StatusCode::BAD_REQUEST, why),
     };
     let answer = host.lookup.lock().unwrap_or_else(PoisonError::into_inner).answer(&node_id, now_ms());
     match &answer {

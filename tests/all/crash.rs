@@ -3,9 +3,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{BufRead as _, BufReader, Read as _, Result, Write as _},
+    io::{BufRead as _, BufReader, Result, Write as _},
     net::{TcpListener, TcpStream},
-    process::{Child, ChildStdout, Command, Stdio},
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -14,93 +13,24 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Home, autonomy};
+use crate::{
+    service::{Connection, PATIENCE, Service},
+    support::Home,
+};
 
 const CONNECTIONS: usize = 32;
 
 /// Answers that a round must have before it counts: idling proves nothing.
 const LEAST_ANSWERS: usize = 10 * CONNECTIONS;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const RUNTIME: &str = "runtime start --listen 127.0.0.1:0 --bundle bundle.tar --node-id robot-7";
 
-/// A `runtime start` that serves.
-struct Runtime {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-    address: String,
+fn start(home: &Home, line: &str) -> Service {
+    Service::start(home, &format!("{RUNTIME} {line}"))
 }
-
-impl Runtime {
-    fn start(home: &Home, line: &str) -> Self {
-        let mut command = home.program(autonomy());
-        Self::spawn(command.args(Self::words(line)))
-    }
-
-    /// A runtime whose files can grow to so many KiB, which ends like a full disk: a short write, then an error.
-    fn start_with_little_disk(home: &Home, kib: usize, line: &str) -> Self {
-        let mut bash = home.program("bash");
-        let script = format!("trap '' XFSZ; ulimit -f {kib}; exec autonomy \"$@\"");
-        Self::spawn(bash.args(["-c", &script, "bash"]).args(Self::words(line)))
-    }
-
-    fn words(line: &str) -> Vec<String> {
-        let start = "runtime start --listen 127.0.0.1:0 --output json --bundle bundle.tar --node-id robot-7";
-        start.split_whitespace().chain(line.split_whitespace()).map(str::to_owned).collect()
-    }
-
-    fn spawn(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut first = String::new();
-        stdout.read_line(&mut first).unwrap();
-        if first.is_empty() {
-            panic!("it does not start: {:?}", child.wait_with_output().unwrap());
-        }
-        let started: Value = serde_json::from_str(&first).unwrap();
-        Self { child, stdout, address: started["address"].as_str().unwrap().to_owned() }
-    }
-
-    fn connect(&self) -> Connection {
-        Connection::open(&self.address).unwrap()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// A power cut, as far as a process can have one.
-    fn kill(mut self) {
-        self.signal(Signal::KILL);
-        assert_eq!(self.child.wait().unwrap().code(), None);
-    }
-
-    /// Its exit code and its last words, once it has ended by itself.
-    fn ended(mut self) -> (i32, String) {
-        let end = Instant::now() + PATIENCE;
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < end, "it goes on");
-            thread::sleep(Duration::from_millis(5));
-        }
-        let (mut rest, mut stderr) = (String::new(), String::new());
-        self.stdout.read_to_string(&mut rest).unwrap();
-        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-        (self.child.wait().unwrap().code().unwrap(), stderr)
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        // Already gone where the test ended it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A client's connection, kept from call to call.
-struct Connection(BufReader<TcpStream>);
 
 /// What a client was told.
 #[derive(Debug)]
@@ -118,36 +48,10 @@ impl Answer {
     }
 }
 
-impl Connection {
-    fn open(address: &str) -> Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        Ok(Self(BufReader::new(stream)))
-    }
-
-    fn call(&mut self, call: Value) -> Result<Answer> {
-        let (started, text) = (Instant::now(), call.to_string());
-        let head = "POST /v1/tool HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length:";
-        self.0.get_mut().write_all(format!("{head} {}\r\n\r\n{text}", text.len()).as_bytes())?;
-        let mut head = Vec::new();
-        loop {
-            let mut line = String::new();
-            if self.0.read_line(&mut line)? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            if line == "\r\n" {
-                break;
-            }
-            head.push(line.to_lowercase());
-        }
-        let status = head[0].split(' ').nth(1).unwrap().parse().unwrap();
-        let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")).unwrap().trim();
-        let mut body = vec![0; length.parse().unwrap()];
-        self.0.read_exact(&mut body)?;
-        let body = serde_json::from_slice(&body).unwrap();
-        Ok(Answer { call, started, ended: Instant::now(), status, body })
-    }
+fn call(connection: &mut Connection, call: Value) -> Result<Answer> {
+    let started = Instant::now();
+    let (status, body) = connection.exchange("POST", "/v1/tool", "", &call.to_string())?;
+    Ok(Answer { call, started, ended: Instant::now(), status, body })
 }
 
 fn echo() -> Value {
@@ -162,20 +66,20 @@ struct Load {
 }
 
 impl Load {
-    /// `call` makes the n-th call of a connection.
-    fn start(runtime: &Runtime, call: impl Fn(usize, usize) -> Value + Send + Sync + 'static) -> Self {
-        let (stop, call) = (Arc::new(AtomicBool::new(false)), Arc::new(call));
+    /// `make` makes the n-th call of a connection.
+    fn start(runtime: &Service, make: impl Fn(usize, usize) -> Value + Send + Sync + 'static) -> Self {
+        let (stop, make) = (Arc::new(AtomicBool::new(false)), Arc::new(make));
         let answers = Arc::new(Mutex::new((0..CONNECTIONS).map(|_| Vec::new()).collect::<Vec<_>>()));
         let clients = (0..CONNECTIONS).map(|client| {
             let mut connection = runtime.connect();
-            let (stop, answers, call) = (Arc::clone(&stop), Arc::clone(&answers), Arc::clone(&call));
+            let (stop, answers, make) = (Arc::clone(&stop), Arc::clone(&answers), Arc::clone(&make));
             thread::spawn(move || {
                 for number in 0.. {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
                     // A call without an answer is one that was told nothing.
-                    let Ok(answer) = connection.call(call(client, number)) else { return };
+                    let Ok(answer) = call(&mut connection, make(client, number)) else { return };
                     answers.lock().unwrap()[client].push(answer);
                 }
             })
@@ -209,13 +113,22 @@ impl Load {
 }
 
 /// What the log says of each call: the decisions of its layers, in order.
-fn decisions(home: &Home) -> BTreeMap<String, Vec<Value>> {
+pub(crate) fn decisions(home: &Home) -> BTreeMap<String, Vec<Value>> {
     let mut calls = BTreeMap::<_, Vec<_>>::new();
     for line in home.ok("wal inspect --kind autonomy.decision").lines() {
         let frame: Value = serde_json::from_str(line).unwrap();
         calls.entry(frame["audit_id"].as_str().unwrap().to_owned()).or_default().push(frame["attrs"].clone());
     }
     calls
+}
+
+/// The log holds, and it can be decided again; how many calls are in it.
+pub(crate) fn the_log_holds(home: &Home) -> usize {
+    let verified: Value = serde_json::from_str(&home.ok("wal verify --output json")).unwrap();
+    assert_eq!((&verified["holds"], &verified["fault"]), (&json!(true), &Value::Null));
+    let replayed: Value = serde_json::from_str(&home.ok("attestation replay --output json")).unwrap();
+    assert_eq!((&replayed["differences"], &replayed["unjudged"]), (&json!([]), &json!(0)));
+    replayed["calls"].as_u64().unwrap().try_into().unwrap()
 }
 
 /// Every answer is in the log as it was given, the log holds, and it can be decided again.
@@ -239,11 +152,7 @@ fn all_is_in_the_log(home: &Home, answers: &[Answer]) {
             _ => panic!("{answer:?}"),
         }
     }
-    let verified: Value = serde_json::from_str(&home.ok("wal verify --output json")).unwrap();
-    assert_eq!((&verified["holds"], &verified["fault"]), (&json!(true), &Value::Null));
-    let replayed: Value = serde_json::from_str(&home.ok("attestation replay --output json")).unwrap();
-    assert_eq!((&replayed["differences"], &replayed["unjudged"]), (&json!([]), &json!(0)));
-    assert_eq!(replayed["calls"], logged.len());
+    assert_eq!(the_log_holds(home), logged.len());
 }
 
 #[test]
@@ -251,7 +160,7 @@ fn nothing_that_was_answered_is_lost_when_the_runtime_is_killed_at_any_moment() 
     let home = Home::ready();
     let (mut answers, mut repaired) = (Vec::new(), 0);
     for round in 0..8 {
-        let runtime = Runtime::start(&home, ["--mode enforce", "--mode advisory"][round % 2]);
+        let runtime = start(&home, ["--mode enforce", "--mode advisory"][round % 2]);
         let load = Load::start(&runtime, |client, number| match (client + number) % 8 {
             0 => json!({"kind": "tool.shell", "params": {"command": "ls"}}),
             _ => echo(),
@@ -289,7 +198,7 @@ fn nothing_that_was_answered_is_lost_when_the_runtime_is_killed_at_any_moment() 
 #[test]
 fn no_call_that_begins_after_a_revoke_has_returned_is_allowed() {
     let home = Home::ready();
-    let runtime = Runtime::start(&home, "--mode enforce");
+    let runtime = start(&home, "--mode enforce");
     let (mut revokes, load) = (Vec::new(), Load::start(&runtime, |_, _| echo()));
     for _ in 0..5 {
         load.wait_for(LEAST_ANSWERS);
@@ -392,7 +301,7 @@ fn home_with_http_get() -> Home {
 fn on_a_full_disk_calls_get_503_no_tool_runs_and_a_restart_with_space_loses_nothing() {
     let (home, site) = (home_with_http_get(), Site::new(true));
     let line = format!("--mode enforce --http-allow http://{}", site.address);
-    let runtime = Runtime::start_with_little_disk(&home, 512, &line);
+    let runtime = Service::start_with_little_disk(&home, 512, &format!("{RUNTIME} {line}"));
     let urls: Vec<_> = (0..CONNECTIONS).map(|client| site.call(&format!("/{client}"))).collect();
     let load = Load::start(&runtime, move |client, number| {
         let mut call = urls[client].clone();
@@ -429,8 +338,8 @@ fn on_a_full_disk_calls_get_503_no_tool_runs_and_a_restart_with_space_loses_noth
     assert!(given.iter().all(|answer| answer.status == 200 && times(answer) == 1));
     assert!(refused.iter().all(|answer| times(answer) == 0), "a tool ran whose decision is not in the log");
 
-    let runtime = Runtime::start(&home, &line);
-    let answer = runtime.connect().call(site.call("/again")).unwrap();
+    let runtime = start(&home, &line);
+    let answer = call(&mut runtime.connect(), site.call("/again")).unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
     runtime.signal(Signal::TERM);
     assert_eq!(runtime.ended(), (0, String::new()));
@@ -445,7 +354,7 @@ fn on_a_full_disk_calls_get_503_no_tool_runs_and_a_restart_with_space_loses_noth
 #[test]
 fn a_second_runtime_on_the_same_log_is_refused() {
     let home = Home::ready();
-    let runtime = Runtime::start(&home, "--mode enforce");
+    let runtime = start(&home, "--mode enforce");
     let second = home.run("runtime start --listen 127.0.0.1:0 --bundle bundle.tar --node-id robot-7");
     assert_eq!(
         (second.status.code(), String::from_utf8(second.stderr).unwrap()),
@@ -454,15 +363,15 @@ fn a_second_runtime_on_the_same_log_is_refused() {
             format!(
                 "error: log at `{}` is in use by process {}: stop that process or choose another directory\n",
                 home.path("wal").display(),
-                runtime.child.id()
+                runtime.id()
             )
         )
     );
-    let answer = runtime.connect().call(echo()).unwrap();
+    let answer = call(&mut runtime.connect(), echo()).unwrap();
     assert_eq!(answer.status, 200, "the first does not notice");
     runtime.kill();
-    let runtime = Runtime::start(&home, "--mode enforce");
-    assert_eq!(runtime.connect().call(echo()).unwrap().status, 200, "a killed runtime holds no lock");
+    let runtime = start(&home, "--mode enforce");
+    assert_eq!(call(&mut runtime.connect(), echo()).unwrap().status, 200, "a killed runtime holds no lock");
     runtime.kill();
     all_is_in_the_log(&home, &[answer]);
 }
@@ -470,11 +379,11 @@ fn a_second_runtime_on_the_same_log_is_refused() {
 #[test]
 fn a_runtime_that_is_asked_to_stop_answers_what_is_in_flight() {
     let (home, site) = (home_with_http_get(), Site::new(false));
-    let runtime = Runtime::start(&home, &format!("--mode enforce --http-allow http://{}", site.address));
+    let runtime = start(&home, &format!("--mode enforce --http-allow http://{}", site.address));
     let calls: Vec<_> = (0..CONNECTIONS)
         .map(|client| {
-            let (mut connection, call) = (runtime.connect(), site.call(&format!("/{client}")));
-            thread::spawn(move || connection.call(call).unwrap())
+            let (mut connection, waiting) = (runtime.connect(), site.call(&format!("/{client}")));
+            thread::spawn(move || call(&mut connection, waiting).unwrap())
         })
         .collect();
     site.wait_until_asked(CONNECTIONS);

@@ -11,6 +11,8 @@
 mod book;
 mod corpus;
 mod crash;
+mod host;
 mod independent;
 mod runbook;
+mod service;
 mod support;

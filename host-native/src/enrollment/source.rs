@@ -42,20 +42,7 @@ pub enum Observation {
 pub struct LocalSource {
     lookup: Lookup,
     node_id: NodeId,
-    refresh_ms: u64,
     last: Option<Answer>,
-    /// SQLite's count of the commits of others, as of the last read of the row.
-    data_version: i64,
-}
-
-/// Answers for any node from the file that a [`SqliteStore`](super::SqliteStore) writes: what each is now.
-#[derive(Debug)]
-pub struct Lookup {
-    path: PathBuf,
-    opened: Option<(Connection, Watch)>,
-    /// The highest serial that was read of each node. Rows are never deleted and serials only grow: a lower one is another
-    /// history.
-    highest_serials: BTreeMap<NodeId, u64>,
 }
 
 impl LocalSource {
@@ -65,38 +52,14 @@ impl LocalSource {
     /// # Errors
     /// The path is relative and there is no current directory.
     pub fn new(path: impl AsRef<Path>, node_id: NodeId, refresh_ms: u64) -> Result<Self, StoreError> {
-        Ok(Self { lookup: Lookup::new(path)?, node_id, refresh_ms, last: None, data_version: i64::MIN })
-    }
-
-    /// A new answer, or nothing when the last one stands.
-    fn look(&mut self, now_ms: u64) -> Result<Option<Answer>, StoreError> {
-        let Self { lookup, node_id, refresh_ms, last, data_version } = self;
-        if lookup.open()? {
-            *data_version = i64::MIN;
-        }
-        // Taken before the row is read: a commit in between is seen by the next call.
-        let found = lookup.data_version()?;
-        let fresh = last.as_ref().and_then(observed_at).is_some_and(|observed_at_ms| {
-            now_ms.checked_sub(observed_at_ms).is_some_and(|age_ms| age_ms < *refresh_ms)
-        });
-        if fresh && *data_version == found {
-            return Ok(None);
-        }
-        let answer = lookup.read(node_id, now_ms)?;
-        *data_version = found;
-        let same = fresh && last.as_ref().is_some_and(|last| says_the_same(last, &answer));
-        Ok((!same).then_some(answer))
+        Ok(Self { lookup: Lookup::new(path, refresh_ms)?, node_id, last: None })
     }
 }
 
 impl Source for LocalSource {
     fn observe(&mut self, now_ms: u64) -> Observation {
-        let answer = match self.look(now_ms) {
-            Ok(None) => return Observation::Unchanged,
-            Ok(Some(answer)) => answer,
-            Err(error) => self.lookup.failed(&error),
-        };
-        if self.last.as_ref() == Some(&answer) && observed_at(&answer).is_none() {
+        let answer = self.lookup.answer(&self.node_id, now_ms);
+        if self.last.as_ref() == Some(&answer) {
             return Observation::Unchanged;
         }
         self.last = Some(answer.clone());
@@ -104,72 +67,99 @@ impl Source for LocalSource {
     }
 }
 
+/// What a [`LocalSource`] asks, for any node.
+///
+/// An answer that still stands is given again as it was observed, so that who decides on it has the same facts.
+#[derive(Debug)]
+pub struct Lookup {
+    path: PathBuf,
+    refresh_ms: u64,
+    opened: Option<(Connection, Watch)>,
+    seen: BTreeMap<NodeId, Seen>,
+}
+
+/// Nodes that are kept although they are not enrolled.
+const STRANGERS: usize = 1024;
+
+/// What was read of a node.
+#[derive(Debug, Default)]
+struct Seen {
+    answer: Option<Answer>,
+    /// SQLite's count of the commits of others, as of that read; none when the file was opened anew since.
+    data_version: Option<i64>,
+    /// The highest serial that was read. Rows are never deleted and serials only grow: a lower one is another history.
+    highest_serial: u64,
+}
+
 impl Lookup {
-    /// Asks the database at `path`, which need not be there yet.
+    /// Asks the database at `path`, which need not be there yet. An answer is given for at most `refresh_ms`, then it is
+    /// read again even if nothing changed.
     ///
     /// # Errors
     /// The path is relative and there is no current directory.
-    pub fn new(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+    pub fn new(path: impl AsRef<Path>, refresh_ms: u64) -> Result<Self, StoreError> {
         let path = database::absolute(path.as_ref())?;
-        Ok(Self { path, opened: None, highest_serials: BTreeMap::new() })
+        Ok(Self { path, refresh_ms, opened: None, seen: BTreeMap::new() })
     }
 
     /// What is known of a node now. Never fails: a file that cannot be asked is [`Answer::Unavailable`].
     pub fn answer(&mut self, node_id: &NodeId, now_ms: u64) -> Answer {
-        self.open().and_then(|_| self.read(node_id, now_ms)).unwrap_or_else(|error| self.failed(&error))
+        self.look(node_id, now_ms).unwrap_or_else(|error| {
+            self.opened = None;
+            // Serials are remembered: another file may have another history.
+            self.seen.values_mut().for_each(|seen| seen.answer = None);
+            Answer::Unavailable { why: error.to_string() }
+        })
     }
 
-    fn failed(&mut self, error: &StoreError) -> Answer {
-        self.opened = None;
-        Answer::Unavailable { why: error.to_string() }
-    }
-
-    /// Whether it had to be opened.
-    fn open(&mut self) -> Result<bool, StoreError> {
+    fn look(&mut self, node_id: &NodeId, now_ms: u64) -> Result<Answer, StoreError> {
         // A file that was written to is read with an empty cache: what is in memory says nothing of the disk.
-        if self.opened.as_mut().is_some_and(|(_, watch)| watch.look_again() == Look::Same) {
-            return Ok(false);
+        if self.opened.as_mut().is_some_and(|(_, watch)| watch.look_again() != Look::Same) {
+            self.opened = None;
+            self.seen.values_mut().for_each(|seen| seen.data_version = None);
         }
-        self.opened = None;
-        self.opened = Some(database::open_reader(&self.path, PATIENCE)?);
-        Ok(true)
-    }
-
-    /// Asks the open file.
-    fn ask<T>(&self, question: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
-        let Some((connection, _)) = &self.opened else {
-            return Err(StoreError::Missing { path: self.path.clone() });
+        let opened = match self.opened.take() {
+            Some(opened) => opened,
+            None => database::open_reader(&self.path, PATIENCE)?,
         };
-        question(connection).map_err(|fault| fault.at(&self.path))
-    }
-
-    fn data_version(&self) -> Result<i64, StoreError> {
-        self.ask(|connection| {
-            let mut statement = connection.prepare_cached("PRAGMA data_version")?;
-            Ok(statement.query_row([], |row| row.get(0))?)
-        })
-    }
-
-    fn read(&mut self, node_id: &NodeId, now_ms: u64) -> Result<Answer, StoreError> {
-        let row = self.ask(|connection| {
-            database::check_schema(connection, &self.path)?;
-            select(connection, node_id)
-        })?;
-        let seen = self.highest_serials.get(node_id).copied().unwrap_or(0);
-        let found = row.as_ref().map_or(0, |row| row.enrollment.serial);
-        if found < seen {
-            return Err(StoreError::WentBack { path: self.path.clone(), node_id: node_id.clone(), seen, found });
+        let (connection, _) = self.opened.insert(opened);
+        // Taken before the row is read: a commit in between is seen by the next call.
+        let data_version = data_version(connection).map_err(|fault| fault.at(&self.path))?;
+        let seen = self.seen.get(node_id);
+        let stands = seen.and_then(|seen| seen.answer.as_ref()).filter(|answer| {
+            let age_ms = observed_at(answer).and_then(|observed_at_ms| now_ms.checked_sub(observed_at_ms));
+            age_ms.is_some_and(|age_ms| age_ms < self.refresh_ms)
+        });
+        if let (Some(answer), Some(seen)) = (stands, seen)
+            && seen.data_version == Some(data_version)
+        {
+            return Ok(answer.clone());
         }
-        Ok(match row {
-            Some(row) => {
-                if found > seen {
-                    self.highest_serials.insert(node_id.clone(), found);
-                }
-                Answer::Enrolled { enrollment: row.enrollment, observed_at_ms: now_ms }
-            }
+        let read = database::check_schema(connection, &self.path).and_then(|()| select(connection, node_id));
+        let row = read.map_err(|fault| fault.at(&self.path))?;
+        let highest = seen.map_or(0, |seen| seen.highest_serial);
+        let serial = row.as_ref().map_or(0, |row| row.enrollment.serial);
+        if serial < highest {
+            let (path, node_id) = (self.path.clone(), node_id.clone());
+            return Err(StoreError::WentBack { path, node_id, seen: highest, found: serial });
+        }
+        let found = match row {
+            Some(row) => Answer::Enrolled { enrollment: row.enrollment, observed_at_ms: now_ms },
             None => Answer::NotEnrolled { observed_at_ms: now_ms },
-        })
+        };
+        let answer = stands.filter(|stands| says_the_same(stands, &found)).unwrap_or(&found).clone();
+        if self.seen.len() >= STRANGERS {
+            self.seen.retain(|_, seen| seen.highest_serial > 0);
+        }
+        let seen = Seen { answer: Some(answer.clone()), data_version: Some(data_version), highest_serial: serial };
+        self.seen.insert(node_id.clone(), seen);
+        Ok(answer)
     }
+}
+
+fn data_version(connection: &Connection) -> Result<i64, Fault> {
+    let mut statement = connection.prepare_cached("PRAGMA data_version")?;
+    Ok(statement.query_row([], |row| row.get(0))?)
 }
 
 fn observed_at(answer: &Answer) -> Option<u64> {

@@ -1,0 +1,142 @@
+//! A service of the real command, and a client of it.
+
+use std::{
+    io::{BufRead as _, BufReader, ErrorKind, Read, Result, Write},
+    net::TcpStream,
+    os::unix::net::UnixStream,
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::support::{Home, autonomy};
+
+/// Longer than anything here takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A `runtime start` or a `host serve` that serves.
+pub(crate) struct Service {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    pub(crate) address: String,
+}
+
+impl Service {
+    pub(crate) fn start(home: &Home, line: &str) -> Self {
+        let mut command = home.program(autonomy());
+        Self::spawn(command.args(Self::words(line)))
+    }
+
+    /// A service whose files can grow to so many KiB, which ends like a full disk: a short write, then an error.
+    pub(crate) fn start_with_little_disk(home: &Home, kib: usize, line: &str) -> Self {
+        let mut bash = home.program("bash");
+        let script = format!("trap '' XFSZ; ulimit -f {kib}; exec autonomy \"$@\"");
+        Self::spawn(bash.args(["-c", &script, "bash"]).args(Self::words(line)))
+    }
+
+    fn words(line: &str) -> impl Iterator<Item = &str> {
+        line.split_whitespace().chain(["--output", "json"])
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut first = String::new();
+        stdout.read_line(&mut first).unwrap();
+        if first.is_empty() {
+            panic!("it does not start: {:?}", child.wait_with_output().unwrap());
+        }
+        let started: Value = serde_json::from_str(&first).unwrap();
+        Self { child, stdout, address: started["address"].as_str().unwrap_or_default().to_owned() }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::open(&self.address).unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// A power cut, as far as a process can have one.
+    pub(crate) fn kill(mut self) {
+        self.signal(Signal::KILL);
+        assert_eq!(self.child.wait().unwrap().code(), None);
+    }
+
+    /// Its exit code and its last words, once it has ended by itself.
+    pub(crate) fn ended(mut self) -> (i32, String) {
+        let end = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "it goes on");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let (mut rest, mut stderr) = (String::new(), String::new());
+        self.stdout.read_to_string(&mut rest).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        (self.child.wait().unwrap().code().unwrap(), stderr)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Already gone where the test ended it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+trait Stream: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Stream for T {}
+
+/// A client's connection, kept from request to request.
+pub(crate) struct Connection(BufReader<Box<dyn Stream>>);
+
+impl Connection {
+    pub(crate) fn open(address: &str) -> Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self(BufReader::new(Box::new(stream))))
+    }
+
+    pub(crate) fn open_socket(path: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self(BufReader::new(Box::new(stream))))
+    }
+
+    /// Sends a request with these header lines, and gives the status and the JSON of the answer.
+    pub(crate) fn exchange(&mut self, method: &str, path: &str, headers: &str, body: &str) -> Result<(u16, Value)> {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.0.get_mut().write_all(request.as_bytes())?;
+        let mut head = Vec::new();
+        loop {
+            let mut line = String::new();
+            if self.0.read_line(&mut line)? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            if line == "\r\n" {
+                break;
+            }
+            head.push(line.to_lowercase());
+        }
+        let status = head[0].split(' ').nth(1).unwrap().parse().unwrap();
+        let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")).unwrap().trim();
+        let mut body = vec![0; length.parse().unwrap()];
+        self.0.read_exact(&mut body)?;
+        Ok((status, serde_json::from_slice(&body).unwrap()))
+    }
+}
