@@ -28,7 +28,6 @@ pub(crate) enum Command {
     /// Runtimes decide with `gate.wasm`; this is where they ask who is enrolled and where their decisions are written
     /// down. Whoever has the token is let in; `autonomy host token` makes one.
     #[command(after_help = "Examples:
-  autonomy host token
   autonomy host serve
   autonomy host serve --socket /run/autonomy/host.sock
   autonomy host serve --listen 127.0.0.1:7778 --token-file host.token
