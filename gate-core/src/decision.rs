@@ -76,6 +76,7 @@ pub struct Decision {
 
 /// Which layer a decision frame speaks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Layer {
     /// The host's policy.
@@ -86,6 +87,7 @@ pub enum Layer {
 
 /// What a layer said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// It has nothing against the call.
@@ -96,6 +98,7 @@ pub enum Outcome {
 
 /// The `attrs` of a decision frame, in the order of the wire.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DecisionAttrs {
     /// Who speaks.
@@ -125,6 +128,7 @@ pub struct DecisionAttrs {
 
 /// The `attrs` of a facts frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FactsAttrs {
     /// The SHA-256 of `facts`, its bytes as they stand in the frame.

@@ -17,6 +17,7 @@ use crate::{
 
 /// Everything that the verdict looks at, but for the time. Not the mode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
     /// Which node this is.
@@ -29,6 +30,7 @@ pub struct Facts {
 
 /// What is known of the bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
 pub enum BundleFact {
     /// There is none that verifies.
@@ -53,6 +55,7 @@ pub enum BundleFact {
 
 /// What is known of the node's enrollment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "answer", rename_all = "snake_case", deny_unknown_fields)]
 pub enum EnrollmentFact {
     /// The source failed, timed out, or answered nonsense.
@@ -81,6 +84,7 @@ pub enum EnrollmentFact {
 
 /// When an answer counts: from `not_before_ms` to `not_after_ms`, both included, in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Validity {
     /// When the source gave it, by the observer's clock, or when the lease was issued.
@@ -350,9 +354,11 @@ fn printable(word: &str) -> String {
 
 /// One line of an explanation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SubCheck {
     /// The reason that it gives when it fails.
     #[serde(serialize_with = "as_reason")]
+    #[cfg_attr(feature = "schema", schemars(with = "Attestation"))]
     pub reason: Attestation,
     /// What came of it.
     pub outcome: SubCheckOutcome,
@@ -368,6 +374,7 @@ fn as_reason<S: serde::Serializer>(reason: &Attestation, serializer: S) -> Resul
 
 /// What came of a sub-check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SubCheckOutcome {
     /// It holds.

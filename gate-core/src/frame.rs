@@ -57,6 +57,7 @@ impl fmt::Display for Kind {
 
 /// How a tool went that was allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ActionOutcome {
     /// It did its work.
@@ -69,6 +70,7 @@ pub enum ActionOutcome {
 
 /// The `attrs` of an action frame, in the order of the wire.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ActionAttrs {
     /// The tool.
@@ -115,23 +117,30 @@ impl Frame {
 
 /// A frame that a gate in another process made: read member by member, so that what is appended is what a gate writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Received {
     /// Joins the frames of one call.
     pub audit_id: AuditId,
     /// The node, where it has an id.
     pub node_id: Option<NodeId>,
     /// Its own members.
+    #[cfg_attr(feature = "schema", schemars(flatten))]
     pub attrs: Attrs,
 }
 
 /// What a runtime may hand over. Lifecycle and errors are for whoever owns the log to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(tag = "kind", content = "attrs"))]
 pub enum Attrs {
     /// Of a decision frame.
+    #[cfg_attr(feature = "schema", schemars(rename = "autonomy.decision"))]
     Decision(DecisionAttrs),
     /// Of a facts frame; the id is that of the facts.
+    #[cfg_attr(feature = "schema", schemars(rename = "autonomy.facts"))]
     Facts(FactsAttrs),
     /// Of an action frame.
+    #[cfg_attr(feature = "schema", schemars(rename = "autonomy.action"))]
     Action(ActionAttrs),
 }
 

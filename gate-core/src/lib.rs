@@ -44,6 +44,8 @@ pub mod manifest;
 pub mod manual;
 mod mode;
 pub mod reason;
+#[cfg(feature = "schema")]
+mod schema;
 pub mod text;
 pub mod ustar;
 

@@ -73,6 +73,7 @@ impl From<SchemaVersion> for String {
 
 /// How far a bundle has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Channel {
     /// For development.

@@ -12,8 +12,11 @@ use serde::Serialize;
 
 /// In: `gate_configure`. What a gate is told once.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Configuration {
     /// How far the gate is turned on; absent means `off`.
+    #[cfg_attr(feature = "schema", schemars(default = "off"))]
     pub mode: Mode,
     /// Which node this is; none denies every call that the gate is asked about.
     pub node_id: Option<NodeId>,
@@ -31,6 +34,11 @@ pub struct Configuration {
     pub max_skew_ms: Option<u64>,
 }
 
+#[cfg(feature = "schema")]
+fn off() -> Mode {
+    Mode::Off
+}
+
 read_object!(Configuration {
     mode,
     node_id,
@@ -44,6 +52,8 @@ read_object!(Configuration {
 
 /// In: `gate_decide`, and a line of `gate_decide_batch`. A call that asks to run a tool.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 #[cfg_attr(feature = "js", derive(serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Call {
     /// The time, in milliseconds since the Unix epoch.
@@ -70,6 +80,7 @@ read_object!(Call { now_ms, audit_id, tool, policy, policy_ref, policy_detail, f
 /// Out: `gate_decide`, up to its last member, `frames`: the frames to append as one, before the tool runs and before the
 /// caller is answered.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Decision {
     /// What the caller gets.
     pub effect: Effect,
@@ -83,6 +94,7 @@ pub struct Decision {
 
 /// Whether the tool may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// It may.
@@ -107,6 +119,7 @@ impl From<Verdict> for &'static str {
 
 /// Out: `gate_load_bundle`. The bundle that is active now.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Bundle<'a> {
     /// Its identity.
     pub digest: Digest,
@@ -132,6 +145,7 @@ pub struct Bundle<'a> {
 
 /// Where a file lies in the tar that was given.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct File<'a> {
     /// Its path.
     pub path: &'a str,
@@ -145,6 +159,7 @@ pub struct File<'a> {
 
 /// Out: `gate_explain`.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Explanation<'a> {
     /// What the gate finds.
     pub verdict: Verdict,
@@ -158,6 +173,7 @@ pub struct Explanation<'a> {
 
 /// Out: `gate_info`.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Info {
     /// The version of the gate.
     pub version: &'static str,
@@ -173,6 +189,7 @@ pub struct Info {
 
 /// The version of the ABI.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Abi {
     /// Another major is another ABI.
     pub major: u32,
@@ -182,6 +199,7 @@ pub struct Abi {
 
 /// Limits, in bytes where nothing else is said.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Limits {
     /// What `gate_input` gives at most.
     pub input_bytes: usize,
@@ -199,6 +217,7 @@ pub struct Limits {
 
 /// Out: every call that returns a negative number.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Error<'a> {
     /// What was wrong, with which value, and what to do.
     pub error: &'a str,

@@ -15,5 +15,7 @@ pub mod document;
 mod instance;
 #[cfg(all(target_arch = "wasm32", feature = "js"))]
 mod js;
+#[cfg(feature = "schema")]
+pub mod schema;
 
 pub use instance::{INPUT_BYTES, Instance, MALFORMED, REFUSED};

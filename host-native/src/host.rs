@@ -3,6 +3,8 @@
 //!
 //! It decides nothing: a runtime decides with `gate.wasm`, and runs a tool once its frames are durable here.
 
+#[cfg(feature = "schema")]
+mod openapi;
 mod token;
 
 use axum::{
@@ -29,6 +31,8 @@ use std::{
     time::Instant,
 };
 
+#[cfg(feature = "schema")]
+pub use openapi::openapi;
 pub use token::{Token, TokenError};
 
 use crate::{
@@ -64,8 +68,14 @@ pub struct Host {
     metrics: Arc<Metrics>,
 }
 
+const HEALTH: &str = "/v1/health";
+const ENROLLMENT: &str = "/v1/enrollments/{node_id}";
+const FRAMES: &str = "/v1/frames";
+
 /// In: `POST /v1/frames`.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 struct Batch {
+    /// What a gate gave; durable whole or not at all.
     frames: Vec<Received>,
 }
 
@@ -73,15 +83,21 @@ read_object!(Batch { frames });
 
 /// Out: `POST /v1/frames`, where it is durable.
 #[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct Appended {
+    /// The number of the batch's first frame in the log.
     first_seq: u64,
+    /// The number of its last.
     last_seq: u64,
 }
 
 /// Out: `GET /v1/health`.
 #[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct Health {
+    /// `ok`.
     status: &'static str,
+    /// The host's version.
     version: &'static str,
 }
 
@@ -137,9 +153,9 @@ impl Host {
 pub fn router(host: Arc<Host>, readiness: Readiness) -> Router {
     let metrics = Arc::clone(&host.metrics);
     let api = Router::new()
-        .route("/v1/health", get(health))
-        .route("/v1/enrollments/{node_id}", get(look_up))
-        .route("/v1/frames", post(append))
+        .route(HEALTH, get(health))
+        .route(ENROLLMENT, get(look_up))
+        .route(FRAMES, post(append))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&host), admit))
         .with_state(host);
     fallbacks(api.merge(health_routes(readiness, metrics)))

@@ -9,10 +9,12 @@
 )]
 
 mod book;
+mod conformance;
 mod corpus;
 mod crash;
 mod host;
 mod independent;
+mod published;
 mod runbook;
 mod service;
 mod support;

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{Result, codegen, corpus, js, wasm};
+use crate::{Result, bindings, codegen, corpus, wasm};
 
 /// Targets without an operating system: gate-core must build for them.
 const BARE_TARGETS: [&str; 2] = ["thumbv7em-none-eabihf", "wasm32v1-none"];
@@ -42,7 +42,7 @@ pub fn ci(root: &Path) -> Result<()> {
         "lints",
         cargo(root).args(["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"]),
     )?;
-    js::lint(root)?;
+    bindings::lint(root)?;
     let mut doc = cargo(root);
     step(
         "documentation",
@@ -64,7 +64,7 @@ pub fn test(root: &Path) -> Result<()> {
     count_core_crates(root)?;
     wasm::check_fresh(root)?;
     step("all tests", cargo(root).args(["test", "--locked", "--quiet", "--workspace"]))?;
-    js::test(root)
+    bindings::test_all(root)
 }
 
 /// What a change to the decision wants to know first, in well under a minute.
@@ -77,7 +77,7 @@ pub fn quick(root: &Path) -> Result<()> {
 /// Every benchmark; each prints ratios against its peers of the same run.
 pub fn bench(root: &Path) -> Result<()> {
     step("benchmarks", cargo(root).args(["bench", "--workspace", "--benches"]))?;
-    js::bench(root)
+    bindings::bench_all(root)
 }
 
 /// What the tests run, with the system's package manager.
@@ -185,7 +185,7 @@ pub fn step(name: &str, command: &mut Command) -> Result<()> {
 }
 
 /// Looked up where the shell looks: some programs have no `--version`.
-fn succeeds(probe: &str) -> bool {
+pub fn succeeds(probe: &str) -> bool {
     let mut shell = Command::new("sh");
     let shell = shell.args(["-c", probe]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     shell.status().is_ok_and(|status| status.success())

@@ -1,9 +1,9 @@
 //! Every developer command of the project: `cargo xtask help`.
 
+mod bindings;
 mod ci;
 mod codegen;
 mod corpus;
-mod js;
 mod wasm;
 
 use std::{
@@ -21,10 +21,13 @@ usage: cargo xtask <command>
   test              every test; installs what it needs
   test --quick      the decision's own tests, in well under a minute
   ci                formatting, lints, documentation, then every test
+  test <language>   the package of one language of bindings/, held to docs/src/spec/conformance.md
   bench             every benchmark, with ratios against its peers
-  codegen           write what is generated from gate-core/reasons.toml; --check fails when it is stale
+  bench <language>  those of one language
+  codegen           write what is generated from gate-core/reasons.toml and from the types of what is published;
+                    --check fails when the former is stale, a test when the latter is
   corpus            write tests/corpus/*.json, what every implementation must answer; --check fails when one is stale
-  js                write target/js/autonomy-gate.tgz, the npm package; --test loads it wherever it is to work
+  js                write target/js/autonomy-gate.tgz, the npm package
   wasm              write gate-wasm/gate.wasm; --check fails when it is stale
 ";
 
@@ -50,11 +53,12 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["codegen", "--check"] => codegen::check_fresh(&root),
         ["corpus"] => corpus::write(&root),
         ["corpus", "--check"] => corpus::check_fresh(&root),
-        ["js"] => js::pack(&root).map(drop),
-        ["js", "--test"] => js::test(&root),
+        ["bench", language] => bindings::bench(&root, language),
+        ["js"] => bindings::pack(&root).map(drop),
+        ["test", language] => bindings::test(&root, language),
         ["wasm"] => wasm::write(&root),
         ["wasm", "--check"] => wasm::check_fresh(&root),
-        ["wasm", "--trapping"] => wasm::write_trapping(&root),
+        ["wasm", "--doctored"] => wasm::write_doctored(&root),
         ["help" | "--help" | "-h"] | [] => {
             print!("{HELP}");
             Ok(())

@@ -22,7 +22,10 @@ pub const TARGET: &str = "wasm32-unknown-unknown";
 pub const MODULE: &str = "gate-wasm/gate.wasm";
 
 /// The module with a trap in it, for tests.
-pub const TRAPPING: &str = "target/gate-trap.wasm";
+const TRAPPING: &str = "target/gate-trap.wasm";
+
+/// The module with major version 2 of the ABI, for tests.
+const OTHER_ABI: &str = "target/gate-abi-2.wasm";
 
 /// Largest module, in bytes, as it is and compressed by `gzip -9`.
 const MOST_BYTES: (usize, usize) = (152 * 1024, 64 * 1024);
@@ -66,14 +69,42 @@ pub fn check_fresh(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds the module that traps when it is asked to.
-pub fn write_trapping(root: &Path) -> Result<()> {
-    fs::write(root.join(TRAPPING), build(root, &["--features", "inject-trap"])?)?;
+/// Builds the modules for tests of hosts: one that traps when it is asked to, and one with another ABI.
+pub fn write_doctored(root: &Path) -> Result<()> {
+    let trapping = build(root, &["--features", "inject-trap"])?;
+    fs::write(root.join(OTHER_ABI), with_major(&trapping, 2)?)?;
+    fs::write(root.join(TRAPPING), trapping)?;
     Ok(())
 }
 
 fn build(root: &Path, features: &[&str]) -> Result<Vec<u8>> {
     shrink(root, &finish(&compile(root, features)?)?)
+}
+
+/// The module, saying that it has this major version of the ABI.
+fn with_major(module: &[u8], major: i32) -> Result<Vec<u8>> {
+    let mut doctored = wasm_encoder::Module::new();
+    let global = exported_globals(module)?.into_iter().find(|(name, _)| name == "gate_abi_major");
+    let (_, index) = global.ok_or("the module has no gate_abi_major")?;
+    let mut doctor = Finish { values: BTreeMap::from([(index, major)]), global: 0 };
+    doctor.parse_core_module(&mut doctored, Parser::new(0), module)?;
+    Ok(doctored.finish())
+}
+
+/// Each global that says a version of the ABI, by its name and index.
+fn exported_globals(module: &[u8]) -> Result<Vec<(String, usize)>> {
+    let mut globals = Vec::new();
+    for payload in Parser::new(0).parse_all(module) {
+        if let Payload::ExportSection(exports) = payload? {
+            for export in exports {
+                let export = export?;
+                if export.kind == ExternalKind::Global && export.name.starts_with("gate_abi_") {
+                    globals.push((export.name.to_owned(), usize::try_from(export.index)?));
+                }
+            }
+        }
+    }
+    Ok(globals)
 }
 
 /// What rustc makes of gate-wasm.
@@ -112,20 +143,12 @@ pub fn compile(root: &Path, features: &[&str]) -> Result<Vec<u8>> {
 /// The linker exports a static as a global that holds its address: this puts the value in its place. What is of use to a
 /// linker alone goes.
 fn finish(module: &[u8]) -> Result<Vec<u8>> {
-    let (mut addresses, mut exported, mut segments) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut addresses, mut segments) = (Vec::new(), Vec::new());
     for payload in Parser::new(0).parse_all(module) {
         match payload? {
             Payload::GlobalSection(globals) => {
                 for global in globals {
                     addresses.push(constant(global?.init_expr)?);
-                }
-            }
-            Payload::ExportSection(exports) => {
-                for export in exports {
-                    let export = export?;
-                    if export.kind == ExternalKind::Global && export.name.starts_with("gate_abi_") {
-                        exported.push(usize::try_from(export.index)?);
-                    }
                 }
             }
             Payload::DataSection(data) => {
@@ -140,7 +163,7 @@ fn finish(module: &[u8]) -> Result<Vec<u8>> {
         }
     }
     let mut values = BTreeMap::new();
-    for index in exported {
+    for (_, index) in exported_globals(module)? {
         let address = usize::try_from(*addresses.get(index).ok_or("an exported global does not exist")?)?;
         let value = segments.iter().find_map(|(start, bytes)| {
             bytes.get(address.checked_sub(*start)?..)?.first_chunk::<4>().map(|bytes| i32::from_le_bytes(*bytes))

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// `{"error": "…"}`: what went wrong and how to put it right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ErrorBody {
     /// One line: cause, then remedy.

@@ -6,6 +6,7 @@ use std::{
     process::Command,
 };
 
+use super::stream;
 use crate::{Result, ci, wasm};
 
 /// The package.
@@ -48,24 +49,22 @@ pub fn lint(root: &Path) -> Result<()> {
 }
 
 /// Runs the tests of the package, on the tarball.
-pub fn test(root: &Path) -> Result<()> {
-    ci::install_programs()?;
-    wasm::write_trapping(root)?;
+pub fn test(root: &Path) -> Result<String> {
     bindgen(root, &["--features", "js,inject-trap"], TRAPPING)?;
     let tarball = pack(root)?;
     install(&root.join(PACKAGE).join("test"))?;
     let mut test = Command::new("npm");
     test.args(["test", "--silent"]).current_dir(root.join(PACKAGE));
     test.env("AUTONOMY_GATE_TARBALL", tarball).env("AUTONOMY_GATE_TRAPPING", root.join(TRAPPING));
-    ci::step("tests of autonomy-gate", &mut test)
+    stream("tests of autonomy-gate", &mut test)
 }
 
 /// Measures the package beside its peers.
-pub fn bench(root: &Path) -> Result<()> {
+pub fn bench(root: &Path) -> Result<String> {
     pack(root)?;
     let bench = root.join(PACKAGE).join("bench");
     install(&bench)?;
-    ci::step("autonomy-gate", Command::new("node").args(["--expose-gc", "bench.mjs"]).current_dir(&bench))
+    stream("autonomy-gate", Command::new("node").args(["--expose-gc", "bench.mjs"]).current_dir(&bench))
 }
 
 /// Builds gate-wasm with these features, and lets wasm-bindgen write module and glue into a directory.

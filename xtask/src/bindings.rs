@@ -1,0 +1,191 @@
+//! The languages: each package is built, tested and measured by its own file here, and held to
+//! `docs/src/spec/conformance.md` by this one.
+
+mod js;
+
+pub use js::{lint, pack};
+
+use serde::Deserialize;
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::{Result, ci, wasm};
+
+/// A language of `bindings/`.
+struct Language {
+    /// As its runner says it.
+    name: &'static str,
+    /// Succeeds where its toolchain is.
+    probe: &'static str,
+    /// Builds the package and runs its tests; gives what they printed.
+    test: fn(&Path) -> Result<String>,
+    /// Measures the package beside its peers; gives what was printed.
+    bench: fn(&Path) -> Result<String>,
+    /// How many engines run the corpora there.
+    engines: usize,
+    /// Whether its guard is played the faults.
+    faults: bool,
+}
+
+/// Every language, in the order of the table.
+const LANGUAGES: [Language; 1] = [Language {
+    name: "js",
+    probe: "command -v node && command -v npm",
+    test: js::test,
+    bench: js::bench,
+    engines: 3,
+    faults: true,
+}];
+
+/// What every guard must withstand: the table of the contract.
+const FAULTS: [&str; 11] = [
+    "host_down",
+    "source_down",
+    "host_slow",
+    "host_lying",
+    "append_lying",
+    "disk_full",
+    "facts_lost",
+    "token_wrong",
+    "other_abi",
+    "trap",
+    "threads",
+];
+
+const TRANSCRIPTS: &str = "tests/corpus/transcripts.json";
+
+/// What each corpus must come to.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Transcript {
+    cases: usize,
+    transcript: String,
+}
+
+/// A line that a runner printed after `conformance `.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Corpus { language: String, engine: String, corpus: String, cases: usize, transcript: String, ms: u64 },
+    Fault { language: String, fault: String },
+}
+
+/// The names of the languages.
+pub fn names() -> Vec<&'static str> {
+    LANGUAGES.iter().map(|language| language.name).collect()
+}
+
+/// Runs the tests of one language.
+pub fn test(root: &Path, name: &str) -> Result<()> {
+    let language = named(name)?;
+    ci::install_programs()?;
+    wasm::write_doctored(root)?;
+    let table = test_one(root, language)?;
+    println!("{}", table.join("\n"));
+    Ok(())
+}
+
+/// Runs the tests of every language whose toolchain is here, and prints the table.
+pub fn test_all(root: &Path) -> Result<()> {
+    wasm::write_doctored(root)?;
+    let (mut table, mut skipped) = (Vec::new(), Vec::new());
+    for language in &LANGUAGES {
+        if ci::succeeds(language.probe) {
+            table.extend(test_one(root, language)?);
+        } else if env::var_os("CI").is_some_and(|ci| ci == "true") {
+            return Err(format!("the toolchain of `{}` is missing: `{}` fails", language.name, language.probe).into());
+        } else {
+            skipped.push(language);
+        }
+    }
+    println!("\n{:<8} {:<36} {:<12} {:>8} {:>9}", "language", "engine", "corpus", "cases", "time");
+    println!("{}", table.join("\n"));
+    for language in skipped {
+        println!("SKIPPED {}: its toolchain is missing: `{}` fails", language.name, language.probe);
+    }
+    Ok(())
+}
+
+/// Measures one language.
+pub fn bench(root: &Path, name: &str) -> Result<()> {
+    (named(name)?.bench)(root).map(drop)
+}
+
+/// Measures every language whose toolchain is here.
+pub fn bench_all(root: &Path) -> Result<()> {
+    for language in &LANGUAGES {
+        if ci::succeeds(language.probe) {
+            (language.bench)(root)?;
+        } else {
+            println!("SKIPPED {}: its toolchain is missing: `{}` fails", language.name, language.probe);
+        }
+    }
+    Ok(())
+}
+
+fn named(name: &str) -> Result<&'static Language> {
+    let found = LANGUAGES.iter().find(|language| language.name == name);
+    found.ok_or_else(|| format!("`{name}` is no language of bindings/: use one of {}", names().join(", ")).into())
+}
+
+/// Runs the tests of a language and gives its rows of the table.
+fn test_one(root: &Path, language: &Language) -> Result<Vec<String>> {
+    let printed = (language.test)(root)?;
+    let want: BTreeMap<String, Transcript> = serde_json::from_str(&fs::read_to_string(root.join(TRANSCRIPTS))?)?;
+    let (mut rows, mut ran, mut faults) = (Vec::new(), BTreeMap::<String, Vec<String>>::new(), Vec::new());
+    for json in printed.lines().filter_map(|line| line.strip_prefix("conformance ")) {
+        match serde_json::from_str(json).map_err(|error| format!("`conformance {json}`: {error}"))? {
+            Line::Corpus { language: said, engine, corpus, cases, transcript, ms } => {
+                let want = want.get(&corpus).ok_or_else(|| format!("`{corpus}` is no corpus"))?;
+                let found = (said.as_str(), cases, &transcript);
+                let expected = (language.name, want.cases, &want.transcript);
+                if found != expected {
+                    return Err(format!("{engine}, {corpus}: found {found:?}, expected {expected:?}").into());
+                }
+                let seconds = f64::from(u32::try_from(ms)?) / 1000.0;
+                rows.push(format!("{said:<8} {engine:<36} {corpus:<12} {cases:>8} {seconds:>7.1} s"));
+                ran.entry(engine).or_default().push(corpus);
+            }
+            Line::Fault { language: said, fault } if said == language.name => faults.push(fault),
+            Line::Fault { language: said, .. } => {
+                return Err(format!("`{said}` is printed, `{}` runs", language.name).into());
+            }
+        }
+    }
+    let complete = |corpora: &Vec<String>| want.keys().all(|corpus| corpora.contains(corpus));
+    if ran.len() != language.engines || !ran.values().all(complete) {
+        return Err(format!("{}: not every engine ran every corpus: {ran:?}", language.name).into());
+    }
+    if language.faults
+        && let Some(missing) = FAULTS.iter().find(|fault| !faults.iter().any(|played| played == *fault))
+    {
+        return Err(format!("{}: the fault `{missing}` was not played", language.name).into());
+    }
+    Ok(rows)
+}
+
+/// Runs a command as [`ci::step`] does, shows what it prints, and gives it.
+fn stream(name: &str, command: &mut Command) -> Result<String> {
+    let mut printed = String::new();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{name}: {command:?} cannot be run: {error}"))?;
+    println!("== {name}");
+    let output = child.stdout.take().ok_or("the command has no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        printed += &line;
+        printed.push('\n');
+    }
+    if !child.wait()?.success() {
+        return Err(format!("{name} failed: {command:?}").into());
+    }
+    Ok(printed)
+}
