@@ -4,6 +4,7 @@ mod bindings;
 mod ci;
 mod codegen;
 mod corpus;
+mod fuzz;
 mod wasm;
 
 use std::{
@@ -27,6 +28,7 @@ usage: cargo xtask <command>
   codegen           write what is generated from gate-core/reasons.toml and from the types of what is published;
                     --check fails when the former is stale, a test when the latter is
   corpus            write tests/corpus/*.json, what every implementation must answer; --check fails when one is stale
+  fuzz <seconds>    look for inputs on which gate.wasm and gate-core differ; needs a nightly compiler
   js                write target/js/autonomy-gate.tgz, the npm package
   wasm              write gate-wasm/gate.wasm; --check fails when it is stale
 ";
@@ -56,6 +58,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["bench", language] => bindings::bench(&root, language),
         ["js"] => bindings::pack(&root).map(drop),
         ["test", language] => bindings::test(&root, language),
+        ["fuzz", seconds] => fuzz::run(&root, seconds),
         ["wasm"] => wasm::write(&root),
         ["wasm", "--check"] => wasm::check_fresh(&root),
         ["wasm", "--doctored"] => wasm::write_doctored(&root),
