@@ -4,7 +4,7 @@ import { FactsNotLogged, type DecisionSink, type EnrollmentSource } from "./guar
 
 /** Where the native host is (`autonomy host serve`), and how to be let in. */
 export interface NativeHostOptions {
-  /** `http://127.0.0.1:7878`: without TLS, on a loopback address alone. */
+  /** `http://127.0.0.1:7778`: without TLS, on a loopback address alone. */
   url?: string | URL;
   /** A Unix socket in place of `url`. Node alone. */
   socket?: string;
@@ -25,8 +25,14 @@ export interface HostRequest {
   signal?: AbortSignal | undefined;
 }
 
+/** What came back. @internal */
+export interface HostAnswer {
+  status: number;
+  body: string;
+}
+
 /** What carries a request; it rejects where there is no answer. @internal */
-export type Transport = (request: HostRequest) => Promise<{ status: number; body: string }>;
+export type Transport = (request: HostRequest) => Promise<HostAnswer>;
 
 /** Longest answer that is read. */
 export const ANSWER_BYTES = 64 * 1024;
@@ -53,15 +59,9 @@ export class BaseNativeHost implements EnrollmentSource, DecisionSink {
   /** What the host answered, as it came. */
   async lookUp(nodeId: string, signal?: AbortSignal): Promise<string> {
     const path = `/v1/enrollments/${encodeURIComponent(nodeId)}`;
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        const { status, body } = await this.#transport({ method: "GET", path, headers: this.#headers, signal });
-        if (status === 200) return body;
-        throw new Error(`the native host answered \`${status}\`${said(body)}`);
-      } catch (error) {
-        if (attempt >= this.#attempts || signal?.aborted === true) throw error;
-      }
-    }
+    const { status, body } = await this.#persist({ method: "GET", path, headers: this.#headers, signal });
+    if (status === 200) return body;
+    throw new Error(`the native host answered \`${status}\`${said(body)}`);
   }
 
   /** Resolves when the host says that the frames are durable. */
@@ -73,7 +73,7 @@ export class BaseNativeHost implements EnrollmentSource, DecisionSink {
       body: `{"frames":${frames.json}}`,
       signal,
     });
-    if (status === 200) return;
+    if (status === 200 && isReceipt(body)) return;
     if (status === 409) throw new FactsNotLogged(`the native host does not have the facts${said(body)}`);
     throw new Error(`the native host answered \`${status}\`${said(body)}`);
   }
@@ -86,6 +86,27 @@ export class BaseNativeHost implements EnrollmentSource, DecisionSink {
     } catch {
       return false;
     }
+  }
+
+  /** Tries again where there was no answer: a connection that was kept may be dead. */
+  async #persist(request: HostRequest): Promise<HostAnswer> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await this.#transport(request);
+      } catch (error) {
+        if (attempt >= this.#attempts || request.signal?.aborted === true) throw error;
+      }
+    }
+  }
+}
+
+/** Whether it says where in the log the frames are. */
+function isReceipt(body: string): boolean {
+  try {
+    const { first_seq, last_seq } = JSON.parse(body) as { first_seq?: unknown; last_seq?: unknown };
+    return Number.isInteger(first_seq) && Number.isInteger(last_seq);
+  } catch {
+    return false;
   }
 }
 
@@ -104,7 +125,7 @@ export function addressOf(url: string | URL): URL {
   try {
     address = new URL(url);
   } catch {
-    throw new GateError("malformed", `\`${url}\` is no address: give one like \`http://127.0.0.1:7878\``);
+    throw new GateError("malformed", `\`${url}\` is no address: give one like \`http://127.0.0.1:7778\``);
   }
   const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/.test(address.hostname);
   if (address.protocol !== "https:" && !(address.protocol === "http:" && loopback)) {

@@ -1,26 +1,52 @@
-// The corpora in Node, by both ways into the gate.
-import assert from "node:assert/strict";
+// The corpora, whole: in Node by both ways into the gate, and in Chromium.
+import { createHash } from "node:crypto";
+import { copyFileSync, cpSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import * as bindgen from "autonomy-gate/bindgen";
 import * as plain from "autonomy-gate";
-import { bundles, decisions } from "./conformance.mjs";
-import { corpus } from "./support.mjs";
+import { CORPORA, run } from "./conformance.mjs";
+import { at, conforms, corpus, directory, inChromium, root, serve } from "./support.mjs";
 
-const reasons = (module) => Object.fromEntries(Object.entries(module.REASON_NUMBERS).map(([text, number]) => [number, text]));
-
-for (const [name, module] of Object.entries({ plain, bindgen })) {
-  test(`every bundle of the corpus, ${name}`, async (t) => {
-    const all = corpus("bundles");
-    const count = await bundles(module.Gate, all);
-    assert.equal(count, all.bundles.length);
-    t.diagnostic(`${count} bundles`);
-  });
-
-  test(`every decision of the corpus, ${name}`, async (t) => {
-    const started = performance.now();
-    const all = corpus("decision");
-    const count = await decisions(module.Gate, reasons(module), all);
-    assert.equal(count, all.cases);
-    t.diagnostic(`${count} decisions in ${((performance.now() - started) / 1000).toFixed(1)} s`);
-  });
+for (const [path, module] of Object.entries({ plain, bindgen })) {
+  for (const name of CORPORA) {
+    test(`${name}, in Node, ${path}`, async () => {
+      const transcript = createHash("sha256");
+      const ran = await run(name, module, corpus(name), (piece) => transcript.update(piece));
+      conforms({ engine: `node ${process.versions.node} ${path}`, ...ran, transcript: `sha256:${transcript.digest("hex")}` });
+    });
+  }
 }
+
+test("every corpus, in Chromium", async (t) => {
+  const page = `<script type="module">
+    import * as module from "./dist/esm/web.js";
+    import { CORPORA, run } from "./conformance.mjs";
+
+    const answer = {};
+    try {
+      for (const name of CORPORA) {
+        const file = await (await fetch(\`./\${name}.json\`)).json();
+        answer[name] = await run(name, module, file, (body) => fetch(\`./\${name}\`, { method: "POST", body }));
+      }
+    } catch (error) {
+      answer.error = error.stack;
+    }
+    globalThis.result = answer;
+  </script>`;
+  const place = directory({ "index.html": page });
+  cpSync(at("node_modules/autonomy-gate/dist"), join(place, "dist"), { recursive: true });
+  copyFileSync(at("conformance.mjs"), join(place, "conformance.mjs"));
+  for (const name of CORPORA) copyFileSync(join(root, "tests/corpus", `${name}.json`), join(place, `${name}.json`));
+  // A page has no hash that takes pieces: they come here, in their order.
+  const transcripts = Object.fromEntries(CORPORA.map((name) => [`/${name}`, createHash("sha256")]));
+  const server = await serve(place, (path, piece) => transcripts[path].update(piece));
+  t.after(() => server.close());
+
+  const { result, version } = await inChromium(`${server.url}/index.html`);
+  if (result.error) throw new Error(result.error);
+  for (const name of CORPORA) {
+    const transcript = `sha256:${transcripts[`/${name}`].digest("hex")}`;
+    conforms({ engine: `chromium ${version} plain`, ...result[name], transcript });
+  }
+});

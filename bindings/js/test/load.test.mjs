@@ -89,7 +89,7 @@ test("a page without a bundler: the README's", async () => {
   const place = await consumer({ "index.html": page });
   const server = await serve(place);
   try {
-    assert.equal(await inChromium(`${server.url}/index.html`, () => document.querySelector("#answer").textContent), ANSWER);
+    assert.equal(await onPage(`${server.url}/index.html`, () => document.querySelector("#answer").textContent), ANSWER);
   } finally {
     server.close();
   }
@@ -106,8 +106,8 @@ test("a page's worker, and bindgen on a page", async () => {
   });
   const server = await serve(place);
   try {
-    assert.equal(await inChromium(`${server.url}/worker.html`), ANSWER);
-    assert.equal(await inChromium(`${server.url}/bindgen.html`), ANSWER);
+    assert.equal(await onPage(`${server.url}/worker.html`), ANSWER);
+    assert.equal(await onPage(`${server.url}/bindgen.html`), ANSWER);
   } finally {
     server.close();
   }
@@ -124,14 +124,14 @@ test("Vite: built, and by its development server", async () => {
   assert.ok(assets.some((name) => name.endsWith(".wasm")), `carried: ${assets}`);
   assert.ok(!assets.some((name) => name.includes("bindgen")), `carried: ${assets}`);
   const built = await vitePreview({ ...config, preview: { port: 0, host: "127.0.0.1" } });
-  assert.equal(await inChromium(built.resolvedUrls.local[0]), ANSWER);
+  assert.equal(await onPage(built.resolvedUrls.local[0]), ANSWER);
   await built.close();
 
   const exclude = readme("## Install", "sh") && /optimizeDeps: (\{[^}]*\})/.exec(readFileSync(at("../README.md"), "utf8"))[1];
   const optimizeDeps = new Function(`return ${exclude}`)();
   const server = await viteServer({ ...config, optimizeDeps, server: { port: 0, host: "127.0.0.1" } });
   await server.listen();
-  assert.equal(await inChromium(server.resolvedUrls.local[0]), ANSWER);
+  assert.equal(await onPage(server.resolvedUrls.local[0]), ANSWER);
   await server.close();
 });
 
@@ -143,7 +143,7 @@ test("esbuild: the module in the code", async () => {
   await esbuild({ entryPoints: [join(place, "main.js")], bundle: true, format: "esm", outfile: join(place, "out.js"), logLevel: "error" });
   const server = await serve(place);
   try {
-    assert.equal(await inChromium(`${server.url}/index.html`), ANSWER);
+    assert.equal(await onPage(`${server.url}/index.html`), ANSWER);
   } finally {
     server.close();
   }
@@ -249,6 +249,11 @@ test("publint and attw find nothing", async () => {
   const ignore = ["--ignore-rules", "no-resolution", "--exclude-entrypoints", "./gate.wasm"];
   await run(process.execPath, [attw, tarball, "--no-emoji", "--profile", "node16", ...ignore]);
 });
+
+/** What a page says once it says something. */
+async function onPage(url, probe) {
+  return (await inChromium(url, probe)).result;
+}
 
 async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");

@@ -1,0 +1,106 @@
+// `autonomy host serve`, the real one: a real token, a real log, and a real kill.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { FactsNotLogged, Guard, NativeHost } from "autonomy-gate";
+import { denied, enrollmentRef, loadGate, nodeId } from "./rig.mjs";
+import { autonomy, directory, run } from "./support.mjs";
+
+const CALLERS = 16;
+
+/** A node's host: what its operator would type. */
+async function install(t) {
+  const home = directory();
+  const socket = join(home, "host.sock");
+  const cli = (...args) => run(autonomy, ["--home", home, ...args]);
+  await cli("host", "token");
+  await cli("node", "enroll", "--node-id", nodeId, "--enrollment-ref", enrollmentRef);
+  const the = { cli, socket, listen: "127.0.0.1:0", tokenFile: join(home, "host.token") };
+  the.start = async () => {
+    const args = ["--home", home, "host", "serve", "--listen", the.listen, "--socket", socket];
+    the.process = spawn(autonomy, args, { stdio: ["ignore", "pipe", "inherit"] });
+    for await (const line of createInterface(the.process.stdout)) {
+      const found = /^listening on http:\/\/(\S+)/.exec(line);
+      if (found) {
+        the.listen = found[1];
+        return;
+      }
+    }
+    throw new Error("the host ended before it listened");
+  };
+  the.end = async (signal) => {
+    if (the.process.exitCode !== null || the.process.signalCode !== null) return;
+    the.process.kill(signal);
+    await once(the.process, "exit");
+  };
+  t.after(() => the.end("SIGKILL"));
+  await the.start();
+  return the;
+}
+
+for (const by of ["url", "socket"]) {
+  test(`a node on \`autonomy host serve\`, by ${by}: a revoke, a kill, and a log that holds`, async (t) => {
+    const node = await install(t);
+    const { cli, tokenFile } = node;
+    const host = new NativeHost({ ...(by === "url" ? { url: `http://${node.listen}` } : { socket: node.socket }), tokenFile });
+    let conflicts = 0;
+    const sink = {
+      append: (frames, signal) =>
+        host.append(frames, signal).catch((error) => {
+          if (error instanceof FactsNotLogged) conflicts += 1;
+          throw error;
+        }),
+    };
+    const guard = new Guard({ gate: await loadGate(), source: host, sink });
+    // It decides on what it knows, before and after.
+    const steady = new Guard({ gate: await loadGate(), source: host, sink, maxAgeMs: 60_000 });
+    const ran = new Set();
+    const call = () => guard.run({ tool: "tool.echo" }, ({ auditId }) => ran.add(auditId));
+
+    assert.equal(await host.health(), true);
+    await call();
+    await cli("node", "revoke", "--node-id", nodeId);
+    const revoked = await denied(call(), "attestation: enrollment_revoked");
+    await cli("node", "enroll", "--node-id", nodeId, "--enrollment-ref", enrollmentRef);
+    await call();
+
+    await steady.ask({ tool: "tool.echo" });
+
+    // Killed under load: from then on nothing runs.
+    const untilDenied = async () => {
+      for (;;) await call();
+    };
+    const callers = Array.from({ length: CALLERS }, () => denied(untilDenied(), "audit: wal_unavailable"));
+    while (ran.size < 20 * CALLERS) await sleep(1);
+    await node.end("SIGKILL");
+    await Promise.all(callers);
+    const before = ran.size;
+    await denied(call(), "audit: wal_unavailable");
+    assert.equal(ran.size, before);
+
+    // The new host has written none of the facts: it says so, and gets them.
+    await node.start();
+    assert.equal(conflicts, 0);
+    await steady.ask({ tool: "tool.echo" });
+    assert.equal(conflicts, 1);
+    await steady.ask({ tool: "tool.echo" });
+    assert.equal(conflicts, 1);
+    await call();
+
+    const other = new NativeHost({ url: `http://${node.listen}`, token: "x".repeat(43) });
+    await denied(new Guard({ gate: await loadGate(), source: other, sink: other }).ask({ tool: "t" }), "audit: wal_unavailable");
+
+    await node.end("SIGTERM");
+    await cli("wal", "verify");
+    const frames = (await cli("wal", "inspect", "--kind", "autonomy.decision")).trim().split("\n").map((line) => JSON.parse(line));
+    const allowed = frames.filter(({ attrs }) => attrs.reason === "policy: allowed").map(({ audit_id }) => audit_id);
+    const missing = [...ran].filter((auditId) => !allowed.includes(auditId));
+    assert.deepEqual(missing, [], "every tool that ran was written down before");
+    const last = frames.findLast(({ audit_id }) => audit_id === revoked.auditId);
+    assert.deepEqual([last.attrs.outcome, last.attrs.reason], ["deny", "attestation: enrollment_revoked"]);
+  });
+}
