@@ -203,7 +203,8 @@ fault("threads", async (t) => {
       const mine = [];
       for (let call = 0; call < CALLS; call += 1) {
         const tool = `tool.${task}-${call}`;
-        mine.push([await guard.run({ tool }, ({ auditId }) => auditId), tool]);
+        const { auditId } = await guard.ask({ tool });
+        mine.push([auditId, tool]);
       }
       return mine;
     }),

@@ -95,13 +95,13 @@ for (const [name, { Gate }] of Object.entries({ plain, bindgen, inline })) {
 }
 
 for (const [name, { Gate }] of Object.entries({ plain, bindgen })) {
-  test(`a million decisions leave the memory as it was, ${name}`, async () => {
+  test(`a hundred thousand decisions leave the memory as it was, ${name}`, async () => {
     const gate = await load(Gate);
     gate.setEnrollment(enrolled());
     const call = { tool: "tool.echo", auditId: "a", nowMs: Date.now() };
     for (let i = 0; i < 100; i += 1) gate.decide(call);
     const before = gate.memoryBytes;
-    for (let i = 0; i < 1_000_000; i += 1) gate.decide(call);
+    for (let i = 0; i < 100_000; i += 1) gate.decide(call);
     assert.equal(gate.memoryBytes, before);
   });
 

@@ -9,7 +9,8 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { build as esbuild } from "esbuild";
 import { build as viteBuild, createServer as viteServer, preview as vitePreview } from "vite";
-import { at, consumer, inChromium, readme, run, serve, tarball } from "./support.mjs";
+import { inChromium } from "./chromium.mjs";
+import { at, consumer, readme, run, serve, tarball } from "./support.mjs";
 
 const DENIED = /^403 attestation: bundle_unverified: run `autonomy bundle verify` on the bundle/;
 

@@ -9,6 +9,7 @@ const guard = new Guard({ gate: await loadGate({ module }), source: host, sink: 
 const called = [];
 for (let call = 0; call < calls; call += 1) {
   const tool = `thread.${thread}-${call}`;
-  called.push([await guard.run({ tool }, ({ auditId }) => auditId), tool]);
+  const { auditId } = await guard.ask({ tool });
+  called.push([auditId, tool]);
 }
 parentPort.postMessage(called);
