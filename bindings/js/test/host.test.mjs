@@ -2,13 +2,14 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { FactsNotLogged, Guard, NativeHost } from "autonomy-gate";
 import { denied, enrollmentRef, loadGate, nodeId } from "./rig.mjs";
-import { autonomy, directory, run } from "./support.mjs";
+import { at, autonomy, consumer, directory, goodBundle, run } from "./support.mjs";
 
 const CALLERS = 16;
 
@@ -23,14 +24,7 @@ async function install(t) {
   the.start = async () => {
     const args = ["--home", home, "host", "serve", "--listen", the.listen, "--socket", socket];
     the.process = spawn(autonomy, args, { stdio: ["ignore", "pipe", "inherit"] });
-    for await (const line of createInterface(the.process.stdout)) {
-      const found = /^listening on http:\/\/(\S+)/.exec(line);
-      if (found) {
-        the.listen = found[1];
-        return;
-      }
-    }
-    throw new Error("the host ended before it listened");
+    the.listen = await listening(the.process);
   };
   the.end = async (signal) => {
     if (the.process.exitCode !== null || the.process.signalCode !== null) return;
@@ -40,6 +34,15 @@ async function install(t) {
   t.after(() => the.end("SIGKILL"));
   await the.start();
   return the;
+}
+
+/** Where a process says that it listens. */
+async function listening(process) {
+  for await (const line of createInterface(process.stdout)) {
+    const found = /^listening on http:\/\/(\S+)/.exec(line);
+    if (found) return found[1];
+  }
+  throw new Error("it ended before it listened");
 }
 
 for (const by of ["url", "socket"]) {
@@ -104,3 +107,26 @@ for (const by of ["url", "socket"]) {
     assert.deepEqual([last.attrs.outcome, last.attrs.reason], ["deny", "attestation: enrollment_revoked"]);
   });
 }
+
+test("the example: a server on a node", async (t) => {
+  const node = await install(t);
+  const { bundle, trustedKeys } = goodBundle();
+  const cwd = await consumer({
+    "server.mjs": readFileSync(at("../examples/server.mjs")),
+    "bundle.tar": bundle,
+    "release.pub": trustedKeys[0],
+  });
+  const env = { ...process.env, AUTONOMY_NODE_ID: nodeId, AUTONOMY_HOST_TOKEN_FILE: node.tokenFile };
+  const args = ["server.mjs", "bundle.tar", "release.pub", `http://${node.listen}`, "0"];
+  const server = spawn(process.execPath, args, { cwd, env, stdio: ["ignore", "pipe", "inherit"] });
+  t.after(() => server.kill());
+  const url = `http://${await listening(server)}`;
+  const moved = await fetch(url);
+  assert.deepEqual([moved.status, (await moved.text()).slice(0, 7)], [200, "moved, "]);
+  await node.cli("node", "revoke", "--node-id", nodeId);
+  const refused = await fetch(url);
+  assert.equal(refused.status, 403);
+  const { audit_id, reason } = await refused.json();
+  assert.equal(reason, "attestation: enrollment_revoked");
+  assert.match(await node.cli("audit", "get", audit_id), /reason=attestation: enrollment_revoked/);
+});
