@@ -14,7 +14,7 @@ const ROUNDS = 400;
 /** How long a sample takes: long against the clock, short against whatever else the machine does. */
 const SAMPLE_NS = 250_000;
 const WARM_NS = 1_000_000_000;
-const LOADS = 15;
+const LOADS = 11;
 const DURABLE_CALLS = 500;
 
 const given = fixture();

@@ -12,8 +12,6 @@ export interface NativeHostOptions {
   token?: string;
   /** A file that holds the token and that nobody else can read. Node alone. */
   tokenFile?: string;
-  /** How often a look-up is tried, where the host did not answer; absent means 2. An append is never tried again. */
-  attempts?: number;
 }
 
 /** One request. @internal */
@@ -37,13 +35,12 @@ export type Transport = (request: HostRequest) => Promise<HostAnswer>;
 /** Longest answer that is read. */
 export const ANSWER_BYTES = 64 * 1024;
 
-const OPTIONS = new Set(["url", "socket", "token", "tokenFile", "attempts"]);
+const OPTIONS = new Set(["url", "socket", "token", "tokenFile"]);
 
 /** Look-ups and durable appends over HTTP. Each environment has a `NativeHost` of its own; this is what they share. */
 export class BaseNativeHost implements EnrollmentSource, DecisionSink {
   readonly #transport: Transport;
   readonly #headers: Record<string, string>;
-  readonly #attempts: number;
 
   /** @internal */
   constructor(options: NativeHostOptions, transport: Transport, token: string) {
@@ -53,13 +50,17 @@ export class BaseNativeHost implements EnrollmentSource, DecisionSink {
     }
     this.#transport = transport;
     this.#headers = { authorization: `Bearer ${token}` };
-    this.#attempts = options.attempts ?? 2;
   }
 
   /** What the host answered, as it came. */
   async lookUp(nodeId: string, signal?: AbortSignal): Promise<string> {
     const path = `/v1/enrollments/${encodeURIComponent(nodeId)}`;
-    const { status, body } = await this.#persist({ method: "GET", path, headers: this.#headers, signal });
+    const request: HostRequest = { method: "GET", path, headers: this.#headers, signal };
+    const { status, body } = await this.#transport(request).catch((error: unknown) => {
+      if (signal?.aborted === true) throw error;
+      // The connection that was kept may be dead. An append is never sent again: it may be in the log.
+      return this.#transport(request);
+    });
     if (status === 200) return body;
     throw new Error(`the native host answered \`${status}\`${said(body)}`);
   }
@@ -85,17 +86,6 @@ export class BaseNativeHost implements EnrollmentSource, DecisionSink {
       return status === 200;
     } catch {
       return false;
-    }
-  }
-
-  /** Tries again where there was no answer: a connection that was kept may be dead. */
-  async #persist(request: HostRequest): Promise<HostAnswer> {
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        return await this.#transport(request);
-      } catch (error) {
-        if (attempt >= this.#attempts || request.signal?.aborted === true) throw error;
-      }
     }
   }
 }

@@ -94,17 +94,24 @@ for (const by of ["url", "socket"]) {
     assert.equal(conflicts, 1);
     await call();
 
+    const permit = await guard.ask({ tool: "tool.echo" });
+    await permit.finish("failed");
+
     const other = new NativeHost({ url: `http://${node.listen}`, token: "x".repeat(43) });
     await denied(new Guard({ gate: await loadGate(), source: other, sink: other }).ask({ tool: "t" }), "audit: wal_unavailable");
 
     await node.end("SIGTERM");
     await cli("wal", "verify");
-    const frames = (await cli("wal", "inspect", "--kind", "autonomy.decision")).trim().split("\n").map((line) => JSON.parse(line));
-    const allowed = frames.filter(({ attrs }) => attrs.reason === "policy: allowed").map(({ audit_id }) => audit_id);
+    const framesOf = async (kind) =>
+      (await cli("wal", "inspect", "--kind", kind)).trim().split("\n").map((line) => JSON.parse(line));
+    const decisions = await framesOf("autonomy.decision");
+    const allowed = decisions.filter(({ attrs }) => attrs.reason === "policy: allowed").map(({ audit_id }) => audit_id);
     const missing = [...ran].filter((auditId) => !allowed.includes(auditId));
     assert.deepEqual(missing, [], "every tool that ran was written down before");
-    const last = frames.findLast(({ audit_id }) => audit_id === revoked.auditId);
+    const last = decisions.findLast(({ audit_id }) => audit_id === revoked.auditId);
     assert.deepEqual([last.attrs.outcome, last.attrs.reason], ["deny", "attestation: enrollment_revoked"]);
+    const action = (await framesOf("autonomy.action")).findLast(({ audit_id }) => audit_id === permit.auditId);
+    assert.deepEqual([action.attrs.tool, action.attrs.outcome], ["tool.echo", "failed"]);
   });
 }
 

@@ -9,7 +9,7 @@ import { contract, denied, loadGate, row, token } from "./rig.mjs";
 import { directory } from "./support.mjs";
 
 async function guarded(host) {
-  return new Guard({ gate: await loadGate(), source: host, sink: host, lookUpTimeoutMs: 300, appendTimeoutMs: 300 });
+  return new Guard({ gate: await loadGate(), source: host, sink: host, lookUpTimeoutMs: 1_000, appendTimeoutMs: 1_000 });
 }
 
 for (const [name, Host] of Object.entries({ node: NativeHost, web: WebHost })) {
@@ -35,7 +35,7 @@ for (const [name, Host] of Object.entries({ node: NativeHost, web: WebHost })) {
   test(`every fault of a look-up denies, ${name}`, async (t) => {
     const rig = await contract(t);
     const faults = {
-      "longer than 300 ms": () => {},
+      "longer than 1000 ms": () => {},
       "`503`: too busy": (request, response, say) => say(503, { error: "too busy" }),
       "`404`": (request, response, say) => say(404, {}),
       "`500`": (request, response, say) => say(500, "not an object"),
