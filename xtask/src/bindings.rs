@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     env, fs,
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -167,6 +167,16 @@ fn test_one(root: &Path, language: &Language) -> Result<Vec<String>> {
         return Err(format!("{}: the fault `{missing}` was not played", language.name).into());
     }
     Ok(rows)
+}
+
+/// The `autonomy` command: `$AUTONOMY`, else it is built.
+fn autonomy(root: &Path) -> Result<PathBuf> {
+    if let Some(command) = env::var_os("AUTONOMY") {
+        return Ok(command.into());
+    }
+    let mut build = ci::cargo(root);
+    ci::step("autonomy", build.args(["build", "--locked", "--quiet", "--package", "autonomy-cli"]))?;
+    Ok(root.join("target/debug/autonomy"))
 }
 
 /// Runs a command as [`ci::step`] does, shows what it prints, and gives it.
