@@ -8,9 +8,10 @@ import json
 import time
 from importlib import metadata
 
+from support import corpus, unpack
+
 from autonomy_gate import REASONS, Frames, Gate, GateError, Lease, RefusedError
 from autonomy_gate.engine import Instance, Module
-from support import corpus, unpack
 
 
 class Transcript:

@@ -194,7 +194,7 @@ class Contract:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
+            disable_nagle_algorithm = path is None
 
             def log_message(self, *_):
                 pass
@@ -283,6 +283,14 @@ class Contract:
 
 def kinds(frames):
     return [frame["kind"].removeprefix("autonomy.") for frame in frames]
+
+
+def eventually(true):
+    """Waits until it is true: an action is written after the answer was given."""
+    limit = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.005)
 
 
 def outcomes(frames):
