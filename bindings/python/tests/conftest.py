@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from importlib.metadata import version
 
 import pytest
 from support import Contract, Tasks, Threads
@@ -24,7 +25,7 @@ def pytest_runtest_makereport(item):
 def pytest_terminal_summary(terminalreporter, config):
     for fault, passed in config.stash[FAULTS].items():
         if all(passed):
-            line = json.dumps({"language": "python", "engine": "wasmtime", "fault": fault})
+            line = json.dumps({"language": "python", "engine": f"wasmtime {version('wasmtime')}", "fault": fault})
             terminalreporter.write_line(f"conformance {line}")
 
 

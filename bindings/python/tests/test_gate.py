@@ -3,6 +3,9 @@
 import json
 import pickle
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from support import ACCEPTED, GOOD, NODE_ID, ROOT, enrolled, load
@@ -180,7 +183,7 @@ def test_calls_leave_the_memory_as_it_was(gate):
     for _ in range(100):
         gate.decide("tool.echo")
     before = gate.memory_bytes
-    for _ in range(100_000):
+    for _ in range(20_000):
         gate.decide("tool.echo", audit_id="a")
     assert gate.memory_bytes == before
 
@@ -226,6 +229,22 @@ def test_another_module_is_refused(module, words):
 
 def test_a_module_may_be_given():
     assert Gate(module=WASM, node_id=NODE_ID).verdict() is Reason.BUNDLE_UNVERIFIED
+
+
+def test_a_process_that_forks_goes_on_deciding_and_compiling():
+    code = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from support import ROOT, enrolled, load
+gate = load()
+gate.set_enrollment(enrolled())
+child = os.fork()
+assert gate.decide("tool.echo").allowed
+assert load(module=(ROOT / "gate-wasm/gate.wasm").read_bytes()).bundle is not None
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code, Path(__file__).parent], check=True, timeout=60)
 
 
 def test_the_reasons_are_the_modules(gate):

@@ -74,6 +74,8 @@ class Module:
     def __init__(self, wasm: bytes) -> None:
         config = wasmtime.Config()
         config.memory_may_move = False
+        # Threads that compile would be lost in a process that forks, and the next to compile there would wait for them.
+        config.parallel_compilation = False
         self.engine = wasmtime.Engine(config)
         try:
             self.compiled = wasmtime.Module(self.engine, wasm)
