@@ -173,26 +173,14 @@ class Gate:
         A call that is malformed raises. A call on which the module traps is denied: by a new instance that is told the
         enrollment is unavailable, so that it is written down; or else with `audit: wal_unavailable` and no frames.
         """
-        audit_id = new_audit_id() if audit_id is None else audit_id
-        document = _document(tool, policy, policy_ref, policy_detail, audit_id, now_ms, facts_logged)
+        call = Call(tool, policy, policy_ref, policy_detail, audit_id, now_ms, facts_logged)
+        audit_id, document = _document(call)
         with self._lock:
             return self._decide(document, audit_id)
 
     def decide_batch(self, calls: Iterable[Call]) -> list[Decision | MalformedError]:
         """Decides many calls as `decide` would; a malformed one gives an error in its place."""
-        documents = []
-        for call in calls:
-            audit_id = new_audit_id() if call.audit_id is None else call.audit_id
-            said = (
-                call.tool,
-                call.policy,
-                call.policy_ref,
-                call.policy_detail,
-                audit_id,
-                call.now_ms,
-                call.facts_logged,
-            )
-            documents.append((audit_id, _document(*said)))
+        documents = [_document(call) for call in calls]
         decisions: list[Decision | MalformedError] = []
         for at in range(0, len(documents), BATCH_CALLS):
             with self._lock:
@@ -317,29 +305,23 @@ def _list(keys: str | Sequence[str]) -> list[str]:
     return [keys] if isinstance(keys, str) else list(keys)
 
 
-def _document(
-    tool: str,
-    policy: str,
-    policy_ref: str | None,
-    policy_detail: str | None,
-    audit_id: str,
-    now_ms: int | None,
-    facts_logged: str | None,
-) -> bytes:
-    """A call as the module takes it."""
+def _document(call: Call) -> tuple[str, bytes]:
+    """The call's audit id, and the call as the module takes it."""
+    now_ms = clock_ms() if call.now_ms is None else call.now_ms
+    audit_id = new_audit_id() if call.audit_id is None else call.audit_id
     document: dict[str, str | int] = {
-        "now_ms": clock_ms() if now_ms is None else now_ms,
+        "now_ms": now_ms,
         "audit_id": audit_id,
-        "tool": tool,
-        "policy": policy,
+        "tool": call.tool,
+        "policy": call.policy,
     }
-    if policy_ref is not None:
-        document["policy_ref"] = policy_ref
-    if policy_detail is not None:
-        document["policy_detail"] = policy_detail
-    if facts_logged is not None:
-        document["facts_logged"] = facts_logged
-    return compact(document).encode()
+    if call.policy_ref is not None:
+        document["policy_ref"] = call.policy_ref
+    if call.policy_detail is not None:
+        document["policy_detail"] = call.policy_detail
+    if call.facts_logged is not None:
+        document["facts_logged"] = call.facts_logged
+    return audit_id, compact(document).encode()
 
 
 def _answer(said: str, audit_id: str) -> Decision | MalformedError:
