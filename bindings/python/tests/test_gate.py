@@ -20,6 +20,7 @@ from autonomy_gate import (
     MalformedError,
     Reason,
     RefusedError,
+    TrappedError,
     UnsupportedError,
     new_audit_id,
 )
@@ -225,6 +226,11 @@ def test_an_input_longer_than_any_before_gets_room(gate):
 def test_another_module_is_refused(module, words):
     with pytest.raises(UnsupportedError, match=re.escape(words)):
         Gate(module=module)
+
+
+def test_a_module_that_needs_more_memory_than_it_may_have_makes_no_gate():
+    with pytest.raises(TrappedError, match=r"the gate trapped while it was made: .*memory"):
+        Gate(module=b'(module (memory (export "memory") 4000))')
 
 
 def test_a_module_may_be_given():

@@ -259,6 +259,14 @@ def test_a_slow_source_of_tasks_is_cancelled():
     assert cancelled == [NODE_ID]
 
 
+def test_python_warns_of_a_call_that_was_forgotten_to_be_awaited():
+    host = AsyncMemoryHost()
+    guard = AsyncGuard(load(), source=host, sink=host)
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        guard.ask("tool.echo")
+    assert host.frames == []
+
+
 def test_a_policy_of_tasks_may_be_awaited():
     async def policy(*_):
         await asyncio.sleep(0)

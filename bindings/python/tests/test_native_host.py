@@ -35,6 +35,15 @@ def test_connections_are_kept(side, contract):
     assert len(contract._connections) == 1
 
 
+def test_a_process_that_forked_makes_connections_of_its_own(contract, monkeypatch):
+    with NativeHost(**contract.where, token=TOKEN) as host:
+        assert host.health()
+        monkeypatch.setattr("os.getpid", lambda: 0)
+        assert host.health()
+        assert host.health()
+    assert len(contract._connections) == 2
+
+
 def test_a_connection_that_was_closed_meanwhile_is_no_failure(side, contract):
     guard = guarded(side, side.native_host(**contract.where, token=TOKEN))
 

@@ -92,7 +92,8 @@ class Gate:
         self._enrollment: Lease | bytes | None = None
         self._bundle: Bundle | None = None
         # `None` after a trap: the next call makes a new one.
-        self._instance: Instance | None = Instance(self._module, self._configuration)
+        self._instance: Instance | None = None
+        self._guarded("was made", lambda _: None)
         if bundle is not None:
             self.load_bundle(bundle)
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Final, Union
 from typing import Protocol as Interface
@@ -204,14 +204,17 @@ class AsyncPermit(BasePermit):
 
 
 class Asking:
-    """A call that is asked when it is awaited, or entered: `async with guard.ask("arm.move"): …`."""
+    """A call that is asked when it is awaited, or entered: `async with guard.ask("arm.move"): …`.
 
-    def __init__(self, asked: Callable[[], Awaitable[AsyncPermit]]) -> None:
+    It holds a coroutine, so that Python warns of a call that was forgotten to be awaited: nobody has allowed it.
+    """
+
+    def __init__(self, asked: Coroutine[Any, Any, AsyncPermit]) -> None:
         self._asked = asked
         self._permit: AsyncPermit | None = None
 
     def __await__(self) -> Generator[Any, None, AsyncPermit]:
-        return self._asked().__await__()
+        return self._asked.__await__()
 
     async def __aenter__(self) -> AsyncPermit:
         self._permit = await self
@@ -252,7 +255,7 @@ class AsyncGuard:
 
     def ask_call(self, call: ToolCall) -> Asking:
         """As `ask`, of a call that is made already."""
-        return Asking(lambda: self._ask(call))
+        return Asking(self._ask(call))
 
     async def _ask(self, call: ToolCall) -> AsyncPermit:
         steps = self._protocol.ask(call)

@@ -116,7 +116,8 @@ class NativeHost:
                 connection = self._idle.pop()
             except IndexError:
                 return None
-            if connection.silent():
+            # A process that forked has the connections of its parent: answers there are not its own.
+            if connection.process == os.getpid() and connection.silent():
                 return connection
             connection.close()
 
@@ -125,6 +126,7 @@ class _Socket:
     """A connection of its own, each exchange with a deadline for the whole of it."""
 
     def __init__(self, address: Address, deadline: float) -> None:
+        self.process = os.getpid()
         self.http = Connection()
         if address.socket:
             self._socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
