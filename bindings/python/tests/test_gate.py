@@ -99,9 +99,10 @@ def test_an_answer_that_is_none_makes_the_enrollment_unavailable(gate, answer):
     assert gate.verdict() is Reason.ENROLLMENT_UNAVAILABLE
 
 
-def test_a_lease_that_does_not_hold_is_untrusted(gate):
+@pytest.mark.parametrize("envelope", [b"{}", "{}", b"", "\u00e9"])
+def test_a_lease_that_does_not_hold_is_untrusted(gate, envelope):
     with pytest.raises(RefusedError):
-        gate.set_enrollment(Lease(b"{}"))
+        gate.set_enrollment(Lease(envelope))
     assert gate.verdict() is Reason.ENROLLMENT_UNTRUSTED
 
 
@@ -126,6 +127,12 @@ def test_a_configuration_that_does_not_hold_loads_no_gate(over, error):
 def test_a_verdict_at_no_time_raises(gate, now_ms):
     with pytest.raises(MalformedError, match="is not a time"):
         gate.verdict(now_ms)
+
+
+def test_a_verdict_at_what_is_no_number_is_no_trap(gate):
+    with pytest.raises(ValueError, match="could not convert"):
+        gate.verdict("now")
+    assert gate.verdict() == "pass"
 
 
 def test_a_refused_bundle_leaves_the_one_that_is_active(gate):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypedDict, Union
 
-from .reasons import AttestationReason, Reason
+from .reasons import AttestationReason, PolicyReason, Reason
 
 Mode = Literal["off", "advisory", "enforce"]
 """How far the gate is turned on."""
@@ -55,7 +55,7 @@ class Unavailable(TypedDict):
 class Lease:
     """A signed answer: the envelope's own bytes."""
 
-    envelope: bytes
+    envelope: bytes | str
 
 
 Answer = Union[Enrolled, NotEnrolled, Unavailable, Lease, str, bytes]
@@ -90,7 +90,7 @@ class Call:
     """A call that asks to run a tool."""
 
     tool: str
-    policy: Reason = Reason.ALLOWED
+    policy: PolicyReason = Reason.ALLOWED
     """What the host's own policy said; `policy: allowed` where it has none."""
     policy_ref: str | None = None
     """Which policies answered."""

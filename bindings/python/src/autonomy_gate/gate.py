@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from threading import RLock
+from threading import Lock
 from typing import Final, TypeVar, cast
 
 from .audit import clock_ms, new_audit_id
@@ -25,7 +25,7 @@ from .documents import (
 )
 from .engine import Instance, Module
 from .errors import GateError, MalformedError, TrappedError, line
-from .reasons import REASONS, Reason
+from .reasons import REASONS, PolicyReason, Reason
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class Gate:
         self.max_staleness_ms: Final = max_staleness_ms
         self._configuration = compact(configuration).encode()
         self._module = Module.own() if module is None else Module(module)
-        self._lock = RLock()
+        self._lock = Lock()
         # What the instance was told, to tell it to the next one.
         self._tar: bytes | None = None
         self._lease: Lease | None = None
@@ -110,10 +110,12 @@ class Gate:
 
     def info(self) -> Info:
         """What the module is."""
-        return cast(Info, json.loads(self._guarded("said what it is", Instance.info)))
+        with self._lock:
+            return cast(Info, json.loads(self._guarded("said what it is", Instance.info)))
 
     def load_bundle(self, tar: bytes) -> Bundle:
         """Makes a tar the active bundle. One that is refused raises, and the bundle that was active stays so."""
+        # The bytes of a buffer may change, and the next instance must be told the same.
         tar = bytes(tar)
         with self._lock:
             try:
@@ -143,7 +145,7 @@ class Gate:
 
     def verdict(self, now_ms: float | None = None) -> Verdict:
         """What the gate finds at a time. Looks at no mode, and writes nothing down: a call is decided by `decide`."""
-        at = clock_ms() if now_ms is None else now_ms
+        at = float(clock_ms() if now_ms is None else now_ms)
         with self._lock:
             try:
                 number = self._current().verdict(at)
@@ -162,7 +164,7 @@ class Gate:
         self,
         tool: str,
         *,
-        policy: Reason = Reason.ALLOWED,
+        policy: PolicyReason = Reason.ALLOWED,
         policy_ref: str | None = None,
         policy_detail: str | None = None,
         audit_id: str | None = None,
@@ -190,8 +192,9 @@ class Gate:
 
     def explain(self, now_ms: float | None = None) -> Explanation:
         """Every sub-check at a time, with what it expected and found. Writes nothing down."""
-        at = clock_ms() if now_ms is None else now_ms
-        document = json.loads(self._guarded("explained", lambda instance: instance.explain(at)))
+        at = float(clock_ms() if now_ms is None else now_ms)
+        with self._lock:
+            document = json.loads(self._guarded("explained", lambda instance: instance.explain(at)))
         checks = ((c["reason"], c["outcome"], c["expected"], c["found"]) for c in document["sub_checks"])
         return Explanation(
             verdict=cast(Verdict, VERDICTS[document["verdict"]]),
@@ -246,14 +249,13 @@ class Gate:
         return self._renew() if self._instance is None else self._instance
 
     def _guarded(self, doing: str, call: Callable[[Instance], T]) -> T:
-        with self._lock:
-            try:
-                return call(self._current())
-            except GateError:
-                raise
-            except Exception as trap:
-                self._instance = None
-                raise TrappedError(f"the gate trapped while it {doing}: {line(trap)}") from trap
+        try:
+            return call(self._current())
+        except GateError:
+            raise
+        except Exception as trap:
+            self._instance = None
+            raise TrappedError(f"the gate trapped while it {doing}: {line(trap)}") from trap
 
     def _renew(self) -> Instance:
         """Drops the instance, and tells a new one all that the old one was told."""
@@ -289,7 +291,8 @@ def json_of(answer: Answer) -> bytes:
 
 def _tell(instance: Instance, told: Lease | bytes) -> None:
     if isinstance(told, Lease):
-        instance.set_lease(told.envelope)
+        envelope = told.envelope
+        instance.set_lease(envelope.encode() if isinstance(envelope, str) else envelope)
     else:
         instance.set_enrollment(told)
 
