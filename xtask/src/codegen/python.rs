@@ -32,11 +32,13 @@ pub(super) fn enumeration(reasons: &[Reason]) -> String {
 
 ";
     for (class, doc, ..) in CLASSES {
-        let _ = writeln!(out, "\n{}Reason = Literal[", camel(class));
-        for reason in reasons.iter().filter(|reason| reason.class() == class) {
-            let _ = writeln!(out, "    Reason.{},", name(reason));
-        }
-        let _ = writeln!(out, "]\n\"\"\"{doc}\"\"\"");
+        let names: Vec<_> = reasons.iter().filter(|reason| reason.class() == class).map(name).collect();
+        // As ruff formats it: one stands in the line.
+        let list = match names.as_slice() {
+            [name] => format!("Reason.{name}"),
+            names => names.iter().fold("\n".to_owned(), |list, name| list + "    Reason." + name + ",\n"),
+        };
+        let _ = writeln!(out, "\n{}Reason = Literal[{list}]\n\"\"\"{doc}\"\"\"", camel(class));
     }
     out += "\n_NUMBERS: Final[dict[Reason, int]] = {\n";
     for reason in reasons {

@@ -80,7 +80,7 @@ PolicyReason = Literal[
 ]
 """What the policy answered."""
 
-AuditReason = Literal[Reason.WAL_UNAVAILABLE,]
+AuditReason = Literal[Reason.WAL_UNAVAILABLE]
 """Why a decision could not be recorded."""
 
 _NUMBERS: Final[dict[Reason, int]] = {
