@@ -146,6 +146,23 @@ def test_an_append_that_fails_in_any_way_denies_in_every_mode(side, mode, error)
     assert caught.__cause__ is not None
 
 
+@pytest.mark.parametrize("given", [False, True, "done"])
+def test_an_append_that_gives_something_is_not_durable(side, given):
+    _, guard = rig(side, sink=side.sink(lambda _: given))
+    assert "must give nothing" in str(denied(side, guard, Reason.WAL_UNAVAILABLE).__cause__)
+
+
+def test_an_append_that_nobody_awaits_is_not_durable():
+    async def write():
+        pytest.fail("it was awaited")
+
+    given = write()
+    side = Threads()
+    _, guard = rig(side, sink=side.sink(lambda _: given))
+    denied(side, guard, Reason.WAL_UNAVAILABLE)
+    given.close()
+
+
 def test_a_gate_without_a_node_id_asks_nobody(side):
     _, guard = rig(side, gate=load(node_id=None), source=side.source(lambda _: pytest.fail("it was asked")))
     denied(side, guard, Reason.NODE_ID_UNSET)

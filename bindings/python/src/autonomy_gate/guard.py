@@ -88,7 +88,7 @@ class Permit(BasePermit):
     where it was given up (`KeyboardInterrupt`, `GeneratorExit` and the like).
     """
 
-    def __init__(self, protocol: Protocol, tool: str, audit_id: str, write: Callable[[Frames], None]) -> None:
+    def __init__(self, protocol: Protocol, tool: str, audit_id: str, write: Callable[[Frames], object]) -> None:
         super().__init__(protocol, tool, audit_id)
         self._write = write
 
@@ -172,18 +172,19 @@ class Guard:
             case LookUp(node_id):
                 return self._source.look_up(node_id, self._look_up_timeout_s)
             case Append(frames):
-                self._append(frames)
-                return None
+                return self._append(frames)
 
-    def _append(self, frames: Frames) -> None:
-        self._sink.append(frames, self._append_timeout_s)
+    def _append(self, frames: Frames) -> object:
+        # Whatever it gives: `None` by its type, and the protocol sees to it.
+        append: Callable[[Frames, float], object] = self._sink.append
+        return append(frames, self._append_timeout_s)
 
 
 class AsyncPermit(BasePermit):
     """The right to run one tool once, as `Permit`."""
 
     def __init__(
-        self, protocol: Protocol, tool: str, audit_id: str, write: Callable[[Frames], Awaitable[None]]
+        self, protocol: Protocol, tool: str, audit_id: str, write: Callable[[Frames], Awaitable[object]]
     ) -> None:
         super().__init__(protocol, tool, audit_id)
         self._write = write
@@ -279,14 +280,13 @@ class AsyncGuard:
             case LookUp(node_id):
                 return await _within(self._look_up_timeout_ms, "the look-up", self._source.look_up(node_id))
             case Append(frames):
-                await self._append(frames)
-                return None
+                return await self._append(frames)
 
-    async def _append(self, frames: Frames) -> None:
-        await _within(self._append_timeout_ms, "the append", self._sink.append(frames))
+    async def _append(self, frames: Frames) -> object:
+        return await _within(self._append_timeout_ms, "the append", self._sink.append(frames))
 
 
-async def _within(timeout_ms: int, what: str, doing: Awaitable[Any]) -> Any:
+async def _within(timeout_ms: int, what: str, doing: Awaitable[object]) -> object:
     try:
         return await asyncio.wait_for(doing, timeout_ms / 1000)
     except asyncio.TimeoutError:

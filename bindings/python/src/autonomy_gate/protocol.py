@@ -214,7 +214,10 @@ class Protocol:
         if decision.facts is None:
             # No instance could decide: there are no frames, and it is denied as that.
             return
-        yield Append(decision.frames)
+        given = yield Append(decision.frames)
+        if given is not None:
+            # A `False`, or a coroutine that nobody awaits, must not count as durable.
+            raise TypeError(f"the sink's `append` gave `{given!r}`: it must give nothing, and raise where it fails")
         self._facts_logged = decision.facts
 
 
