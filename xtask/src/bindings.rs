@@ -2,6 +2,7 @@
 //! `docs/src/spec/conformance.md` by this one.
 
 mod js;
+mod python;
 
 pub use js::{lint, pack};
 
@@ -33,14 +34,24 @@ struct Language {
 }
 
 /// Every language, in the order of the table.
-const LANGUAGES: [Language; 1] = [Language {
-    name: "js",
-    probe: "command -v node && command -v npm",
-    test: js::test,
-    bench: js::bench,
-    engines: 3,
-    faults: true,
-}];
+const LANGUAGES: [Language; 2] = [
+    Language {
+        name: "js",
+        probe: "command -v node && command -v npm",
+        test: js::test,
+        bench: js::bench,
+        engines: 3,
+        faults: true,
+    },
+    Language {
+        name: "python",
+        probe: "python3 -c 'import ensurepip, sys, venv; assert sys.version_info >= (3, 10)'",
+        test: python::test,
+        bench: python::bench,
+        engines: 1,
+        faults: true,
+    },
+];
 
 /// What every guard must withstand: the table of the contract.
 const FAULTS: [&str; 11] = [
@@ -169,10 +180,10 @@ fn test_one(root: &Path, language: &Language) -> Result<Vec<String>> {
     Ok(rows)
 }
 
-/// The `autonomy` command: `$AUTONOMY`, else it is built.
+/// The `autonomy` command: the one that `AUTONOMY` names, or else one that is built here.
 fn autonomy(root: &Path) -> Result<PathBuf> {
-    if let Some(command) = env::var_os("AUTONOMY") {
-        return Ok(command.into());
+    if let Some(given) = env::var_os("AUTONOMY") {
+        return Ok(given.into());
     }
     let mut build = ci::cargo(root);
     ci::step("autonomy", build.args(["build", "--locked", "--quiet", "--package", "autonomy-cli"]))?;

@@ -1,6 +1,7 @@
 //! Writes what is generated from `gate-core/reasons.toml`, so that each reason is defined once.
 
 mod markdown;
+mod python;
 mod rust;
 mod typescript;
 
@@ -68,6 +69,7 @@ fn outputs(root: &Path) -> Result<Vec<(&'static str, String)>> {
         ("gate-core/src/reason.rs", rust::enums(root, &reasons)?),
         ("docs/src/reasons.md", markdown::page(&reasons)),
         ("bindings/js/src/reasons.ts", typescript::union(&reasons)),
+        ("bindings/python/src/autonomy_gate/reasons.py", python::enumeration(&reasons)),
     ])
 }
 
