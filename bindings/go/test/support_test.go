@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime/debug"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -153,21 +155,79 @@ func played(t testing.TB, fault string) {
 				Language string `json:"language"`
 				Engine   string `json:"engine"`
 				Fault    string `json:"fault"`
-			}{"go", engine(t), fault})
+			}{"go", engine(), fault})
 		}
 	})
 }
 
-func engine(t testing.TB) string {
-	t.Helper()
-	info, ok := debug.ReadBuildInfo()
-	if ok {
-		for _, dependency := range info.Deps {
-			if dependency.Path == "github.com/tetratelabs/wazero" {
-				return "wazero " + dependency.Version[1:]
-			}
-		}
+var engine = sync.OnceValue(func() string {
+	version, err := goList("github.com/tetratelabs/wazero", "{{.Version}}")
+	if err != nil {
+		panic(err)
 	}
-	t.Fatal("the test is not built with wazero")
-	return ""
+	return "wazero " + strings.TrimPrefix(version, "v")
+})
+
+func goList(module, format string) (string, error) {
+	found, err := exec.Command("go", "list", "-m", "-f", format, module).Output()
+	return strings.TrimSpace(string(found)), err
+}
+
+// newModule is an empty module that requires this one, as a user's does.
+func newModule(t *testing.T) string {
+	t.Helper()
+	module, err := goList("github.com/autonomy-gate/autonomy-gate/bindings/go", "{{.Dir}}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums, err := os.ReadFile(filepath.Join(module, "go.sum"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := t.TempDir()
+	write(t, place, "go.sum", string(sums))
+	write(t, place, "go.mod", "module example.com/robot\n\ngo 1.23.0\n\n"+
+		"require github.com/autonomy-gate/autonomy-gate/bindings/go v0.1.0\n\n"+
+		"replace github.com/autonomy-gate/autonomy-gate/bindings/go => "+module+"\n")
+	return place
+}
+
+func write(t *testing.T, place, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(place, name), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run runs a command, and gives what it printed.
+func run(t *testing.T, place, name string, arguments ...string) string {
+	t.Helper()
+	command := exec.Command(name, arguments...)
+	command.Dir = place
+	command.Env = append(os.Environ(), "GOFLAGS=-mod=mod")
+	var failure strings.Builder
+	command.Stderr = &failure
+	printed, err := command.Output()
+	if err != nil {
+		t.Fatalf("%s %q: %v\n%s\n%s", name, arguments, err, printed, failure.String())
+	}
+	return string(printed)
+}
+
+// start starts a server.
+func start(t *testing.T, place, name string, arguments ...string) process {
+	t.Helper()
+	command := exec.Command(name, arguments...)
+	command.Dir = place
+	said := &output{}
+	command.Stdout, command.Stderr = said, said
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill := sync.OnceFunc(func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	})
+	t.Cleanup(kill)
+	return process{t, kill, said}
 }
