@@ -234,7 +234,7 @@ func TestALeaseBelowOneThatWasTakenIsUntrustedOnEveryInstance(t *testing.T) {
 	all.Wait()
 }
 
-func TestAMillionDecisionsAllocateWhatOneDoes(t *testing.T) {
+func TestADecisionAllocatesLittle(t *testing.T) {
 	config, ref := fixture(t)
 	gate := load(t, config)
 	if err := gate.SetEnrollment(enrolled(ref, "active")); err != nil {
