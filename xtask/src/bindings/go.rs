@@ -26,6 +26,7 @@ pub fn test(root: &Path) -> Result<String> {
     wasm::check_copies(root)?;
     let autonomy = super::autonomy(root)?;
     lint(root, &["", "test"])?;
+    ci::step("the module's own tests", go(&root.join(MODULE)).args(["test", "-race", "-count=1", "./..."]))?;
     let package = pack(root)?;
     let flags = format!("-modfile={} -modcacherw", user_mod(root, &package)?.display());
     let go = |arguments: &[&str]| {
