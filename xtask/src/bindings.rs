@@ -1,6 +1,7 @@
 //! The languages: each package is built, tested and measured by its own file here, and held to
 //! `docs/src/spec/conformance.md` by this one.
 
+mod go;
 mod js;
 mod python;
 
@@ -34,7 +35,7 @@ struct Language {
 }
 
 /// Every language, in the order of the table.
-const LANGUAGES: [Language; 2] = [
+const LANGUAGES: [Language; 3] = [
     Language {
         name: "js",
         probe: "command -v node && command -v npm",
@@ -48,6 +49,14 @@ const LANGUAGES: [Language; 2] = [
         probe: "python3 -c 'import ensurepip, sys, venv; assert sys.version_info >= (3, 10)'",
         test: python::test,
         bench: python::bench,
+        engines: 1,
+        faults: true,
+    },
+    Language {
+        name: "go",
+        probe: "command -v go && command -v gofmt",
+        test: go::test,
+        bench: go::bench,
         engines: 1,
         faults: true,
     },

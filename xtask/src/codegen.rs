@@ -1,5 +1,6 @@
 //! Writes what is generated from `gate-core/reasons.toml`, so that each reason is defined once.
 
+mod go;
 mod markdown;
 mod python;
 mod rust;
@@ -70,6 +71,7 @@ fn outputs(root: &Path) -> Result<Vec<(&'static str, String)>> {
         ("docs/src/reasons.md", markdown::page(&reasons)),
         ("bindings/js/src/reasons.ts", typescript::union(&reasons)),
         ("bindings/python/src/autonomy_gate/reasons.py", python::enumeration(&reasons)),
+        ("bindings/go/reasons.go", go::constants(&reasons)),
     ])
 }
 

@@ -64,7 +64,9 @@ fn write_seeds(root: &Path, seeds: &Path) -> Result<()> {
         for segment in bundle["tar"].as_array().cloned().unwrap_or_default() {
             match (segment.as_u64(), segment.as_str()) {
                 (Some(zeros), _) => tar.resize(tar.len() + usize::try_from(zeros)?, 0),
-                (None, text) => tar.extend(STANDARD.decode(text.unwrap_or_default())?),
+                (None, text) => {
+                    tar.extend(STANDARD.decode(text.unwrap_or_default()).map_err(|error| error.to_string())?)
+                }
             }
         }
         for (t, telling) in tellings.iter().enumerate() {
