@@ -1,5 +1,6 @@
 //! Writes what is generated from `gate-core/reasons.toml`, so that each reason is defined once.
 
+mod java;
 mod markdown;
 mod rust;
 mod typescript;
@@ -68,6 +69,7 @@ fn outputs(root: &Path) -> Result<Vec<(&'static str, String)>> {
         ("gate-core/src/reason.rs", rust::enums(root, &reasons)?),
         ("docs/src/reasons.md", markdown::page(&reasons)),
         ("bindings/js/src/reasons.ts", typescript::union(&reasons)),
+        ("bindings/java/src/main/java/dev/autonomygate/Reason.java", java::reasons(&reasons)),
     ])
 }
 
