@@ -1,14 +1,15 @@
 package dev.autonomygate;
 
+import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
-import java.util.concurrent.CopyOnWriteArrayList;
 
 /** A host in memory, for tests and first steps: nothing it takes is durable. Threads may share it. */
 public final class MemoryHost implements EnrollmentSource, DecisionSink {
     private final Map<String, Enrollment> rows = new ConcurrentHashMap<>();
-    private final List<Frame> frames = new CopyOnWriteArrayList<>();
+    private final List<Frame> frames = Collections.synchronizedList(new ArrayList<>());
     private volatile Exception fault;
 
     /** A host that knows no node. */

@@ -68,7 +68,7 @@ public final class NativeHost implements EnrollmentSource, DecisionSink {
     /**
      * A host whose token is in a file.
      *
-     * @param url where it listens, such as {@code http://127.0.0.1:7878}
+     * @param url where it listens, such as {@code http://127.0.0.1:7778}
      * @param tokenFile a file that holds the token and that nobody else can read
      * @return the host; nothing is sent yet
      * @throws GateException where the address is not loopback, or others can read the file
@@ -91,7 +91,7 @@ public final class NativeHost implements EnrollmentSource, DecisionSink {
     /**
      * A host whose token is known.
      *
-     * @param url where it listens, such as {@code http://127.0.0.1:7878}
+     * @param url where it listens, such as {@code http://127.0.0.1:7778}
      * @param token the token
      * @return the host; nothing is sent yet
      * @throws GateException where the address is not loopback, or the token is none
@@ -193,10 +193,10 @@ public final class NativeHost implements EnrollmentSource, DecisionSink {
             address = URI.create(url);
         } catch (IllegalArgumentException e) {
             throw new GateException(
-                    GateException.Kind.MALFORMED, "`" + url + "` is no address: give one like `http://127.0.0.1:7878`", e);
+                    GateException.Kind.MALFORMED, "`" + url + "` is no address: give one like `http://127.0.0.1:7778`", e);
         }
         if (!"http".equals(address.getScheme()) || address.getHost() == null) {
-            throw GateException.malformed("`" + url + "` is no address: give one like `http://127.0.0.1:7878`");
+            throw GateException.malformed("`" + url + "` is no address: give one like `http://127.0.0.1:7778`");
         }
         if (!LOOPBACK.matcher(address.getHost()).matches()) {
             throw GateException.unsupported("`" + url + "` is not loopback: the token would be read on the way, use the"
