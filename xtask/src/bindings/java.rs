@@ -45,7 +45,7 @@ fn project(root: &Path, name: &str) -> Result<Command> {
 
 fn maven() -> Command {
     let mut mvn = Command::new("mvn");
-    mvn.args(["--batch-mode", "--no-transfer-progress", "--quiet"]);
+    mvn.args(["--batch-mode", "--no-transfer-progress", "--quiet", "-Dstyle.color=never"]);
     mvn
 }
 

@@ -183,7 +183,7 @@ class GuardTest {
 
     @Test
     void whoIsInterruptedIsDenied() {
-        Guard guard = builder().build();
+        Guard guard = builder().sink(frames -> TimeUnit.MINUTES.sleep(1)).build();
         Thread.currentThread().interrupt();
         DeniedException denied = denied(guard, Reason.WAL_UNAVAILABLE);
         assertTrue(Thread.interrupted());
