@@ -62,7 +62,7 @@ final class Bench {
         Call logged = call.withFactsLogged(gate.decide(call).facts().orElseThrow());
         require(gate.decide(logged).effect() == Effect.ALLOW);
         measure(ENGINE, "verdict", 200_000, 3_000, 100, () -> gate.verdict(nowMs));
-        measure(ENGINE, "decide", 200_000, 20_000, 1, () -> gate.decide(logged));
+        measure(ENGINE, "decide", 50_000, 20_000, 1, () -> gate.decide(logged));
         durable(Path.of(System.getenv("AUTONOMY")), gate, ref);
         peer(ref);
     }
@@ -76,7 +76,7 @@ final class Bench {
         Process host = run(autonomy, home, "host", "serve", "--listen", "127.0.0.1:0", "--token-file", token.toString());
         try {
             Guard guard = Guard.of(gate, NativeHost.of("http://" + address(host, home.resolve("log")), token));
-            measure(ENGINE, "decide_durable", 500, 2_000, 1, () -> guard.ask("tool.echo"));
+            measure(ENGINE, "decide_durable", 200, 1_000, 1, () -> guard.ask("tool.echo"));
         } finally {
             host.destroy();
             host.waitFor();
@@ -124,7 +124,7 @@ final class Bench {
     private static void report(String engine, String what, long[] took, long calls) {
         Arrays.sort(took);
         System.out.printf(
-                "bench {\"language\":\"java\",\"engine\":\"%s\",\"what\":\"%s\",\"p50_ns\":%d,\"p95_ns\":%d,\"p99_ns\":%d,"
+                "%nbench {\"language\":\"java\",\"engine\":\"%s\",\"what\":\"%s\",\"p50_ns\":%d,\"p95_ns\":%d,\"p99_ns\":%d,"
                         + "\"calls\":%d}%n",
                 engine, what, at(took, 50), at(took, 95), at(took, 99), calls);
     }
