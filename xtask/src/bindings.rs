@@ -2,6 +2,7 @@
 //! `docs/src/spec/conformance.md` by this one.
 
 mod go;
+mod java;
 mod js;
 mod python;
 
@@ -35,7 +36,7 @@ struct Language {
 }
 
 /// Every language, in the order of the table.
-const LANGUAGES: [Language; 3] = [
+const LANGUAGES: [Language; 4] = [
     Language {
         name: "js",
         probe: "command -v node && command -v npm",
@@ -57,6 +58,14 @@ const LANGUAGES: [Language; 3] = [
         probe: "command -v go && command -v gofmt",
         test: go::test,
         bench: go::bench,
+        engines: 1,
+        faults: true,
+    },
+    Language {
+        name: "java",
+        probe: "command -v javac && command -v mvn",
+        test: java::test,
+        bench: java::bench,
         engines: 1,
         faults: true,
     },

@@ -1,6 +1,7 @@
 //! Writes what is generated from `gate-core/reasons.toml`, so that each reason is defined once.
 
 mod go;
+mod java;
 mod markdown;
 mod python;
 mod rust;
@@ -72,6 +73,7 @@ fn outputs(root: &Path) -> Result<Vec<(&'static str, String)>> {
         ("bindings/js/src/reasons.ts", typescript::union(&reasons)),
         ("bindings/python/src/autonomy_gate/reasons.py", python::enumeration(&reasons)),
         ("bindings/go/reasons.go", go::constants(&reasons)),
+        ("bindings/java/src/main/java/dev/autonomygate/Reason.java", java::reasons(&reasons)),
     ])
 }
 
