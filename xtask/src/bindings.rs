@@ -1,8 +1,10 @@
 //! The languages: each package is built, tested and measured by its own file here, and held to
 //! `docs/src/spec/conformance.md` by this one.
 
+mod c;
 mod js;
 
+pub use c::header;
 pub use js::{lint, pack};
 
 use serde::Deserialize;
@@ -10,7 +12,7 @@ use std::{
     collections::BTreeMap,
     env, fs,
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -33,14 +35,24 @@ struct Language {
 }
 
 /// Every language, in the order of the table.
-const LANGUAGES: [Language; 1] = [Language {
-    name: "js",
-    probe: "command -v node && command -v npm",
-    test: js::test,
-    bench: js::bench,
-    engines: 3,
-    faults: true,
-}];
+const LANGUAGES: [Language; 2] = [
+    Language {
+        name: "c",
+        probe: "command -v cc && command -v c++ && command -v make",
+        test: c::test,
+        bench: c::bench,
+        engines: 1,
+        faults: true,
+    },
+    Language {
+        name: "js",
+        probe: "command -v node && command -v npm",
+        test: js::test,
+        bench: js::bench,
+        engines: 3,
+        faults: true,
+    },
+];
 
 /// What every guard must withstand: the table of the contract.
 const FAULTS: [&str; 11] = [
@@ -167,6 +179,16 @@ fn test_one(root: &Path, language: &Language) -> Result<Vec<String>> {
         return Err(format!("{}: the fault `{missing}` was not played", language.name).into());
     }
     Ok(rows)
+}
+
+/// The `autonomy` command: the one that `$AUTONOMY` names, or the one of this tree.
+fn autonomy(root: &Path) -> Result<PathBuf> {
+    if let Some(autonomy) = env::var_os("AUTONOMY") {
+        return Ok(autonomy.into());
+    }
+    let mut build = ci::cargo(root);
+    ci::step("autonomy", build.args(["build", "--locked", "--quiet", "--package", "autonomy-cli"]))?;
+    Ok(root.join("target/debug/autonomy"))
 }
 
 /// Runs a command as [`ci::step`] does, shows what it prints, and gives it.

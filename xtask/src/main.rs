@@ -27,6 +27,7 @@ usage: cargo xtask <command>
   codegen           write what is generated from gate-core/reasons.toml and from the types of what is published;
                     --check fails when the former is stale, a test when the latter is
   corpus            write tests/corpus/*.json, what every implementation must answer; --check fails when one is stale
+  c-header          write bindings/c/include/autonomy_gate.h; `test c` fails when it is stale
   js                write target/js/autonomy-gate.tgz, the npm package
   wasm              write gate-wasm/gate.wasm; --check fails when it is stale
 ";
@@ -54,6 +55,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["corpus"] => corpus::write(&root),
         ["corpus", "--check"] => corpus::check_fresh(&root),
         ["bench", language] => bindings::bench(&root, language),
+        ["c-header"] => bindings::header(&root),
         ["js"] => bindings::pack(&root).map(drop),
         ["test", language] => bindings::test(&root, language),
         ["wasm"] => wasm::write(&root),

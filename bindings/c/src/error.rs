@@ -24,11 +24,11 @@ pub(crate) enum ErrorKind {
 
 impl Error {
     pub(crate) fn malformed(message: impl fmt::Display) -> Self {
-        Self { kind: ErrorKind::Malformed, message: gate_core::text::line(&message) }
+        Self { kind: ErrorKind::Malformed, message: message.to_string() }
     }
 
     pub(crate) fn refused(message: impl fmt::Display) -> Self {
-        Self { kind: ErrorKind::Refused, message: gate_core::text::line(&message) }
+        Self { kind: ErrorKind::Refused, message: message.to_string() }
     }
 
     pub(crate) fn panicked(doing: &str, panic: &(dyn Any + Send)) -> Self {

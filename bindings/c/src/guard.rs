@@ -304,7 +304,7 @@ impl Permit {
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let attrs = Attrs { tool, outcome, took_ms };
         let node_id = guard.gate.node_id.as_deref();
-        let action = json::write(&[Action { kind: "autonomy.action", audit_id, node_id, attrs }]);
+        let action = json::write([Action { kind: "autonomy.action", audit_id, node_id, attrs }].as_slice());
         guard.sink.append(&action, guard.times.append);
     }
 }

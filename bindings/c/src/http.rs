@@ -55,11 +55,11 @@ impl Client {
 
     /// Sends a request, head and body, and reads its answer. Nothing is tried again.
     pub(crate) fn exchange(&self, request: &[&[u8]], timeout: Duration) -> Result<Response, String> {
-        self.try_exchange(request, Instant::now() + timeout).map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                format!("the native host took longer than {} ms", timeout.as_millis())
+        self.try_exchange(request, Instant::now() + timeout).map_err(|error| {
+            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+                return format!("the native host took longer than {} ms", timeout.as_millis());
             }
-            _ => format!("the native host did not answer: {error}"),
+            format!("the native host did not answer: {error}")
         })
     }
 

@@ -1,6 +1,6 @@
 //! Look-ups and durable appends at the native host of this machine (`autonomy host serve`).
 
-use gate_core::{json, read_object};
+use gate_core::{json, read_object, text::line};
 use socket2::{Domain, SockAddr};
 use std::{
     fs::File,
@@ -50,7 +50,10 @@ impl NativeHost {
     pub(crate) fn at_socket(path: &Path, token: String) -> Result<Self, Error> {
         let address = SockAddr::unix(path);
         let address = address.map_err(|error| {
-            Error::malformed(format_args!("`{}` is no path of a socket: {error}: use a shorter one", path.display()))
+            Error::malformed(line(&format_args!(
+                "`{}` is no path of a socket: {error}: use a shorter one",
+                path.display()
+            )))
         })?;
         Self::new(Client::new(Domain::UNIX, address), token)
     }
@@ -79,15 +82,17 @@ impl NativeHost {
 pub(crate) fn token_of(path: &Path) -> Result<String, Error> {
     let shown = path.display();
     let unreadable = |error: std::io::Error| {
-        Error::refused(format_args!(
+        Error::refused(line(&format_args!(
             "the token file `{shown}` cannot be read: {error}: make one with `autonomy host token`"
-        ))
+        )))
     };
     // The mode of what is read, whatever happens to the name.
     let file = File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
     if mode & OTHERS != 0 {
-        return Err(Error::refused(format_args!("others can read `{shown}` (mode `{mode:o}`): run `chmod 600` on it")));
+        return Err(Error::refused(line(&format_args!(
+            "others can read `{shown}` (mode `{mode:o}`): run `chmod 600` on it"
+        ))));
     }
     let mut token = String::new();
     file.take(TOKEN_BYTES).read_to_string(&mut token).map_err(unreadable)?;
@@ -154,7 +159,7 @@ fn is_receipt(body: &[u8]) -> bool {
 
 fn answered(response: &Response) -> String {
     let said = json::read::<Said>(&response.body).map_or_else(|_| String::new(), |said| format!(": {}", said.error));
-    gate_core::text::line(&format_args!("the native host answered `{}`{said}", response.status))
+    line(&format_args!("the native host answered `{}`{said}", response.status))
 }
 
 /// Refuses an address on which the token could be read by others.
@@ -166,10 +171,12 @@ fn address(url: &str) -> Result<SocketAddr, Error> {
     });
     match address {
         Some(address) if address.ip().is_loopback() => Ok(address),
-        Some(_) => Err(Error::malformed(format_args!(
+        Some(_) => Err(Error::malformed(line(&format_args!(
             "`{url}` is not loopback: the token would be read on the way, use an address of this machine or a socket"
-        ))),
-        None => Err(Error::malformed(format_args!("`{url}` is no address: give one like `http://127.0.0.1:7778`"))),
+        )))),
+        None => {
+            Err(Error::malformed(line(&format_args!("`{url}` is no address: give one like `http://127.0.0.1:7778`"))))
+        }
     }
 }
 
