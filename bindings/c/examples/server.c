@@ -1,5 +1,7 @@
 // An HTTP server that asks before each request: `server <port> <url of the native host> <token file> <bundle.tar> <key.pem>`.
 // The node's id is in AUTONOMY_NODE_ID. `cc -std=c11 server.c $(pkg-config --cflags --libs autonomy_gate libmicrohttpd) -o server`
+#define _POSIX_C_SOURCE 200809L
+#include <arpa/inet.h>
 #include <autonomy_gate.h>
 #include <microhttpd.h>
 #include <signal.h>
@@ -120,9 +122,12 @@ int main(int argc, char **argv) {
   sigaddset(&ends, SIGINT);
   sigaddset(&ends, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &ends, NULL);
-  struct MHD_Daemon *daemon =
-      MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION, (uint16_t)atoi(argv[1]), NULL, NULL,
-                       handle, guard, MHD_OPTION_CONNECTION_TIMEOUT, 30U, MHD_OPTION_END);
+  const struct sockaddr_in address = {
+      .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  // A call waits for its look-up and for the disk: each connection has a thread for that.
+  struct MHD_Daemon *daemon = MHD_start_daemon(
+      MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION, 0, NULL, NULL, handle, guard, MHD_OPTION_SOCK_ADDR,
+      (const struct sockaddr *)&address, MHD_OPTION_CONNECTION_TIMEOUT, 30U, MHD_OPTION_END);
   if (daemon == NULL) {
     fprintf(stderr, "error: port `%s` cannot be listened on: take a free one\n", argv[1]);
     return 1;

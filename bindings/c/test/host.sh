@@ -3,7 +3,7 @@ place=$(mktemp -d)
 export AUTONOMY_HOME=$place
 token_file=$place/host.token
 "$AUTONOMY" host token --out "$token_file" > /dev/null
-"$AUTONOMY" node enroll --node-id robot-7 --enrollment-ref "$(cat "$FIXTURE/enrollment_ref")" > /dev/null
+"$AUTONOMY" node enroll --node-id robot-7 --enrollment-ref "$(cat "$FIXTURE/enrollment_ref")" > /dev/null 2>&1
 "$AUTONOMY" host serve --listen 127.0.0.1:0 --token-file "$token_file" > "$place/host.log" 2>&1 &
 host=$!
 ended() {

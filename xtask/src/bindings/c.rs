@@ -66,6 +66,9 @@ pub fn test(root: &Path) -> Result<String> {
     run("gate_test, static", &mut kit.run(&kit.compile_static("gate_test-static", &sources)?))?;
     let sources = [format!("{PACKAGE}/test/trap_test.c"), format!("{PACKAGE}/test/fixture.c")];
     run("trap_test", trapping.run(&trapping.compile_c("trap_test", &sources, &[])?).env("RUST_BACKTRACE", "0"))?;
+    let sources = [format!("{PACKAGE}/test/cpp_test.cpp")];
+    let flags = [CXXFLAGS.as_slice(), &SANITIZERS].concat();
+    run("cpp_test", &mut kit.run(&kit.compile("cpp_test", "c++", &flags, &sources, &[])?))?;
     let corpora = kit.compile_cpp("conformance", &[format!("{PACKAGE}/test/conformance.cpp")], &["libcrypto"])?;
     run("the corpora", kit.run(&corpora).arg("tests/corpus"))?;
     readme(&kit)?;
