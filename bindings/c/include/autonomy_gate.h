@@ -19,6 +19,7 @@
 #ifndef AUTONOMY_GATE_H
 #define AUTONOMY_GATE_H
 
+
 /* Written by cbindgen from bindings/c/src: `cargo xtask c-header`; do not edit. */
 
 #include <stdbool.h>
@@ -983,11 +984,11 @@ struct ag_sink ag_memory_host_sink(const struct ag_memory_host *host);
 }  // extern "C"
 #endif  // __cplusplus
 
-#endif  /* AUTONOMY_GATE_H */
-
 /**
  * A new gate: yours, `ag_gate_free`. `AG_UNSUPPORTED` where the library is not the one that this header belongs to.
  */
 static inline ag_status ag_gate_load(const ag_gate_options *options, ag_gate **gate) {
   return ag_gate_load_abi(AG_ABI_MAJOR, options, gate);
 }
+
+#endif

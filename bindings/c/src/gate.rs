@@ -7,7 +7,7 @@ use std::{
     any::Any,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -107,6 +107,7 @@ read_object!(Refusal { error });
 pub(crate) struct Gate {
     pub(crate) node_id: Option<String>,
     pub(crate) max_staleness_ms: u64,
+    audit_ids: Mutex<AuditIds>,
     state: Mutex<State>,
 }
 
@@ -135,6 +136,7 @@ impl Gate {
         Ok(Self {
             node_id: configuration.node_id.map(str::to_owned),
             max_staleness_ms: configuration.max_staleness_ms,
+            audit_ids: Mutex::default(),
             state: Mutex::new(State { told, instance: Some(instance), bundle: None }),
         })
     }
@@ -204,6 +206,11 @@ impl Gate {
             0 => Ok(instance.output().to_vec()),
             number => Err(refusal(instance, number)),
         })?
+    }
+
+    /// A new audit id of this time.
+    pub(crate) fn audit_id(&self, now_ms: u64) -> Result<AuditId, Error> {
+        self.audit_ids.lock().unwrap_or_else(PoisonError::into_inner).next(now_ms)
     }
 
     pub(crate) fn bundle(&self) -> Option<Arc<Bundle>> {
@@ -364,28 +371,57 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A new audit id: a UUID of version 7, which sorts by the time it was made at.
-pub(crate) fn audit_id(now_ms: u64) -> Result<AuditId, Error> {
-    let mut random = [0; 10];
-    getrandom::fill(&mut random).map_err(|error| Error::refused(format_args!("no random numbers: {error}")))?;
-    let [.., t0, t1, t2, t3, t4, t5] = now_ms.to_be_bytes();
-    let [r0, r1, r2, r3, r4, r5, r6, r7, r8, r9] = random;
-    Ok(AuditId::from_uuid([
-        t0,
-        t1,
-        t2,
-        t3,
-        t4,
-        t5,
-        0x70 | (r0 & 0x0f),
-        r1,
-        0x80 | (r2 & 0x3f),
-        r3,
-        r4,
-        r5,
-        r6,
-        r7,
-        r8,
-        r9,
-    ]))
+/// Makes audit ids: UUIDs of version 7, which sort by the time they were made at.
+///
+/// Random bytes for hundreds of them are drawn at once, since that is a system call. A gate that is copied by a fork would
+/// draw the same: the header says to make it afterwards.
+#[derive(Debug, Default)]
+struct AuditIds {
+    pool: Vec<u8>,
+}
+
+impl AuditIds {
+    const POOL_BYTES: usize = 4000;
+
+    fn next(&mut self, now_ms: u64) -> Result<AuditId, Error> {
+        if self.pool.len() < 10 {
+            self.pool.resize(Self::POOL_BYTES, 0);
+            let filled = getrandom::fill(&mut self.pool);
+            filled.map_err(|error| Error::refused(format_args!("no random numbers: {error}: see the system's log")))?;
+        }
+        let rest = self.pool.len().saturating_sub(10);
+        let random = self.pool.get(rest..).and_then(|random| random.first_chunk::<10>()).copied().unwrap_or_default();
+        self.pool.truncate(rest);
+        let mut id = [0; 16];
+        for (byte, value) in id.iter_mut().zip(now_ms.to_be_bytes().into_iter().skip(2).chain(random)) {
+            *byte = value;
+        }
+        let [.., version, _, variant, _, _, _, _, _, _, _] = &mut id;
+        *version = 0x70 | (*version & 0x0f);
+        *variant = 0x80 | (*variant & 0x3f);
+        Ok(AuditId::from_uuid(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audit_ids_are_uuids_that_sort_by_time_and_never_come_twice() {
+        let mut ids = AuditIds::default();
+        let mut made: Vec<_> =
+            (0..1000).map(|at| ids.next(0x0199_0000_0000 + at).unwrap().as_str().to_owned()).collect();
+        assert!(made.is_sorted());
+        for (at, id) in made.iter().enumerate() {
+            assert_eq!((id.len(), &id[..15], at), (36, format!("01990000-{at:04x}-7").as_str(), at));
+            assert!(matches!(&id[19..20], "8" | "9" | "a" | "b"), "{id}");
+        }
+        for id in &mut made {
+            id.replace_range(..15, "");
+        }
+        made.sort_unstable();
+        made.dedup();
+        assert_eq!(made.len(), 1000);
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 use crate::{
     answer::{Answer, Observation},
     error::{Error, ErrorKind},
-    gate::{Call, Decision, Gate, audit_id, now_ms},
+    gate::{Call, Decision, Gate, now_ms},
 };
 
 /// Who says whether a node is enrolled.
@@ -142,7 +142,7 @@ impl Guard {
     pub(crate) fn ask(self: &Arc<Self>, call: ToolCall<'_>) -> Result<Permit, Refused> {
         let id = match call.audit_id {
             Some(id) => id.to_owned(),
-            None => audit_id(now_ms())?.as_str().to_owned(),
+            None => self.gate.audit_id(now_ms())?.as_str().to_owned(),
         };
         let policy = match (call.policy, &self.policy) {
             (Some(answer), _) => answer,

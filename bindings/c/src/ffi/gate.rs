@@ -13,7 +13,7 @@ use super::{
 use crate::{
     answer::{Answer, Row},
     error::{Error, ErrorKind},
-    gate::{Bundle, Call, Configuration, Decision, Gate, audit_id, now_ms},
+    gate::{Bundle, Call, Configuration, Decision, Gate, now_ms},
     reasons::ag_reason,
 };
 
@@ -314,7 +314,7 @@ pub unsafe extern "C" fn ag_gate_decide(
         let decision = unsafe { out("decision", decision) }?;
         let gate = &unsafe { handle("gate", gate) }?.0;
         let mut id = String::new();
-        let call = unsafe { asked(handle("call", call)?, &mut id) }?;
+        let call = unsafe { asked(gate, handle("call", call)?, &mut id) }?;
         let decided = gate.decide(&call)?;
         *decision = OwnedDecision::new(decided, call.audit_id).into_raw();
         Ok(())
@@ -336,7 +336,7 @@ pub unsafe extern "C" fn ag_gate_decide_batch(
         // SAFETY: the caller vouches for the room; it is written to, never read.
         unsafe { list("decisions", decisions, len) }?;
         let mut ids = vec![String::new(); len];
-        let asked: Vec<_> = calls.iter().zip(&mut ids).map(|(call, id)| unsafe { asked(call, id) }).collect();
+        let asked: Vec<_> = calls.iter().zip(&mut ids).map(|(call, id)| unsafe { asked(gate, call, id) }).collect();
         let audit_ids: Vec<_> = asked.iter().map(|call| call.as_ref().map_or("", |call| call.audit_id)).collect();
         for (at, decided) in gate.decide_batch(asked.iter().cloned()).into_iter().enumerate() {
             let id = audit_ids.get(at).copied().unwrap_or_default();
@@ -444,12 +444,12 @@ unsafe fn put(answer: *mut ag_answer, made: impl FnOnce() -> Result<Answer, Erro
 }
 
 /// A call as the gate takes it; its audit id is in `id` where it is a new one.
-unsafe fn asked<'a>(call: &'a ag_call, id: &'a mut String) -> Result<Call<'a>, Error> {
+unsafe fn asked<'a>(gate: &Gate, call: &'a ag_call, id: &'a mut String) -> Result<Call<'a>, Error> {
     let now_ms = if call.now_ms == 0 { now_ms() } else { call.now_ms };
     let audit_id = match unsafe { optional("audit_id", call.audit_id) }? {
         Some(id) => id,
         None => {
-            *id = audit_id(now_ms)?.as_str().to_owned();
+            *id = gate.audit_id(now_ms)?.as_str().to_owned();
             id
         }
     };
