@@ -322,8 +322,8 @@ fn digest(text: &str) -> Result<Digest, Error> {
 }
 
 fn decide(instance: &Instance, call: document::Call) -> Result<Decision, Error> {
-    // Room for the frames of a decision, with their facts.
-    let mut frames = Vec::with_capacity(2048);
+    // Room for the frames of a decision whose facts are logged. Above a kibibyte, allocators take their slow path.
+    let mut frames = Vec::with_capacity(1024);
     let decided = instance.decide_call(call, &mut frames).map_err(Error::malformed)?;
     let document::Decision { effect, reason, verdict, facts } = decided;
     let reason = match effect {
