@@ -167,6 +167,14 @@ impl Instance {
         decide(gate, input, output).unwrap_or_else(|error| self.fail(MALFORMED, &error))
     }
 
+    /// Decides a call that is a value already, and appends its frames to `frames` as a JSON list: for hosts in Rust, which
+    /// have no use for the text around them. The output stays as it was.
+    pub fn decide_call(&self, call: document::Call, frames: &mut Vec<u8>) -> Result<document::Decision, String> {
+        let (decision, list) = decide_call(&self.gate, call)?;
+        write_frames(frames, &list);
+        Ok(decision)
+    }
+
     /// Decides calls, one a line: as many lines come out, each a decision or a [`document::Error`]. Gives how many, or
     /// [`MALFORMED`] when there are too many.
     pub fn decide_batch(&mut self, input: &[u8]) -> i32 {

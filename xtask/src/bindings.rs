@@ -1,11 +1,13 @@
 //! The languages: each package is built, tested and measured by its own file here, and held to
 //! `docs/src/spec/conformance.md` by this one.
 
+mod c;
 mod go;
 mod java;
 mod js;
 mod python;
 
+pub use c::header;
 pub use js::{lint, pack};
 
 use serde::Deserialize;
@@ -36,7 +38,7 @@ struct Language {
 }
 
 /// Every language, in the order of the table.
-const LANGUAGES: [Language; 4] = [
+const LANGUAGES: [Language; 5] = [
     Language {
         name: "js",
         probe: "command -v node && command -v npm",
@@ -66,6 +68,14 @@ const LANGUAGES: [Language; 4] = [
         probe: "command -v javac && command -v mvn",
         test: java::test,
         bench: java::bench,
+        engines: 1,
+        faults: true,
+    },
+    Language {
+        name: "c",
+        probe: "command -v cc && command -v c++ && command -v make",
+        test: c::test,
+        bench: c::bench,
         engines: 1,
         faults: true,
     },

@@ -1,5 +1,6 @@
 //! Writes what is generated from `gate-core/reasons.toml`, so that each reason is defined once.
 
+mod c;
 mod go;
 mod java;
 mod markdown;
@@ -70,6 +71,7 @@ fn outputs(root: &Path) -> Result<Vec<(&'static str, String)>> {
     Ok(vec![
         ("gate-core/src/reason.rs", rust::enums(root, &reasons)?),
         ("docs/src/reasons.md", markdown::page(&reasons)),
+        ("bindings/c/src/reasons.rs", c::table(&reasons)),
         ("bindings/js/src/reasons.ts", typescript::union(&reasons)),
         ("bindings/python/src/autonomy_gate/reasons.py", python::enumeration(&reasons)),
         ("bindings/go/reasons.go", go::constants(&reasons)),

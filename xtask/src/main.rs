@@ -29,6 +29,7 @@ usage: cargo xtask <command>
                     --check fails when the former is stale, a test when the latter is
   corpus            write tests/corpus/*.json, what every implementation must answer; --check fails when one is stale
   fuzz <seconds>    look for inputs on which gate.wasm and gate-core differ; needs a nightly compiler
+  c-header          write bindings/c/include/autonomy_gate.h; `test c` fails when it is stale
   js                write target/js/autonomy-gate.tgz, the npm package
   wasm              write gate-wasm/gate.wasm; --check fails when it is stale
 ";
@@ -56,6 +57,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["corpus"] => corpus::write(&root),
         ["corpus", "--check"] => corpus::check_fresh(&root),
         ["bench", language] => bindings::bench(&root, language),
+        ["c-header"] => bindings::header(&root),
         ["js"] => bindings::pack(&root).map(drop),
         ["test", language] => bindings::test(&root, language),
         ["fuzz", seconds] => fuzz::run(&root, seconds),

@@ -1,0 +1,246 @@
+//! Builds libautonomy_gate, installs it below `target/c`, and tests what is installed there.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::stream;
+use crate::{Result, ci};
+
+/// The library.
+const PACKAGE: &str = "bindings/c";
+
+/// What is built for it.
+const BUILT: &str = "target/c";
+
+/// Writes the header. As exact as a lock file: what it writes is committed.
+const CBINDGEN: &str = "0.29.4";
+
+const HEADER: &str = "bindings/c/include/autonomy_gate.h";
+
+const CFLAGS: [&str; 8] = ["-std=c11", "-D_GNU_SOURCE", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread"];
+
+const CXXFLAGS: [&str; 6] = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror"];
+
+const SANITIZERS: [&str; 3] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
+
+/// Writes the header from the library's source.
+pub fn header(root: &Path) -> Result<()> {
+    fs::write(root.join(HEADER), generated(root)?)?;
+    Ok(())
+}
+
+/// Runs the tests of the library, on what is installed.
+pub fn test(root: &Path) -> Result<String> {
+    if fs::read_to_string(root.join(HEADER))? != generated(root)? {
+        return Err(format!("`{HEADER}` is stale: run `cargo xtask c-header` and commit it").into());
+    }
+    let mut unit = ci::cargo(root);
+    ci::step("tests in Rust", unit.args(["test", "--locked", "--quiet", "--release", "--package", "autonomy-gate"]))?;
+    // The other one is installed last, and is what `target/release` holds afterwards.
+    let trapping = Kit::install(root, "trap", &["FEATURES=inject-trap"])?;
+    let kit = Kit::install(root, "prefix", &[])?;
+    fixture(root)?;
+    let mut printed = String::new();
+    let mut run = |name: &str, command: &mut Command| stream(name, command).map(|said| printed += &said);
+
+    for test in ["gate_test", "guard_test"] {
+        let sources = [format!("{PACKAGE}/test/{test}.c"), format!("{PACKAGE}/test/fixture.c")];
+        let sanitized = kit.compile_c(&format!("{test}-sanitized"), &sources, &SANITIZERS)?;
+        run(&format!("{test}, sanitized"), &mut kit.run(&sanitized))?;
+        let plain = kit.compile_c(test, &sources, &[])?;
+        let mut valgrind = kit.run(Path::new("valgrind"));
+        valgrind.args([
+            "--quiet",
+            "--error-exitcode=1",
+            "--leak-check=full",
+            "--errors-for-leak-kinds=definite,possible",
+        ]);
+        run(&format!("{test}, valgrind"), valgrind.arg(plain))?;
+    }
+    let sources = [format!("{PACKAGE}/test/gate_test.c"), format!("{PACKAGE}/test/fixture.c")];
+    run("gate_test, static", &mut kit.run(&kit.compile_static("gate_test-static", &sources)?))?;
+    let sources = [format!("{PACKAGE}/test/trap_test.c"), format!("{PACKAGE}/test/fixture.c")];
+    run("trap_test", trapping.run(&trapping.compile_c("trap_test", &sources, &[])?).env("RUST_BACKTRACE", "0"))?;
+    let sources = [format!("{PACKAGE}/test/cpp_test.cpp")];
+    let flags = [CXXFLAGS.as_slice(), &SANITIZERS].concat();
+    run("cpp_test", &mut kit.run(&kit.compile("cpp_test", "c++", &flags, &sources, &[])?))?;
+    let corpora = kit.compile_cpp("conformance", &[format!("{PACKAGE}/test/conformance.cpp")], &["libcrypto"])?;
+    run("the corpora", kit.run(&corpora).arg("tests/corpus"))?;
+    readme(&kit)?;
+    let server = kit.compile("server", "cc", &CFLAGS, &[format!("{PACKAGE}/examples/server.c")], &["libmicrohttpd"])?;
+    let mut serve = kit.run(Path::new("bash"));
+    serve.arg(format!("{PACKAGE}/test/server.sh")).arg(server).env("AUTONOMY", super::autonomy(root)?);
+    run("the server", &mut serve)?;
+    Ok(printed)
+}
+
+/// Measures the library.
+pub fn bench(root: &Path) -> Result<String> {
+    let kit = Kit::install(root, "prefix", &[])?;
+    fixture(root)?;
+    let bench = kit.compile_cpp("bench", &[format!("{PACKAGE}/bench/bench.cpp")], &["lua5.4"])?;
+    let mut run = kit.run(Path::new("bash"));
+    run.arg(format!("{PACKAGE}/bench/bench.sh")).arg(bench).env("AUTONOMY", super::autonomy(root)?);
+    stream("libautonomy_gate", &mut run)
+}
+
+/// An installed library, and what is compiled against it as a user does.
+struct Kit<'a> {
+    root: &'a Path,
+    prefix: PathBuf,
+}
+
+impl<'a> Kit<'a> {
+    fn install(root: &'a Path, name: &str, arguments: &[&str]) -> Result<Self> {
+        let prefix = root.join(BUILT).join(name);
+        if prefix.exists() {
+            fs::remove_dir_all(&prefix)?;
+        }
+        let mut make = Command::new("make");
+        make.args(["--silent", "-C"]).arg(root.join(PACKAGE)).args(["install", "PREFIX=/usr"]);
+        make.arg(format!("DESTDIR={}", prefix.display())).args(arguments).env("CARGO", "cargo");
+        ci::step("make install", &mut make)?;
+        Ok(Self { root, prefix })
+    }
+
+    fn compile_c(&self, name: &str, sources: &[String], more: &[&str]) -> Result<PathBuf> {
+        self.compile(name, "cc", &[CFLAGS.as_slice(), more].concat(), sources, &[])
+    }
+
+    fn compile_cpp(&self, name: &str, sources: &[String], packages: &[&str]) -> Result<PathBuf> {
+        self.compile(name, "c++", &CXXFLAGS, sources, packages)
+    }
+
+    fn compile(
+        &self,
+        name: &str,
+        compiler: &str,
+        flags: &[&str],
+        sources: &[String],
+        packages: &[&str],
+    ) -> Result<PathBuf> {
+        let program = self.root.join(BUILT).join(name);
+        let mut compile = Command::new(compiler);
+        compile
+            .args(flags)
+            .args(sources)
+            .current_dir(self.root)
+            .args(self.flags(&["--cflags", "--libs"], &["autonomy_gate"])?);
+        if !packages.is_empty() {
+            // They are the system's: not below the prefix.
+            let output = Command::new("pkg-config").args(["--cflags", "--libs"]).args(packages).output()?;
+            compile.args(words(&output.stdout));
+        }
+        ci::step(name, compile.arg("-o").arg(&program))?;
+        Ok(program)
+    }
+
+    fn compile_static(&self, name: &str, sources: &[String]) -> Result<PathBuf> {
+        let program = self.root.join(BUILT).join(name);
+        let mut compile = Command::new("cc");
+        compile.args(CFLAGS).args(sources).current_dir(self.root).args(self.flags(&["--cflags"], &["autonomy_gate"])?);
+        let libraries = self.flags(&["--libs", "--static"], &["autonomy_gate"])?;
+        let archive = self.prefix.join("usr/lib/libautonomy_gate.a");
+        compile.arg(archive).args(libraries.iter().filter(|flag| !flag.ends_with("autonomy_gate")));
+        ci::step(name, compile.arg("-o").arg(&program))?;
+        Ok(program)
+    }
+
+    fn flags(&self, arguments: &[&str], packages: &[&str]) -> Result<Vec<String>> {
+        let mut config = Command::new("pkg-config");
+        config.args(arguments).args(packages);
+        config
+            .env("PKG_CONFIG_PATH", self.prefix.join("usr/lib/pkgconfig"))
+            .env("PKG_CONFIG_SYSROOT_DIR", &self.prefix);
+        let output = config.output()?;
+        if !output.status.success() {
+            return Err(format!("pkg-config: {}", String::from_utf8_lossy(&output.stderr)).into());
+        }
+        Ok(words(&output.stdout))
+    }
+
+    /// A program that finds the shared library and the fixture.
+    fn run(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.root).env("LD_LIBRARY_PATH", self.prefix.join("usr/lib"));
+        command.env("FIXTURE", self.root.join(BUILT).join("fixture"));
+        command
+    }
+}
+
+fn words(output: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(output).split_whitespace().map(str::to_owned).collect()
+}
+
+fn generated(root: &Path) -> Result<String> {
+    let tools = root.join(BUILT).join("tools");
+    let cbindgen = tools.join("bin/cbindgen");
+    let version = Command::new(&cbindgen).arg("--version").output();
+    if !version.is_ok_and(|output| output.stdout.trim_ascii() == format!("cbindgen {CBINDGEN}").as_bytes()) {
+        let mut install = ci::cargo(root);
+        install.args(["install", "--quiet", "--locked", "--version", &format!("={CBINDGEN}"), "--root"]);
+        ci::step("cbindgen", install.arg(&tools).arg("cbindgen"))?;
+    }
+    let mut generate = Command::new(cbindgen);
+    let output =
+        generate.args(["--quiet", "--config", "cbindgen.toml", "."]).current_dir(root.join(PACKAGE)).output()?;
+    if !output.status.success() {
+        return Err(format!("cbindgen: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The first bundle of the corpus that is accepted and declares an enrollment, as files for programs without a JSON reader.
+fn fixture(root: &Path) -> Result<()> {
+    let corpus: Value = serde_json::from_str(&fs::read_to_string(root.join("tests/corpus/bundles.json"))?)?;
+    let bundles = corpus["bundles"].as_array().ok_or("the corpus has no bundles")?;
+    let good = bundles.iter().find(|one| one["accepted"]["enrollment_ref"].is_string());
+    let good = good.ok_or("the corpus has no bundle that is accepted")?;
+    let mut tar = Vec::new();
+    for segment in good["tar"].as_array().into_iter().flatten() {
+        match segment.as_str() {
+            Some(text) => tar.extend(BASE64_STANDARD.decode(text).map_err(|error| error.to_string())?),
+            None => tar.resize(tar.len() + usize::try_from(segment.as_u64().unwrap_or_default())?, 0),
+        }
+    }
+    let key = good["keys"][0].as_str().and_then(|name| corpus["keys"][name].as_str()).ok_or("the bundle has no key")?;
+    let place = root.join(BUILT).join("fixture");
+    fs::create_dir_all(&place)?;
+    fs::write(place.join("bundle.tar"), tar)?;
+    fs::write(place.join("key.pem"), key)?;
+    fs::write(place.join("enrollment_ref"), good["accepted"]["enrollment_ref"].as_str().unwrap_or_default())?;
+    Ok(())
+}
+
+/// The programs of the README, as they stand there, from an empty directory.
+fn readme(kit: &Kit<'_>) -> Result<()> {
+    const PRINTED: &str = "403 attestation: bundle_unverified: run `autonomy bundle verify` on the bundle; rebuild or re-sign \
+                           it with a trusted key\n";
+    let text = fs::read_to_string(kit.root.join(PACKAGE).join("README.md"))?;
+    let place = kit.root.join(BUILT).join("readme");
+    if place.exists() {
+        fs::remove_dir_all(&place)?;
+    }
+    fs::create_dir_all(&place)?;
+    for (language, file, compiler, standard) in
+        [("c", "move.c", "cc", "-std=c11"), ("cpp", "move.cpp", "c++", "-std=c++17")]
+    {
+        let block = text.split_once(&format!("```{language}\n")).and_then(|(_, rest)| rest.split_once("```"));
+        let (program, _) = block.ok_or_else(|| format!("the README has no block of `{language}`"))?;
+        fs::write(place.join(file), program)?;
+        let mut compile = Command::new(compiler);
+        compile.args([standard, "-Wall", "-Wextra", "-Werror", file]).current_dir(&place);
+        compile.args(kit.flags(&["--cflags", "--libs"], &["autonomy_gate"])?).args(["-o", "move"]);
+        ci::step(file, &mut compile)?;
+        let printed = kit.run(&place.join("move")).output()?.stdout;
+        if printed != PRINTED.as_bytes() {
+            return Err(format!("{file} printed `{}`, not `{PRINTED}`", String::from_utf8_lossy(&printed)).into());
+        }
+    }
+    Ok(())
+}
