@@ -161,25 +161,24 @@ impl json::Read for Outcome {
 
 impl json::Read for DecisionAttrs {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        let mut object = value.into_object()?;
-        // A configuration may leave its mode out; a record of what was decided may not.
-        let mode: Option<Mode> = object.take("mode")?;
-        let mode = mode.ok_or_else(|| json::Error::new("is missing, expected a mode".into()).within("mode"))?;
-        let whole = Self {
-            layer: object.take("layer")?,
-            tool: object.take("tool")?,
-            outcome: object.take("outcome")?,
-            reason: object.take("reason")?,
-            policy_ref: object.take("policy_ref")?,
-            bundle_digest: object.take("bundle_digest")?,
-            mode,
-            enforced: object.take("enforced")?,
-            facts: object.take("facts")?,
-            now_ms: object.take("now_ms")?,
-            detail: object.take("detail")?,
-        };
-        object.end()?;
-        Ok(whole)
+        value.object(|object| {
+            // A configuration may leave its mode out; a record of what was decided may not.
+            let mode: Option<Mode> = object.take("mode")?;
+            let mode = mode.ok_or_else(|| json::Error::new("is missing, expected a mode".into()))?;
+            Ok(Self {
+                layer: object.take("layer")?,
+                tool: object.take("tool")?,
+                outcome: object.take("outcome")?,
+                reason: object.take("reason")?,
+                policy_ref: object.take("policy_ref")?,
+                bundle_digest: object.take("bundle_digest")?,
+                mode,
+                enforced: object.take("enforced")?,
+                facts: object.take("facts")?,
+                now_ms: object.take("now_ms")?,
+                detail: object.take("detail")?,
+            })
+        })
     }
 }
 

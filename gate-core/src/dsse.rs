@@ -3,12 +3,11 @@
 //! <https://github.com/secure-systems-lab/dsse>, protocol and envelope, version 1.0.
 
 use alloc::{string::String, vec::Vec};
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use core::fmt;
 use serde::Serialize;
 
 use crate::{
-    json,
+    base64, json,
     key::{KeyId, TrustedKeys},
     limits,
 };
@@ -139,14 +138,13 @@ impl Envelope {
         if wire.signatures.len() > limits::SIGNATURES {
             return Err(EnvelopeError::TooMany(wire.signatures.len()));
         }
-        let payload = BASE64
-            .decode(&wire.payload)
-            .map_err(|_| EnvelopeError::Malformed("`payload` is not padded standard base64".into()))?;
+        let payload = base64::decode(&wire.payload)
+            .ok_or_else(|| EnvelopeError::Malformed("`payload` is not padded standard base64".into()))?;
         let mut signatures = Vec::with_capacity(wire.signatures.len());
         for WireSignature { keyid, sig } in wire.signatures {
             let id =
                 KeyId::from_hex(&keyid).ok_or_else(|| EnvelopeError::KeyId(crate::text::cut(&keyid, 80).into()))?;
-            let signature = BASE64.decode(&sig).ok().and_then(|bytes| bytes.try_into().ok());
+            let signature = base64::decode(&sig).and_then(|bytes| bytes.try_into().ok());
             signatures.push((id, signature.ok_or(EnvelopeError::Signature(id))?));
         }
         Ok(Self { payload_type: wire.payload_type, payload, signatures })
@@ -155,12 +153,12 @@ impl Envelope {
     /// The envelope in its canonical form.
     pub fn to_bytes(&self) -> Vec<u8> {
         let wire = WireEnvelope {
-            payload: BASE64.encode(&self.payload),
+            payload: base64::encode(&self.payload),
             payload_type: self.payload_type.clone(),
             signatures: self
                 .signatures
                 .iter()
-                .map(|(id, signature)| WireSignature { keyid: alloc::format!("{id}"), sig: BASE64.encode(signature) })
+                .map(|(id, signature)| WireSignature { keyid: alloc::format!("{id}"), sig: base64::encode(signature) })
                 .collect(),
         };
         json::write(&wire).into_bytes()

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 use core::fmt;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     identity::{EnrollmentRef, NodeId},
@@ -13,9 +13,10 @@ use crate::{
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-        #[serde(from = "String", into = "String")]
+        #[cfg_attr(feature = "schema", schemars(into = "String"))]
+        #[serde(from = "String")]
         pub enum $name {
             $($(#[$vdoc])* $variant,)+
             /// Any other word. Denies.
@@ -46,6 +47,12 @@ macro_rules! words {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.pad(self.as_str())
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
             }
         }
 
@@ -152,22 +159,17 @@ crate::read_object!(Enrollment { node_id, enrollment_ref, status, rollout_state,
 
 impl json::Read for Answer {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        let mut object = value.into_object()?;
-        let answer: String = object.take("answer")?;
-        let whole = match answer.as_str() {
-            "unavailable" => Self::Unavailable { why: object.take("why")? },
-            "not_enrolled" => Self::NotEnrolled { observed_at_ms: object.take("observed_at_ms")? },
-            "enrolled" => Self::Enrolled {
-                enrollment: object.take("enrollment")?,
-                observed_at_ms: object.take("observed_at_ms")?,
-            },
-            _ => {
-                return Err(
-                    json::Error::unknown_word(&answer, "`unavailable`, `not_enrolled` or `enrolled`").within("answer")
-                );
+        value.object(|object| {
+            let answer: String = object.take("answer")?;
+            match answer.as_str() {
+                "unavailable" => Ok(Self::Unavailable { why: object.take("why")? }),
+                "not_enrolled" => Ok(Self::NotEnrolled { observed_at_ms: object.take("observed_at_ms")? }),
+                "enrolled" => Ok(Self::Enrolled {
+                    enrollment: object.take("enrollment")?,
+                    observed_at_ms: object.take("observed_at_ms")?,
+                }),
+                _ => Err(json::Error::unknown_word(&answer, "`unavailable`, `not_enrolled` or `enrolled`")),
             }
-        };
-        object.end()?;
-        Ok(whole)
+        })
     }
 }

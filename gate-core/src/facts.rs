@@ -310,40 +310,40 @@ read_object!(Validity { observed_at_ms, not_before_ms, not_after_ms });
 
 impl json::Read for BundleFact {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        let mut object = value.into_object()?;
-        let state: String = object.take("state")?;
-        let whole = match state.as_str() {
-            "unverified" => Self::Unverified { why: object.take("why")? },
-            "verified" => Self::Verified {
-                digest: object.take("digest")?,
-                name: object.take("name")?,
-                version: object.take("version")?,
-                schema_version: object.take("schema_version")?,
-                enrollment_ref: object.take("enrollment_ref")?,
-            },
-            _ => return Err(json::Error::unknown_word(&state, "`unverified` or `verified`").within("state")),
-        };
-        object.end()?;
-        Ok(whole)
+        value.object(|object| {
+            let state: String = object.take("state")?;
+            match state.as_str() {
+                "unverified" => Ok(Self::Unverified { why: object.take("why")? }),
+                "verified" => Ok(Self::Verified {
+                    digest: object.take("digest")?,
+                    name: object.take("name")?,
+                    version: object.take("version")?,
+                    schema_version: object.take("schema_version")?,
+                    enrollment_ref: object.take("enrollment_ref")?,
+                }),
+                _ => Err(json::Error::unknown_word(&state, "`unverified` or `verified`")),
+            }
+        })
     }
 }
 
 impl json::Read for EnrollmentFact {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        let mut object = value.into_object()?;
-        let answer: String = object.take("answer")?;
-        let whole = match answer.as_str() {
-            "unavailable" => Self::Unavailable { why: object.take("why")? },
-            "untrusted" => Self::Untrusted { why: object.take("why")? },
-            "not_enrolled" => Self::NotEnrolled { validity: object.take("validity")? },
-            "enrolled" => Self::Enrolled { enrollment: object.take("enrollment")?, validity: object.take("validity")? },
-            _ => {
-                let expected = "`unavailable`, `untrusted`, `not_enrolled` or `enrolled`";
-                return Err(json::Error::unknown_word(&answer, expected).within("answer"));
+        value.object(|object| {
+            let answer: String = object.take("answer")?;
+            match answer.as_str() {
+                "unavailable" => Ok(Self::Unavailable { why: object.take("why")? }),
+                "untrusted" => Ok(Self::Untrusted { why: object.take("why")? }),
+                "not_enrolled" => Ok(Self::NotEnrolled { validity: object.take("validity")? }),
+                "enrolled" => {
+                    Ok(Self::Enrolled { enrollment: object.take("enrollment")?, validity: object.take("validity")? })
+                }
+                _ => {
+                    let expected = "`unavailable`, `untrusted`, `not_enrolled` or `enrolled`";
+                    Err(json::Error::unknown_word(&answer, expected))
+                }
             }
-        };
-        object.end()?;
-        Ok(whole)
+        })
     }
 }
 

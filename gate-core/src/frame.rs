@@ -158,19 +158,19 @@ impl From<Received> for Frame {
 
 impl json::Read for Received {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        let mut object = value.into_object()?;
-        let kind: String = object.take("kind")?;
-        let attrs = match kind.as_str() {
-            "autonomy.decision" => Attrs::Decision(object.take("attrs")?),
-            "autonomy.facts" => Attrs::Facts(object.take("attrs")?),
-            "autonomy.action" => Attrs::Action(object.take("attrs")?),
-            _ => {
-                let expected = "`autonomy.decision`, `autonomy.facts` or `autonomy.action`";
-                return Err(json::Error::unknown_word(&kind, expected).within("kind"));
-            }
-        };
-        let whole = Self { audit_id: object.take("audit_id")?, node_id: object.take("node_id")?, attrs };
-        object.end()?;
+        let whole = value.object(|object| {
+            let kind: String = object.take("kind")?;
+            let attrs = match kind.as_str() {
+                "autonomy.decision" => Attrs::Decision(object.take("attrs")?),
+                "autonomy.facts" => Attrs::Facts(object.take("attrs")?),
+                "autonomy.action" => Attrs::Action(object.take("attrs")?),
+                _ => {
+                    let expected = "`autonomy.decision`, `autonomy.facts` or `autonomy.action`";
+                    return Err(json::Error::unknown_word(&kind, expected));
+                }
+            };
+            Ok(Self { audit_id: object.take("audit_id")?, node_id: object.take("node_id")?, attrs })
+        })?;
         if let Attrs::Facts(FactsAttrs { id, facts }) = &whole.attrs {
             let is: Digest = facts.id();
             if is != *id {

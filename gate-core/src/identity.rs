@@ -71,6 +71,10 @@ struct Rule {
 }
 
 impl Rule {
+    fn read(&self, value: json::Value<'_>) -> Result<String, json::Error> {
+        value.parsed(|text| self.parse(text))
+    }
+
     fn parse(&self, value: &str) -> Result<String, ParseNameError> {
         match self.fault(value) {
             None => Ok(value.to_owned()),
@@ -107,7 +111,7 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $rule:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[serde(try_from = "String")]
         pub struct $name(String);
 
         impl $name {
@@ -140,7 +144,7 @@ macro_rules! name {
 
         impl json::Read for $name {
             fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-                value.parsed(Self::parse)
+                $rule.read(value).map(Self)
             }
         }
 

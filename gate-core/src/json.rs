@@ -7,13 +7,10 @@
 mod read;
 mod write;
 
-use alloc::{
-    format,
-    string::{String, ToString},
-};
+use alloc::{format, string::String};
 use core::fmt;
 
-pub use read::{Object, Read, Value, read};
+pub use read::{Member, Object, Read, Value, read};
 pub use write::write;
 
 /// Why a text is not the JSON that is wanted. One line.
@@ -27,12 +24,6 @@ impl fmt::Display for Error {
 }
 
 impl core::error::Error for Error {}
-
-impl serde::ser::Error for Error {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self(message.to_string())
-    }
-}
 
 impl Error {
     /// What does not hold between members that are each as they should be.
@@ -75,7 +66,7 @@ fn plain(bytes: &[u8]) -> usize {
 mod tests {
     use super::*;
     use crate::read_object;
-    use alloc::{vec, vec::Vec};
+    use alloc::{string::ToString, vec, vec::Vec};
     use serde::Serialize;
 
     #[derive(Debug, PartialEq, Serialize)]

@@ -1,11 +1,10 @@
 //! Ed25519 public keys (RFC 8032) as SPKI PEM (RFC 8410, RFC 7468), and the set of them that is trusted.
 
 use alloc::{format, string::String, vec::Vec};
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use core::fmt;
 use ed25519_dalek::VerifyingKey;
 
-use crate::{digest::Digest, limits};
+use crate::{base64, digest::Digest, limits};
 
 /// The DER of an Ed25519 SubjectPublicKeyInfo up to the key: RFC 8410, section 10.1.
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -136,7 +135,7 @@ impl PublicKey {
                 KeyError::NotPem
             });
         };
-        let der = BASE64.decode(body).map_err(|_| KeyError::NotPem)?;
+        let der = base64::decode(body).ok_or(KeyError::NotPem)?;
         let key: &[u8; 32] =
             der.strip_prefix(&SPKI_PREFIX).and_then(|key| key.try_into().ok()).ok_or(KeyError::NotEd25519)?;
         Self::from_bytes(key)
@@ -146,7 +145,7 @@ impl PublicKey {
     pub fn to_pem(&self) -> String {
         let mut spki = SPKI_PREFIX.to_vec();
         spki.extend_from_slice(self.key.as_bytes());
-        format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", BASE64.encode(&spki))
+        format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", base64::encode(&spki))
     }
 
     /// The key's id.

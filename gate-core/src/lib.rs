@@ -27,6 +27,7 @@
 
 extern crate alloc;
 
+mod base64;
 pub mod bundle;
 pub mod decision;
 pub mod digest;

@@ -217,7 +217,7 @@ struct Field(Option<String>);
 
 impl json::Read for Field {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        if value == json::Value::Absent {
+        if matches!(value, json::Value::Absent) {
             return Ok(Self(None));
         }
         String::read(value).map(|text| Self(Some(text)))
@@ -234,22 +234,24 @@ struct WireProvenance {
 
 impl json::Read for WireProvenance {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        if value == json::Value::Absent {
+        if matches!(value, json::Value::Absent) {
             return Ok(Self::default());
         }
-        let mut object = value.into_object()?;
-        let mut field = |key| object.take::<Field>(key).map(|field| field.0);
-        Ok(Self {
-            enrollment_ref: field("enrollment_ref")?,
-            provenance: Provenance {
-                enrollment_ref: None,
-                source: field("source")?,
-                revision: field("revision")?,
-                built_at: field("built_at")?,
-                builder: field("builder")?,
-            },
-            unknown: object.first_key().map(|key| format!("provenance.{key}")),
-        })
+        let (whole, rest) = value.open_object(|object| {
+            let mut field = |key| object.take::<Field>(key).map(|field| field.0);
+            Ok(Self {
+                enrollment_ref: field("enrollment_ref")?,
+                provenance: Provenance {
+                    enrollment_ref: None,
+                    source: field("source")?,
+                    revision: field("revision")?,
+                    built_at: field("built_at")?,
+                    builder: field("builder")?,
+                },
+                unknown: None,
+            })
+        })?;
+        Ok(Self { unknown: rest.first().map(|(key, _)| format!("provenance.{key}")), ..whole })
     }
 }
 
@@ -298,7 +300,7 @@ impl Serialize for Files {
 impl json::Read for Files {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
         let mut files = Self::default();
-        for (path, value) in value.into_object()?.into_members() {
+        for (path, value) in value.into_members()? {
             let digest = Digest::read(value).map_err(|error| error.within(&path))?;
             files.insert(path.into_owned(), digest);
         }
@@ -352,17 +354,19 @@ impl Manifest {
 
     /// The manifest without its ref, the text of that, and the first field that the schema does not have.
     fn read(bytes: &[u8]) -> Result<(Self, Option<String>, Option<String>), json::Error> {
-        let mut object = json::Value::parse(bytes)?.into_object()?;
-        let kind = object.take("kind")?;
-        let schema_version = object.take("schema_version")?;
-        let name = object.take("name")?;
-        let version = object.take("version")?;
-        let channel = object.take("channel")?;
-        let policy_version = object.take("policy_version")?;
-        let WireProvenance { provenance, enrollment_ref, unknown } = object.take("provenance")?;
-        let files = object.take("files")?;
-        let unknown = object.first_key().map(String::from).or(unknown);
-        let manifest = Self { kind, schema_version, name, version, channel, policy_version, provenance, files };
+        let ((manifest, enrollment_ref, unknown), rest) = json::Value::parse(bytes)?.open_object(|object| {
+            let kind = object.take("kind")?;
+            let schema_version = object.take("schema_version")?;
+            let name = object.take("name")?;
+            let version = object.take("version")?;
+            let channel = object.take("channel")?;
+            let policy_version = object.take("policy_version")?;
+            let WireProvenance { provenance, enrollment_ref, unknown } = object.take("provenance")?;
+            let files = object.take("files")?;
+            let manifest = Self { kind, schema_version, name, version, channel, policy_version, provenance, files };
+            Ok((manifest, enrollment_ref, unknown))
+        })?;
+        let unknown = rest.first().map(|(key, _)| String::from(&**key)).or(unknown);
         Ok((manifest, enrollment_ref, unknown))
     }
 

@@ -57,7 +57,7 @@ fn with_instance(call: impl FnOnce(&mut Instance) -> i32) -> i32 {
     enter(|module| call(module.instance.get_or_insert_with(Instance::new)))
 }
 
-fn with_input(len: usize, call: impl FnOnce(&mut Instance, &[u8]) -> i32) -> i32 {
+fn with_input(len: usize, call: fn(&mut Instance, &[u8]) -> i32) -> i32 {
     enter(|module| match module.input.get(..len) {
         Some(input) => call(module.instance.get_or_insert_with(Instance::new), input),
         None => MALFORMED,

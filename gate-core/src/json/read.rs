@@ -35,10 +35,7 @@ macro_rules! read_object {
     ($type:ident { $($field:ident $(= $key:literal)?),+ $(,)? }) => {
         impl $crate::json::Read for $type {
             fn read(value: $crate::json::Value<'_>) -> ::core::result::Result<Self, $crate::json::Error> {
-                let mut object = value.into_object()?;
-                let whole = Self { $($field: object.take($crate::read_object!(@key $field $($key)?))?),+ };
-                object.end()?;
-                Ok(whole)
+                value.object(|object| Ok(Self { $($field: object.take($crate::read_object!(@key $field $($key)?))?),+ }))
             }
         }
     };
@@ -63,13 +60,21 @@ pub enum Value<'a> {
     Text(Cow<'a, str>),
     /// A list.
     List(Vec<Value<'a>>),
-    /// An object.
-    Object(Object<'a>),
+    /// An object: its members in their order; no two have the same key.
+    Object(Vec<Member<'a>>),
 }
 
-/// An object's members in their order; no two have the same key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Object<'a>(Vec<(Cow<'a, str>, Value<'a>)>);
+/// A member of an object: its key and its value.
+pub type Member<'a> = (Cow<'a, str>, Value<'a>);
+
+/// An object that is being taken apart.
+#[derive(Debug)]
+pub struct Object<'a> {
+    /// What was not taken yet, in its order.
+    members: Vec<Member<'a>>,
+    /// What was taken last: the place of an error.
+    taken: &'static str,
+}
 
 impl<'a> Value<'a> {
     /// Reads a whole text.
@@ -92,11 +97,39 @@ impl<'a> Value<'a> {
     ///
     /// # Errors
     /// What it is instead.
-    pub fn into_object(self) -> Result<Object<'a>, Error> {
-        let Self::Object(object) = self else {
+    pub fn into_members(self) -> Result<Vec<Member<'a>>, Error> {
+        let Self::Object(members) = self else {
             return Err(self.instead_of("an object"));
         };
-        Ok(object)
+        Ok(members)
+    }
+
+    /// An object of which `read` takes every member.
+    ///
+    /// # Errors
+    /// What it is instead, what `read` says, or the first member that it did not take.
+    pub fn object<T>(self, read: impl FnOnce(&mut Object<'a>) -> Result<T, Error>) -> Result<T, Error> {
+        let (whole, rest) = self.open_object(read)?;
+        match rest.first() {
+            None => Ok(whole),
+            Some((key, _)) => Err(Error(format!("member `{}` is not known", crate::text::shown(key)))),
+        }
+    }
+
+    /// An object of which `read` takes what it knows, and the members that are left. An error of `read` is placed in the
+    /// member that it took last.
+    ///
+    /// # Errors
+    /// What it is instead, or what `read` says.
+    pub fn open_object<T>(
+        self,
+        read: impl FnOnce(&mut Object<'a>) -> Result<T, Error>,
+    ) -> Result<(T, Vec<Member<'a>>), Error> {
+        let mut object = Object { members: self.into_members()?, taken: "" };
+        match read(&mut object) {
+            Ok(whole) => Ok((whole, object.members)),
+            Err(error) => Err(error.within(object.taken)),
+        }
     }
 
     /// The items of a list.
@@ -125,7 +158,7 @@ impl<'a> Value<'a> {
     ///
     /// # Errors
     /// What it is instead, or what the parser says.
-    pub fn parsed<T, E: Display>(self, parse: fn(&str) -> Result<T, E>) -> Result<T, Error> {
+    pub fn parsed<T, E: Display>(self, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Error> {
         parse(&self.into_text()?).map_err(|error| Error(format!("{error}")))
     }
 
@@ -148,34 +181,14 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// It is missing, or of another kind.
-    pub fn take<T: Read>(&mut self, key: &str) -> Result<T, Error> {
-        T::read(self.take_value(key)).map_err(|error| error.within(key))
+    pub fn take<T: Read>(&mut self, key: &'static str) -> Result<T, Error> {
+        T::read(self.take_value(key))
     }
 
-    /// Sees that nothing is left.
-    ///
-    /// # Errors
-    /// The first member that was not taken.
-    pub fn end(self) -> Result<(), Error> {
-        match self.first_key() {
-            None => Ok(()),
-            Some(key) => Err(Error(format!("member `{}` is not known", crate::text::shown(key)))),
-        }
-    }
-
-    /// The members that were not taken, in their order.
-    pub fn into_members(self) -> Vec<(Cow<'a, str>, Value<'a>)> {
-        self.0
-    }
-
-    /// The key of the first member that was not taken.
-    pub fn first_key(&self) -> Option<&str> {
-        self.0.first().map(|member| &*member.0)
-    }
-
-    fn take_value(&mut self, key: &str) -> Value<'a> {
-        match self.0.iter().position(|member| member.0 == key) {
-            Some(at) => self.0.remove(at).1,
+    fn take_value(&mut self, key: &'static str) -> Value<'a> {
+        self.taken = key;
+        match self.members.iter().position(|member| member.0 == key) {
+            Some(at) => self.members.remove(at).1,
             None => Value::Absent,
         }
     }
@@ -216,7 +229,11 @@ impl<T: Read> Read for Option<T> {
 
 impl<T: Read> Read for Vec<T> {
     fn read(value: Value<'_>) -> Result<Self, Error> {
-        value.into_list()?.into_iter().map(T::read).collect()
+        let mut items = Self::new();
+        for item in value.into_list()? {
+            items.push(T::read(item)?);
+        }
+        Ok(items)
     }
 }
 
@@ -254,14 +271,14 @@ impl<'a> Parser<'a> {
             .ok_or_else(|| Error(format!("nested deeper than {} levels at byte {}", limits::JSON_DEPTH, self.at)))
     }
 
-    fn object(&mut self, depth: usize) -> Result<Object<'a>, Error> {
+    fn object(&mut self, depth: usize) -> Result<Vec<Member<'a>>, Error> {
         self.at += 1;
-        let mut members: Vec<(Cow<'a, str>, Value<'a>)> = Vec::new();
+        let mut members: Vec<Member<'a>> = Vec::new();
         // The keys in order, once there are more than a few.
         let mut sorted: Vec<Cow<'a, str>> = Vec::new();
         self.skip_space();
         if self.takes(b'}') {
-            return Ok(Object(members));
+            return Ok(members);
         }
         loop {
             self.skip_space();
@@ -293,7 +310,7 @@ impl<'a> Parser<'a> {
             members.push((key, value));
             self.skip_space();
             if self.takes(b'}') {
-                return Ok(Object(members));
+                return Ok(members);
             }
             if !self.takes(b',') {
                 return Err(Error(format!("no `,` or `}}` at byte {}", self.at)));

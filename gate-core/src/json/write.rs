@@ -1,12 +1,11 @@
 //! From a typed value to compact bytes: no white space, members in the order of the type.
 
 use alloc::string::String;
+use core::fmt;
 use serde::{
     Serialize, Serializer,
-    ser::{Error as _, Impossible, SerializeMap, SerializeSeq, SerializeStruct},
+    ser::{Impossible, SerializeMap, SerializeSeq, SerializeStruct},
 };
-
-use super::Error;
 
 /// `value` as compact JSON.
 ///
@@ -49,152 +48,172 @@ fn write_text(out: &mut String, text: &str) {
     out.push('"');
 }
 
+/// Begins a member. Names of fields need no escaping.
+fn write_name(out: &mut String, name: &str) {
+    part(out);
+    out.push('"');
+    out.push_str(name);
+    out.push_str("\":");
+}
+
 fn write_integer(out: &mut String, mut value: u64) {
     let mut digits = [0; 20];
-    let mut count = 0;
-    for digit in &mut digits {
+    let mut from = digits.len();
+    for (at, digit) in digits.iter_mut().enumerate().rev() {
         *digit = b'0' + (value % 10).to_le_bytes()[0];
         value /= 10;
-        count += 1;
+        from = at;
         if value == 0 {
             break;
         }
     }
-    out.extend(digits.iter().take(count).rev().copied().map(char::from));
+    out.push_str(digits.get(from..).and_then(|digits| core::str::from_utf8(digits).ok()).unwrap_or_default());
 }
 
 struct Writer<'a>(&'a mut String);
 
-/// A list or an object that is being written.
-struct Compound<'a> {
-    out: &'a mut String,
-    first: bool,
-    end: char,
-}
+/// A list that is being written.
+struct Items<'a>(&'a mut String);
 
-impl<'a> Compound<'a> {
-    fn new(out: &'a mut String, start: char, end: char) -> Self {
-        out.push(start);
-        Self { out, first: true, end }
-    }
+/// An object that is being written.
+struct Members<'a>(&'a mut String);
 
-    fn item(&mut self) -> &mut String {
-        if !self.first {
-            self.out.push(',');
-        }
-        self.first = false;
-        self.out
+/// Puts a comma between what is written and the next of a list or an object. What begins one is never the end of an item.
+fn part(out: &mut String) {
+    if !out.ends_with(['[', '{']) {
+        out.push(',');
     }
 }
 
-fn unsupported<T>() -> Result<T, Error> {
-    Err(Error::custom("a value that the gate does not write"))
+/// A value that the gate does not write. It holds nothing: an error that does would be carried along with every value.
+#[derive(Debug)]
+struct Unsupported;
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value that the gate does not write")
+    }
+}
+
+impl core::error::Error for Unsupported {}
+
+impl serde::ser::Error for Unsupported {
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self
+    }
+}
+
+fn unsupported<T>() -> Result<T, Unsupported> {
+    Err(Unsupported)
 }
 
 impl<'a> Serializer for Writer<'a> {
     type Ok = ();
-    type Error = Error;
-    type SerializeSeq = Compound<'a>;
-    type SerializeTuple = Impossible<(), Error>;
-    type SerializeTupleStruct = Impossible<(), Error>;
-    type SerializeTupleVariant = Impossible<(), Error>;
-    type SerializeMap = Compound<'a>;
-    type SerializeStruct = Compound<'a>;
-    type SerializeStructVariant = Impossible<(), Error>;
+    type Error = Unsupported;
+    type SerializeSeq = Items<'a>;
+    type SerializeTuple = Impossible<(), Unsupported>;
+    type SerializeTupleStruct = Impossible<(), Unsupported>;
+    type SerializeTupleVariant = Impossible<(), Unsupported>;
+    type SerializeMap = Members<'a>;
+    type SerializeStruct = Members<'a>;
+    type SerializeStructVariant = Impossible<(), Unsupported>;
 
-    fn serialize_bool(self, value: bool) -> Result<(), Error> {
+    fn serialize_bool(self, value: bool) -> Result<(), Unsupported> {
         self.0.push_str(if value { "true" } else { "false" });
         Ok(())
     }
 
-    fn serialize_u8(self, value: u8) -> Result<(), Error> {
+    fn serialize_u8(self, value: u8) -> Result<(), Unsupported> {
         self.serialize_u64(value.into())
     }
 
-    fn serialize_u16(self, value: u16) -> Result<(), Error> {
+    fn serialize_u16(self, value: u16) -> Result<(), Unsupported> {
         self.serialize_u64(value.into())
     }
 
-    fn serialize_u32(self, value: u32) -> Result<(), Error> {
+    fn serialize_u32(self, value: u32) -> Result<(), Unsupported> {
         self.serialize_u64(value.into())
     }
 
-    fn serialize_u64(self, value: u64) -> Result<(), Error> {
+    fn serialize_u64(self, value: u64) -> Result<(), Unsupported> {
         write_integer(self.0, value);
         Ok(())
     }
 
-    fn serialize_str(self, text: &str) -> Result<(), Error> {
+    fn serialize_str(self, text: &str) -> Result<(), Unsupported> {
         write_text(self.0, text);
         Ok(())
     }
 
-    fn serialize_none(self) -> Result<(), Error> {
+    fn serialize_none(self) -> Result<(), Unsupported> {
         self.0.push_str("null");
         Ok(())
     }
 
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Error> {
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Unsupported> {
         value.serialize(self)
     }
 
-    fn serialize_unit_variant(self, _: &'static str, _: u32, word: &'static str) -> Result<(), Error> {
+    fn serialize_unit_variant(self, _: &'static str, _: u32, word: &'static str) -> Result<(), Unsupported> {
         self.serialize_str(word)
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Error> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Unsupported> {
         value.serialize(self)
     }
 
-    fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a>, Error> {
-        Ok(Compound::new(self.0, '[', ']'))
+    fn serialize_seq(self, _: Option<usize>) -> Result<Items<'a>, Unsupported> {
+        self.0.push('[');
+        Ok(Items(self.0))
     }
 
-    fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a>, Error> {
-        Ok(Compound::new(self.0, '{', '}'))
+    fn serialize_map(self, _: Option<usize>) -> Result<Members<'a>, Unsupported> {
+        self.0.push('{');
+        Ok(Members(self.0))
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Compound<'a>, Error> {
-        Ok(Compound::new(self.0, '{', '}'))
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Members<'a>, Unsupported> {
+        self.0.push('{');
+        Ok(Members(self.0))
     }
 
-    fn serialize_i8(self, _: i8) -> Result<(), Error> {
+    fn serialize_i8(self, _: i8) -> Result<(), Unsupported> {
         unsupported()
     }
 
-    fn serialize_i16(self, _: i16) -> Result<(), Error> {
+    fn serialize_i16(self, _: i16) -> Result<(), Unsupported> {
         unsupported()
     }
 
-    fn serialize_i32(self, _: i32) -> Result<(), Error> {
+    fn serialize_i32(self, _: i32) -> Result<(), Unsupported> {
         unsupported()
     }
 
-    fn serialize_i64(self, _: i64) -> Result<(), Error> {
+    fn serialize_i64(self, _: i64) -> Result<(), Unsupported> {
         unsupported()
     }
 
-    fn serialize_f32(self, _: f32) -> Result<(), Error> {
+    fn serialize_f32(self, _: f32) -> Result<(), Unsupported> {
         unsupported()
     }
 
-    fn serialize_f64(self, _: f64) -> Result<(), Error> {
+    fn serialize_f64(self, _: f64) -> Result<(), Unsupported> {
         unsupported()
     }
 
-    fn serialize_char(self, _: char) -> Result<(), Error> {
+    fn serialize_char(self, _: char) -> Result<(), Unsupported> {
         unsupported()
     }
 
-    fn serialize_bytes(self, _: &[u8]) -> Result<(), Error> {
+    fn serialize_bytes(self, _: &[u8]) -> Result<(), Unsupported> {
         unsupported()
     }
 
-    fn serialize_unit(self) -> Result<(), Error> {
+    fn serialize_unit(self) -> Result<(), Unsupported> {
         unsupported()
     }
 
-    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Error> {
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Unsupported> {
         unsupported()
     }
 
@@ -204,15 +223,15 @@ impl<'a> Serializer for Writer<'a> {
         _: u32,
         _: &'static str,
         _: &T,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Unsupported> {
         unsupported()
     }
 
-    fn serialize_tuple(self, _: usize) -> Result<Self::SerializeTuple, Error> {
+    fn serialize_tuple(self, _: usize) -> Result<Self::SerializeTuple, Unsupported> {
         unsupported()
     }
 
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self::SerializeTupleStruct, Error> {
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self::SerializeTupleStruct, Unsupported> {
         unsupported()
     }
 
@@ -222,7 +241,7 @@ impl<'a> Serializer for Writer<'a> {
         _: u32,
         _: &'static str,
         _: usize,
-    ) -> Result<Self::SerializeTupleVariant, Error> {
+    ) -> Result<Self::SerializeTupleVariant, Unsupported> {
         unsupported()
     }
 
@@ -232,59 +251,57 @@ impl<'a> Serializer for Writer<'a> {
         _: u32,
         _: &'static str,
         _: usize,
-    ) -> Result<Self::SerializeStructVariant, Error> {
+    ) -> Result<Self::SerializeStructVariant, Unsupported> {
         unsupported()
     }
 }
 
-impl SerializeSeq for Compound<'_> {
+impl SerializeSeq for Items<'_> {
     type Ok = ();
-    type Error = Error;
+    type Error = Unsupported;
 
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        value.serialize(Writer(self.item()))
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unsupported> {
+        part(self.0);
+        value.serialize(Writer(self.0))
     }
 
-    fn end(self) -> Result<(), Error> {
-        self.out.push(self.end);
+    fn end(self) -> Result<(), Unsupported> {
+        self.0.push(']');
         Ok(())
     }
 }
 
-impl SerializeMap for Compound<'_> {
+impl SerializeMap for Members<'_> {
     type Ok = ();
-    type Error = Error;
+    type Error = Unsupported;
 
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Error> {
-        key.serialize(Writer(self.item()))
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Unsupported> {
+        part(self.0);
+        key.serialize(Writer(self.0))
     }
 
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        self.out.push(':');
-        value.serialize(Writer(self.out))
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unsupported> {
+        self.0.push(':');
+        value.serialize(Writer(self.0))
     }
 
-    fn end(self) -> Result<(), Error> {
-        self.out.push(self.end);
+    fn end(self) -> Result<(), Unsupported> {
+        self.0.push('}');
         Ok(())
     }
 }
 
-impl SerializeStruct for Compound<'_> {
+impl SerializeStruct for Members<'_> {
     type Ok = ();
-    type Error = Error;
+    type Error = Unsupported;
 
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Error> {
-        let out = self.item();
-        // Names of fields need no escaping.
-        out.push('"');
-        out.push_str(name);
-        out.push_str("\":");
-        value.serialize(Writer(out))
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Unsupported> {
+        write_name(self.0, name);
+        value.serialize(Writer(self.0))
     }
 
-    fn end(self) -> Result<(), Error> {
-        self.out.push(self.end);
+    fn end(self) -> Result<(), Unsupported> {
+        self.0.push('}');
         Ok(())
     }
 }
