@@ -31,7 +31,7 @@ const TRAPPING: &str = "target/gate-trap.wasm";
 const OTHER_ABI: &str = "target/gate-abi-2.wasm";
 
 /// Largest module, in bytes, as it is and compressed by `gzip -9`.
-const MOST_BYTES: (usize, usize) = (136 * 1024, 61 * 1024);
+const MOST_BYTES: (usize, usize) = (137 * 1024, 60 * 1024);
 
 /// All that the module may export: another name is another ABI.
 const EXPORTS: [&str; 16] = [
@@ -253,6 +253,8 @@ pub fn shrink(root: &Path, module: &[u8]) -> Result<Vec<u8>> {
     fs::write(&large, module)?;
     let mut shrink = Command::new(tools.join("node_modules/.bin/wasm-opt"));
     shrink.args(["-Oz", "--converge", "--strip-debug", "--strip-producers", "--strip-target-features"]);
+    // HotSpot never compiles a method of more than 8,000 bytes of bytecode: a large function stays apart from its one caller.
+    shrink.arg("--one-caller-inline-max-function-size=400");
     // What rustc's target has by default, and nothing beyond: every engine of the bindings knows these.
     for feature in
         ["bulk-memory", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext"]
