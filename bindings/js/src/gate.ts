@@ -253,8 +253,9 @@ export abstract class BaseGate {
   /**
    * Decides a call. Append its frames, wait until they are durable, and only then run the tool or answer the denial.
    *
-   * A call that is malformed throws. A call on which the module traps is decided by a new instance, which is told that the
-   * enrollment is unavailable; where that one traps as well, it is denied with `audit: wal_unavailable`.
+   * A call that is malformed throws. A call on which the module traps is denied: a new instance decides it, told that the
+   * enrollment is unavailable; where that one traps as well or would let the call through, as in `off` and `advisory`, there are
+   * no frames and the reason is `audit: wal_unavailable`.
    */
   decide(call: Call): Decision {
     const document = toDocument(call);
@@ -321,14 +322,14 @@ export abstract class BaseGate {
     );
   }
 
-  /** The same call by a new instance, so that what was decided is written down. */
+  /** The same call by a new instance, so that the denial is written down. */
   #decideTrapped(document: CallDocument, trap: unknown): Decision {
     try {
       const engine = this.#renew();
       engine.setEnrollment(JSON.stringify({ answer: "unavailable", why: `the gate trapped: ${line(trap)}` }));
       const decision = toDecision(engine.decide(document), document.audit_id);
       this.#tellEnrollment(engine);
-      return decision;
+      return decision.effect === "deny" ? decision : unrecordable(document.audit_id);
     } catch {
       this.#engine = null;
       return unrecordable(document.audit_id);

@@ -166,14 +166,14 @@ test("a module with other reasons than this package's is refused", async () => {
   assert.throws(() => new plain.Gate(other, {}), { code: "unsupported", message: /reasons are `sha256:00`, this package's `sha256:1/ });
 });
 
-test("a call on which the module traps is decided by the next one, and that is written down", async () => {
+test("a call on which the module traps is denied in every mode, and written down where the mode denies", async () => {
   const { plainEngines } = await import(new URL("node_modules/autonomy-gate/dist/esm/plain.js", import.meta.url));
-  const gate = () => {
+  const gate = (mode = "enforce") => {
     const made = new plain.Gate(trappingOnce(plainEngines(new WebAssembly.Module(wasm))), {
       bundle: good.bundle,
       trustedKeys: good.trustedKeys,
       nodeId,
-      mode: "enforce",
+      mode,
     });
     made.setEnrollment(enrolled());
     return made;
@@ -186,6 +186,13 @@ test("a call on which the module traps is decided by the next one, and that is w
   assert.equal(frames.length, 3);
   const next = one.decide({ tool: "tool.echo" });
   assert.equal(next.effect, "allow");
+
+  for (const mode of ["off", "advisory"]) {
+    const lenient = gate(mode);
+    const trapped = lenient.decide({ tool: "tool.echo" });
+    assert.deepEqual([trapped.effect, trapped.reason, trapped.frames.json], ["deny", "audit: wal_unavailable", "[]"]);
+    assert.equal(lenient.decide({ tool: "tool.echo" }).effect, "allow");
+  }
 
   // In a batch the calls are decided one by one: here the first is that which finds the trap gone.
   const many = gate().decideBatch([{ tool: "a" }, { tool: "b" }]);

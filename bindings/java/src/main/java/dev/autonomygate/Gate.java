@@ -156,8 +156,9 @@ public final class Gate implements AutoCloseable {
     /**
      * Decides a call. Append its frames, wait until they are durable, and only then run the tool or answer the denial.
      *
-     * <p>A call on which the module traps is decided by a new instance, which is told that the enrollment is unavailable;
-     * where that one traps as well, it is denied with {@link Reason#WAL_UNAVAILABLE}.
+     * <p>A call on which the module traps is denied: a new instance decides it, told that the enrollment is unavailable; where
+     * that one traps as well or would let the call through, there are no frames and the reason is {@link
+     * Reason#WAL_UNAVAILABLE}.
      *
      * @param call the call
      * @return the decision
@@ -281,14 +282,15 @@ public final class Gate implements AutoCloseable {
         }
     }
 
-    /** The same call by a new instance, so that what was decided is written down. */
+    /** The same call by a new instance, so that the denial is written down. */
     private Decision decideTrapped(Call call, Throwable trap) {
         try {
             Engine renewed = renew();
             renewed.tell(Answer.unavailable("the gate trapped: " + GateException.line(trap)));
             Decision decision = renewed.decide(call);
             tellEnrollment(renewed);
-            return decision;
+            // A mode that lets it through must not let a call run on which the module trapped.
+            return decision.effect() == Effect.DENY ? decision : Decision.unrecordable(call.auditId);
         } catch (RuntimeException | VirtualMachineError again) {
             engine = null;
             return Decision.unrecordable(call.auditId);
