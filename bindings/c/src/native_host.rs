@@ -147,8 +147,10 @@ struct Receipt {
 impl json::Read for Receipt {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
         // A newer host may say more.
-        let mut object = value.into_object()?;
-        Ok(Self { first_seq: object.take("first_seq")?, last_seq: object.take("last_seq")? })
+        let read = |object: &mut json::Object<'_>| {
+            Ok(Self { first_seq: object.take("first_seq")?, last_seq: object.take("last_seq")? })
+        };
+        value.open_object(read).map(|(receipt, _)| receipt)
     }
 }
 
