@@ -205,6 +205,23 @@ impl FreshnessFlags {
     }
 }
 
+/// What decides.
+#[derive(Debug, Args)]
+pub(crate) struct EngineFlags {
+    /// What decides: `native`, or `wasm` as in runtimes of other languages; the answers are the same.
+    #[arg(long, value_name = "ENGINE", help_heading = SETTINGS)]
+    pub(crate) engine: Option<String>,
+    /// The directory that keeps the compiled module, so that the next start need not compile it.
+    #[arg(long, value_name = "DIR", help_heading = SETTINGS)]
+    pub(crate) wasm_cache: Option<String>,
+}
+
+impl EngineFlags {
+    pub(crate) fn add_to(&self, flags: Flags) -> Flags {
+        flags.set("attestation.engine", self.engine.as_ref()).set("attestation.wasm_cache", self.wasm_cache.as_ref())
+    }
+}
+
 /// A reason: as the wire has it, without its layer, or its number.
 pub(crate) fn reasons() -> impl TypedValueParser<Value = Reason> {
     let values = Reason::ALL.iter().map(|reason| {

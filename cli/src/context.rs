@@ -1,11 +1,12 @@
 //! What every command is given.
 
-use std::env;
+use std::{env, sync::Arc};
 
 use gate_core::{NodeId, TrustedKeys};
 use host_native::{
-    config::{Config, Variables},
+    config::{self, Config, Variables},
     key,
+    wasm::{self, Wasmtime},
 };
 
 use crate::{args::Global, error::CliError, output::Output};
@@ -74,6 +75,14 @@ pub(crate) fn trusted_keys(config: &Config) -> Result<TrustedKeys, CliError> {
         )));
     }
     Ok(key::read_trusted(&paths, config.threshold())?)
+}
+
+/// What decides, where it is not this program itself.
+pub(crate) fn engine(config: &Config) -> Result<Option<Arc<dyn wasm::Engine>>, CliError> {
+    match config.engine() {
+        config::Engine::Native => Ok(None),
+        config::Engine::Wasm => Ok(Some(Arc::new(Wasmtime::new(wasm::MODULE, Some(&config.wasm_cache()))?))),
+    }
 }
 
 /// The node that a command is about: the flag's, else this machine's.

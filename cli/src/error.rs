@@ -3,8 +3,19 @@
 use std::{io, process::ExitCode};
 
 use host_native::{
-    ErrorClass, audit::AuditError, bundle::BuildError, config::ConfigError, enrollment::StoreError, gate::OpenError,
-    host::TokenError, key::KeyFileError, oci::OciError, serve, tool::SetUpError, wal::WalError,
+    ErrorClass,
+    audit::AuditError,
+    bundle::BuildError,
+    config::ConfigError,
+    enrollment::StoreError,
+    gate::{NoDecision, OpenError},
+    host::TokenError,
+    key::KeyFileError,
+    oci::OciError,
+    serve,
+    tool::SetUpError,
+    wal::WalError,
+    wasm::WasmError,
 };
 
 /// How a command ended that did what it was asked.
@@ -106,16 +117,24 @@ impl From<StoreError> for CliError {
     }
 }
 
-impl From<SetUpError> for CliError {
-    fn from(error: SetUpError) -> Self {
-        Self::Failed { class: ErrorClass::Unavailable, message: error.to_string() }
-    }
+/// Errors of what this machine must have.
+macro_rules! unavailable {
+    ($($error:ty),+) => {$(
+        impl From<$error> for CliError {
+            fn from(error: $error) -> Self {
+                Self::Failed { class: ErrorClass::Unavailable, message: error.to_string() }
+            }
+        }
+    )+};
 }
+
+unavailable!(SetUpError, NoDecision, WasmError);
 
 impl From<OpenError> for CliError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Wal(error) => error.into(),
+            OpenError::Wasm(error) => error.into(),
             OpenError::Bundle(_) | OpenError::Policy(_) | OpenError::PolicyRef { .. } => Self::usage(error.to_string()),
         }
     }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use gate_core::{Freshness, Mode, TrustedKeys};
 use host_native::{
     Gate, Policies, bundle,
-    config::{Config, Origin},
+    config::{Config, Engine, Origin},
     enrollment::{LocalSource, Source},
     runtime,
     serve::{Limits, Listener, Metrics},
@@ -16,7 +16,7 @@ use host_native::{
 use serde::Serialize;
 
 use crate::{
-    args::{FreshnessFlags, NodeFlag, StoreFlag, TrustFlags, WalFlag},
+    args::{EngineFlags, FreshnessFlags, NodeFlag, StoreFlag, TrustFlags, WalFlag},
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::Format,
@@ -70,6 +70,8 @@ pub(crate) struct Start {
     trust: TrustFlags,
     #[command(flatten)]
     freshness: FreshnessFlags,
+    #[command(flatten)]
+    engine: EngineFlags,
 }
 
 /// What a runtime says when it is ready.
@@ -84,6 +86,7 @@ struct Started {
     store: String,
     wal_dir: String,
     wal: String,
+    engine: Engine,
 }
 
 impl Command {
@@ -95,7 +98,8 @@ impl Command {
             .set("attestation.mode", start.mode.as_ref())
             .set("runtime.listen", start.listen.as_ref())
             .list("runtime.http_allow", &start.http_allow);
-        let flags = start.wal.add_to(start.store.add_to(start.node.add_to(start.freshness.add_to(flags))));
+        let flags =
+            start.wal.add_to(start.store.add_to(start.node.add_to(start.freshness.add_to(start.engine.add_to(flags)))));
         let config = context.config(&start.trust.add_to(flags)?)?;
         service::block_on(serve(context, &config))
     }
@@ -104,7 +108,7 @@ impl Command {
 async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliError> {
     let (policies, bundle_keys) = policies(config)?;
     let tools = Tools::new(http_get(config)?)?;
-    let source = source(config)?;
+    let (source, engine) = (source(config)?, context::engine(config)?);
     // Taken before anything is written: a second runtime on the address leaves no trace in the log.
     let shutdown = service::interrupted()?;
     let listener = Listener::tcp(config.listen()).await?;
@@ -117,7 +121,12 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
         freshness: config.freshness(),
     };
     let metrics = Arc::new(Metrics::new("autonomy-runtime", env!("CARGO_PKG_VERSION")));
-    let gate = Gate::open(core, policies, source, Arc::new(wal)).await?.with_metrics(Arc::clone(&metrics));
+    let wal = Arc::new(wal);
+    let gate = match engine {
+        None => Gate::open(core, policies, source, wal).await?,
+        Some(engine) => Gate::open_in(engine, core, policies, source, wal).await?,
+    };
+    let gate = gate.with_metrics(Arc::clone(&metrics));
     announce(context, config, &listener, &gate, &opened)?;
     runtime::run(listener, Arc::new(gate), tools, metrics, Limits::default(), shutdown).await?;
     service::stopped(context)
@@ -167,15 +176,19 @@ fn announce(
         store: config.store_path().display().to_string(),
         wal_dir: config.wal_dir().display().to_string(),
         wal: service::how_opened(opened),
+        engine: config.engine(),
     };
     let out = &mut context.out;
     if out.format() == Format::Json {
         out.json(&started)?;
         return out.flush();
     }
-    let Started { mode, mode_origin, node_id, policy_ref, store, wal_dir, wal, .. } = &started;
+    let Started { mode, mode_origin, node_id, policy_ref, store, wal_dir, wal, engine, .. } = &started;
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "<none>".to_owned());
     out.line(format_args!("mode {mode} ({mode_origin}), node {}, policies {}", or_none(node_id), or_none(policy_ref)))?;
+    if *engine == Engine::Wasm {
+        out.line("decided by gate.wasm")?;
+    }
     out.line(format_args!("enrollments {store}"))?;
     out.line(format_args!("log {wal_dir} ({wal})"))?;
     out.line(format_args!("listening on {listener}"))?;

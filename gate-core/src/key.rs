@@ -189,6 +189,11 @@ impl TrustedKeys {
         Ok(Self { keys: distinct, threshold })
     }
 
+    /// Every trusted key.
+    pub fn iter(&self) -> impl Iterator<Item = &PublicKey> {
+        self.keys.iter()
+    }
+
     /// The trusted key with this id.
     pub fn find(&self, id: KeyId) -> Option<&PublicKey> {
         self.keys.iter().find(|key| key.id == id)

@@ -83,6 +83,13 @@ impl JsGate {
         self.said(number)
     }
 
+    /// Whether an Ed25519 signature holds: the key, the signature, then the message. For the published vectors; no part of
+    /// a decision.
+    #[wasm_bindgen(js_name = verifySignature)]
+    pub fn verify_signature(&mut self, input: &[u8]) -> bool {
+        self.instance.verify_signature(input) == 0
+    }
+
     /// Decides a [`document::Call`].
     pub fn decide(&self, call: JsValue) -> Result<JsValue, JsError> {
         let call = serde_wasm_bindgen::from_value(call)

@@ -55,6 +55,30 @@ pub struct Attestation {
     pub trust_dir: Option<PathBuf>,
     /// How many distinct trusted keys must sign.
     pub threshold: Option<usize>,
+    /// What decides.
+    pub engine: Option<Engine>,
+    /// Where the compiled module is kept.
+    pub wasm_cache: Option<PathBuf>,
+}
+
+/// What decides: the answers are the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// gate-core, as part of this program.
+    #[default]
+    Native,
+    /// gate.wasm, as in runtimes of other languages.
+    Wasm,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Native => "native",
+            Self::Wasm => "wasm",
+        })
+    }
 }
 
 /// Where enrollments are.
@@ -140,7 +164,7 @@ const fn key(name: &'static str, env: &'static str, flag: &'static str, shape: S
 }
 
 /// Every setting.
-pub const KEYS: [Key; 16] = [
+pub const KEYS: [Key; 18] = [
     key("identity.node_id", "AUTONOMY_NODE_ID", "--node-id", Shape::Text, "which node this is"),
     key("attestation.mode", "AUTONOMY_ATTESTATION_MODE", "--mode", Shape::Text, "`off`, `advisory` or `enforce`"),
     key(
@@ -177,6 +201,20 @@ pub const KEYS: [Key; 16] = [
         "--threshold",
         Shape::Number,
         "how many distinct trusted keys must sign",
+    ),
+    key(
+        "attestation.engine",
+        "AUTONOMY_ATTESTATION_ENGINE",
+        "--engine",
+        Shape::Text,
+        "what decides: `native` or `wasm`",
+    ),
+    key(
+        "attestation.wasm_cache",
+        "AUTONOMY_ATTESTATION_WASM_CACHE",
+        "--wasm-cache",
+        Shape::Path,
+        "the directory that keeps the compiled module",
     ),
     key("store.path", "AUTONOMY_STORE_PATH", "--store", Shape::Path, "the SQLite file of enrollments"),
     key("wal.dir", "AUTONOMY_WAL_DIR", "--wal-dir", Shape::Path, "the directory of the write-ahead log"),
@@ -310,12 +348,19 @@ pub struct Places {
     pub data: PathBuf,
     /// The log.
     pub state: PathBuf,
+    /// What can be made again.
+    pub cache: PathBuf,
 }
 
 impl Places {
     /// Everything below one directory.
     pub fn below(home: &Path) -> Self {
-        Self { config_file: home.join("config.toml"), data: home.to_owned(), state: home.to_owned() }
+        Self {
+            config_file: home.join("config.toml"),
+            data: home.to_owned(),
+            state: home.to_owned(),
+            cache: home.join("cache"),
+        }
     }
 
     /// `AUTONOMY_HOME`, else the XDG base directories (version 0.8).
@@ -341,6 +386,7 @@ impl Places {
             config_file: base("XDG_CONFIG_HOME", ".config")?.join("config.toml"),
             data: base("XDG_DATA_HOME", ".local/share")?,
             state: base("XDG_STATE_HOME", ".local/state")?,
+            cache: base("XDG_CACHE_HOME", ".cache")?,
         })
     }
 }
@@ -487,6 +533,16 @@ impl Config {
         self.settings.attestation.threshold.unwrap_or(1)
     }
 
+    /// What decides.
+    pub fn engine(&self) -> Engine {
+        self.settings.attestation.engine.unwrap_or_default()
+    }
+
+    /// Where the compiled module is kept.
+    pub fn wasm_cache(&self) -> PathBuf {
+        self.settings.attestation.wasm_cache.clone().unwrap_or_else(|| self.places.cache.join("wasm"))
+    }
+
     /// The SQLite file of enrollments.
     pub fn store_path(&self) -> PathBuf {
         self.settings.store.path.clone().unwrap_or_else(|| self.places.data.join("enrollment.sqlite"))
@@ -558,6 +614,8 @@ impl Config {
             }
             "attestation.trust_dir" => path(&self.trust_dir()),
             "attestation.threshold" => self.threshold().to_string(),
+            "attestation.engine" => self.engine().to_string(),
+            "attestation.wasm_cache" => path(&self.wasm_cache()),
             "store.path" => path(&self.store_path()),
             "wal.dir" => path(&self.wal_dir()),
             "runtime.listen" => self.listen().to_string(),

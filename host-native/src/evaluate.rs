@@ -3,12 +3,18 @@
 //! A [`Matrix`] opens each bundle once and is shown one row at a time; each pair costs a verdict and nothing more.
 
 use std::mem;
+#[cfg(feature = "wasm")]
+use std::sync::Arc;
 
 use gate_core::{
-    Bundle, BundleError, Config, Facts, Freshness, Gate, Mode, NodeId, TrustedKeys, Verdict,
+    Answer, Bundle, BundleError, Config, Facts, Freshness, Gate, Mode, NodeId, TrustedKeys, Verdict,
     enrollment::Enrollment,
     facts::{BundleFact, EnrollmentFact, Validity},
 };
+
+use crate::gate::NoDecision;
+#[cfg(feature = "wasm")]
+use crate::wasm;
 
 /// Bundles against which nodes are judged as of one instant.
 #[derive(Debug)]
@@ -17,12 +23,37 @@ pub struct Matrix {
     facts: Facts,
     validity: Validity,
     now_ms: u64,
+    #[cfg(feature = "wasm")]
+    module: Option<Module>,
+}
+
+/// What it takes to have the module judge a pair.
+#[cfg(feature = "wasm")]
+struct Module {
+    engine: Arc<dyn wasm::Engine>,
+    freshness: Freshness,
+    bundles: Vec<(Vec<u8>, TrustedKeys)>,
+    node: Option<(NodeId, Answer)>,
 }
 
 impl Matrix {
     /// Judges as a gate would that asks its source at `now_ms`.
     pub fn new(freshness: Freshness, now_ms: u64) -> Self {
-        Self { bundles: Vec::new(), facts: Facts::unknown(None), validity: freshness.validity(now_ms), now_ms }
+        Self {
+            bundles: Vec::new(),
+            facts: Facts::unknown(None),
+            validity: freshness.validity(now_ms),
+            now_ms,
+            #[cfg(feature = "wasm")]
+            module: None,
+        }
+    }
+
+    /// The same, each pair by a gate of its own in a module: to see that it says the same. A thousand times slower.
+    #[cfg(feature = "wasm")]
+    pub fn in_module(engine: Arc<dyn wasm::Engine>, freshness: Freshness, now_ms: u64) -> Self {
+        let module = Some(Module { engine, freshness, bundles: Vec::new(), node: None });
+        Self { module, ..Self::new(freshness, now_ms) }
     }
 
     /// Adds a bundle, verified once. One that is refused stays in the matrix, where it fails every node.
@@ -39,6 +70,10 @@ impl Matrix {
         });
         let verified = gate.load_bundle(tar);
         self.bundles.push(gate.facts().bundle.clone());
+        #[cfg(feature = "wasm")]
+        if let Some(module) = &mut self.module {
+            module.bundles.push((tar.to_vec(), keys.clone()));
+        }
         verified
     }
 
@@ -49,6 +84,10 @@ impl Matrix {
 
     /// The node that the next verdicts are about, and the source's answer.
     pub fn set_node(&mut self, node_id: NodeId, answer: Lookup) {
+        #[cfg(feature = "wasm")]
+        if let Some(module) = &mut self.module {
+            module.node = Some((node_id.clone(), answer.clone().observed_at(self.now_ms)));
+        }
         self.facts.node_id = Some(node_id);
         let validity = self.validity;
         self.facts.enrollment = match answer {
@@ -58,18 +97,59 @@ impl Matrix {
         };
     }
 
-    /// Shows the verdict on each bundle for this node, in the order they were added. Allocates nothing.
-    pub fn verdicts(&mut self, mut visit: impl FnMut(usize, &Facts, Verdict)) {
+    /// Shows the verdict on each bundle for this node, in the order they were added. Allocates nothing, but for a module.
+    ///
+    /// # Errors
+    /// A module judges, and it failed.
+    pub fn verdicts(&mut self, mut visit: impl FnMut(usize, &Facts, Verdict)) -> Result<(), NoDecision> {
+        #[cfg(feature = "wasm")]
+        if let Some(module) = &self.module {
+            return Ok(module.verdicts(self.now_ms, visit)?);
+        }
         for (at, bundle) in self.bundles.iter_mut().enumerate() {
             mem::swap(&mut self.facts.bundle, bundle);
             visit(at, &self.facts, self.facts.verdict(self.now_ms));
             mem::swap(&mut self.facts.bundle, bundle);
         }
+        Ok(())
     }
 
     /// The time that it judges at, in milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> u64 {
         self.now_ms
+    }
+}
+
+#[cfg(feature = "wasm")]
+impl Module {
+    fn verdicts(&self, now_ms: u64, mut visit: impl FnMut(usize, &Facts, Verdict)) -> Result<(), wasm::WasmError> {
+        let Some((node_id, answer)) = &self.node else { return Ok(()) };
+        for (at, (tar, keys)) in self.bundles.iter().enumerate() {
+            let config = Config {
+                mode: Mode::Enforce,
+                node_id: Some(node_id.clone()),
+                bundle_keys: Some(keys.clone()),
+                lease_keys: None,
+                freshness: self.freshness,
+            };
+            let mut gate = wasm::Gate::new(Arc::clone(&self.engine), &config)?;
+            match gate.load_bundle(tar) {
+                // What is refused shows in the verdict.
+                Ok(()) | Err(wasm::WasmError::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+            gate.set_enrollment(answer)?;
+            let wasm::Explanation { verdict, facts, .. } = gate.explain(now_ms)?;
+            visit(at, &facts, verdict);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(feature = "wasm")]
+impl std::fmt::Debug for Module {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Module").field("bundles", &self.bundles.len()).field("node", &self.node).finish_non_exhaustive()
     }
 }
 
@@ -84,6 +164,17 @@ pub enum Lookup {
     Unavailable(String),
 }
 
+impl Lookup {
+    /// The same as a source's answer.
+    pub fn observed_at(self, observed_at_ms: u64) -> Answer {
+        match self {
+            Self::Enrolled(enrollment) => Answer::Enrolled { enrollment, observed_at_ms },
+            Self::NotEnrolled => Answer::NotEnrolled { observed_at_ms },
+            Self::Unavailable(why) => Answer::Unavailable { why },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,7 +183,7 @@ mod tests {
         key::PrivateKey,
     };
     use gate_core::{
-        Answer, EnrollmentRef, RolloutState, Status,
+        EnrollmentRef, RolloutState, Status,
         manifest::{Channel, Provenance},
         reason::Attestation,
     };
@@ -148,27 +239,64 @@ mod tests {
         let (mut pairs, mut passed) = (0, 0);
         for answer in answers {
             matrix.set_node(NodeId::parse("robot-7").unwrap(), answer.clone());
-            matrix.verdicts(|at, facts, verdict| {
-                let mut gate = Gate::new(Config {
-                    mode: Mode::Enforce,
-                    node_id: Some(NodeId::parse("robot-7").unwrap()),
-                    bundle_keys: Some(keys.clone()),
-                    lease_keys: None,
-                    freshness,
-                });
-                let _ = gate.load_bundle(&tars[at]);
-                gate.set_enrollment(match answer.clone() {
-                    Lookup::Enrolled(enrollment) => Answer::Enrolled { enrollment, observed_at_ms: 1_000 },
-                    Lookup::NotEnrolled => Answer::NotEnrolled { observed_at_ms: 1_000 },
-                    Lookup::Unavailable(why) => Answer::Unavailable { why },
-                });
-                assert_eq!((facts, verdict), (gate.facts(), gate.verdict(1_000)));
-                pairs += 1;
-                passed += usize::from(verdict == Verdict::Pass);
-            });
+            matrix
+                .verdicts(|at, facts, verdict| {
+                    let mut gate = Gate::new(Config {
+                        mode: Mode::Enforce,
+                        node_id: Some(NodeId::parse("robot-7").unwrap()),
+                        bundle_keys: Some(keys.clone()),
+                        lease_keys: None,
+                        freshness,
+                    });
+                    let _ = gate.load_bundle(&tars[at]);
+                    gate.set_enrollment(answer.clone().observed_at(1_000));
+                    assert_eq!((facts, verdict), (gate.facts(), gate.verdict(1_000)));
+                    pairs += 1;
+                    passed += usize::from(verdict == Verdict::Pass);
+                })
+                .unwrap();
         }
         assert_eq!((pairs, passed), (65 * 5, 8), "each ref fits its one bundle in four rollout states");
         assert_eq!(matrix.bundles().len(), tars.len());
+    }
+
+    /// Facts, verdict and explanation, of every answer and bundle.
+    #[cfg(feature = "wasm")]
+    #[test]
+    fn the_module_says_the_same_of_every_pair() {
+        let (trusted, stranger) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
+        let keys = TrustedKeys::new([trusted.public().clone()], 1).unwrap();
+        let engine = Arc::new(wasm::Wasmtime::new(wasm::MODULE, None).unwrap());
+        let freshness = Freshness { max_staleness_ms: 5, max_skew_ms: 2 };
+        let (mut native, mut module) = (Matrix::new(freshness, 1_000), Matrix::in_module(engine, freshness, 1_000));
+        for tar in [signed(Some("fleet-a"), &trusted), signed(None, &trusted), signed(Some("fleet-a"), &stranger)] {
+            for matrix in [&mut native, &mut module] {
+                let _ = matrix.add_bundle(&tar, &keys);
+            }
+        }
+        for answer in [
+            Lookup::NotEnrolled,
+            Lookup::Unavailable("the disk is gone".into()),
+            Lookup::Enrolled(row("robot-7", "fleet-a", "active", "<none>")),
+            Lookup::Enrolled(row("robot-7", "Fleet-a", "active", "<none>")),
+            Lookup::Enrolled(row("robot-7", "fleet-a", "active", "failed")),
+            Lookup::Enrolled(row("robot-8", "fleet-a", "active", "<none>")),
+        ] {
+            let [native, module] = [&mut native, &mut module].map(|matrix| {
+                let mut pairs = Vec::new();
+                matrix.set_node(NodeId::parse("robot-7").unwrap(), answer.clone());
+                matrix.verdicts(|at, facts, verdict| pairs.push((at, facts.explain(1_000), verdict))).unwrap();
+                pairs
+            });
+            assert_eq!(native.len(), 3);
+            if !matches!(&answer, Lookup::Enrolled(row) if row.node_id.as_str() == "robot-8") {
+                assert_eq!(native, module);
+            } else {
+                // A store is asked for a node by its id; a gate also looks that the answer is about it.
+                let reasons: Vec<_> = module.iter().map(|(_, _, verdict)| *verdict).collect();
+                assert_eq!(reasons[0], Verdict::Fail(Attestation::EnrollmentUnavailable));
+            }
+        }
     }
 
     #[test]
@@ -177,9 +305,13 @@ mod tests {
         let keys = TrustedKeys::new([PrivateKey::generate().unwrap().public().clone()], 1).unwrap();
         assert!(matrix.add_bundle(b"", &keys).is_err());
         matrix.set_node(NodeId::parse("robot-7").unwrap(), Lookup::NotEnrolled);
-        matrix.verdicts(|_, facts, verdict| {
-            assert_eq!(verdict, Verdict::Fail(Attestation::BundleUnverified));
-            assert!(facts.detail(Attestation::BundleUnverified, 1_000).starts_with("expected a bundle that verifies"));
-        });
+        matrix
+            .verdicts(|_, facts, verdict| {
+                assert_eq!(verdict, Verdict::Fail(Attestation::BundleUnverified));
+                assert!(
+                    facts.detail(Attestation::BundleUnverified, 1_000).starts_with("expected a bundle that verifies")
+                );
+            })
+            .unwrap();
     }
 }

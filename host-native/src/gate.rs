@@ -1,7 +1,8 @@
 //! The gate as a tool server holds it: ask before running a tool, and run it only with the permit in hand.
 
 use gate_core::{
-    AuditId, Bundle, Call, Digest, Effect, Frame, Mode, NodeId, PolicyAnswer, PolicyRef, Reason, ToolName, Verdict,
+    Answer, AuditId, Bundle, Call, Digest, Effect, Frame, Mode, NodeId, PolicyAnswer, PolicyRef, Reason, ToolName,
+    Verdict,
     facts::SubCheck,
     frame::{ActionAttrs, ActionOutcome, Kind},
     reason::{Audit, Policy as PolicyReason},
@@ -19,11 +20,13 @@ use std::{
 };
 use uuid::{ContextV7, Timestamp, Uuid};
 
+#[cfg(feature = "wasm")]
+use crate::wasm;
 use crate::{
     enrollment::{Observation, Source},
     policy::{self, Outcome, Policy},
     serve::{self, Metrics},
-    wal::{Wal, WalError},
+    wal::{Ack, Wal, WalError},
 };
 
 /// Where a gate's policies come from.
@@ -57,6 +60,61 @@ pub enum OpenError {
     /// The log did not take the first frame.
     #[error("{0}")]
     Wal(#[from] WalError),
+    /// The gate cannot run as a module.
+    #[cfg(feature = "wasm")]
+    #[error("{0}")]
+    Wasm(#[from] wasm::WasmError),
+}
+
+/// What decides: gate-core itself, or the same as a module.
+pub(crate) trait Core: Send {
+    fn set_enrollment(&mut self, answer: Answer);
+
+    /// Decides a call. The frame of the facts comes first where they are not those that are logged.
+    ///
+    /// # Errors
+    /// There is no decision, so there is nothing to write down.
+    fn decide(&mut self, call: Call, now_ms: u64, facts_logged: Option<Digest>) -> Result<Decided, NoDecision>;
+
+    fn facts_id(&mut self) -> Result<Digest, NoDecision>;
+
+    fn explain(&mut self, now_ms: u64) -> Result<Vec<SubCheck>, NoDecision>;
+}
+
+/// Why nothing could decide. gate-core always can.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoDecision(pub(crate) String);
+
+/// What came of a call.
+pub(crate) struct Decided {
+    pub(crate) effect: Effect,
+    pub(crate) verdict: Option<Verdict>,
+    /// The id of the facts that it was decided on.
+    pub(crate) facts: Digest,
+    pub(crate) frames: Vec<Frame>,
+}
+
+impl Core for gate_core::Gate {
+    fn set_enrollment(&mut self, answer: Answer) {
+        Self::set_enrollment(self, answer);
+    }
+
+    fn decide(&mut self, call: Call, now_ms: u64, facts_logged: Option<Digest>) -> Result<Decided, NoDecision> {
+        let facts = Self::facts_id(self);
+        let facts_frame = (facts_logged != Some(facts)).then(|| self.facts_frame(call.audit_id.clone()));
+        let gate_core::Decision { effect, verdict, mut frames } = Self::decide(self, call, now_ms);
+        frames.splice(0..0, facts_frame);
+        Ok(Decided { effect, verdict, facts, frames })
+    }
+
+    fn facts_id(&mut self) -> Result<Digest, NoDecision> {
+        Ok(Self::facts_id(self))
+    }
+
+    fn explain(&mut self, now_ms: u64) -> Result<Vec<SubCheck>, NoDecision> {
+        Ok(Self::explain(self, now_ms))
+    }
 }
 
 /// Decides whether a tool may run, and writes every decision down before it counts.
@@ -87,7 +145,7 @@ pub struct Gate {
 }
 
 struct State {
-    core: gate_core::Gate,
+    core: Box<dyn Core>,
     source: Option<Box<dyn Source>>,
     /// The facts that the log has, so that they are written once, when they change.
     logged: Option<Digest>,
@@ -148,7 +206,8 @@ struct LifecycleAttrs<'a> {
     event: &'static str,
     mode: Mode,
     policy_ref: Option<&'a PolicyRef>,
-    facts: Digest,
+    /// Absent where no module can say.
+    facts: Option<Digest>,
     version: &'static str,
 }
 
@@ -173,6 +232,44 @@ impl Gate {
             }
             Policies::None => None,
         };
+        Self::start(Box::new(core), (mode, node_id), policy, source, wal).await
+    }
+
+    /// [`Self::open`], deciding in the module that an engine runs.
+    ///
+    /// # Errors
+    /// As there, and what keeps the module from running.
+    #[cfg(feature = "wasm")]
+    pub async fn open_in(
+        engine: Arc<dyn wasm::Engine>,
+        config: gate_core::Config,
+        policies: Policies,
+        source: Option<Box<dyn Source>>,
+        wal: Arc<Wal>,
+    ) -> Result<Self, OpenError> {
+        let mut core = wasm::Gate::new(engine, &config)?;
+        let policy = match policies {
+            Policies::Bundle(tar) => {
+                // The policies are this host's business; what the module says of the bundle is what counts for the gate.
+                let keys =
+                    config.bundle_keys.as_ref().ok_or(OpenError::Bundle(gate_core::BundleError::NoTrustedKeys))?;
+                let policy = compile(&Bundle::verify(&tar, keys).map_err(OpenError::Bundle)?)?;
+                core.load_bundle(&tar)?;
+                Some(policy)
+            }
+            Policies::Directory(path) => Some(Policy::from_dir(&path)?),
+            Policies::None => None,
+        };
+        Self::start(Box::new(core), (config.mode, config.node_id), policy, source, wal).await
+    }
+
+    async fn start(
+        core: Box<dyn Core>,
+        (mode, node_id): (Mode, Option<NodeId>),
+        policy: Option<Policy>,
+        source: Option<Box<dyn Source>>,
+        wal: Arc<Wal>,
+    ) -> Result<Self, OpenError> {
         let state = State { core, source, logged: None };
         let gate = Self {
             state: Mutex::new(state),
@@ -216,33 +313,24 @@ impl Gate {
     pub async fn decide(&self, tool: ToolName, policy: PolicyAnswer) -> Result<Permit, Denial> {
         let (started, audit_id, policy_ref) = (Instant::now(), new_audit_id(), policy.policy_ref.clone());
         let call = Call { audit_id: audit_id.clone(), tool: tool.clone(), policy };
-        let (effect, verdict, ack) = {
-            let mut state = self.lock();
-            let now_ms = now_ms();
-            state.observe(now_ms);
-            let decision = state.core.decide(call, now_ms);
-            let mut frames = decision.frames;
-            let facts_id = state.core.facts_id();
-            if state.logged != Some(facts_id) {
-                frames.insert(0, state.core.facts_frame(audit_id.clone()));
-            }
-            // Queued under the lock, so that no decision comes before its facts.
-            let ack = self.wal.append(frames);
-            if ack.is_queued() {
-                state.logged = Some(facts_id);
-            }
-            (decision.effect, decision.verdict, ack)
-        };
+        let queued = self.decide_and_queue(call);
         let decided = Instant::now();
         // An unwritten decision is none: no unrecorded execution, in any mode.
-        let (effect, seq) = match ack.await {
-            Ok(seqs) => {
-                self.refused.store(false, Ordering::Relaxed);
-                (effect, Some(*seqs.end()))
-            }
+        let unrecorded = Effect::Deny(Audit::WalUnavailable.into());
+        let (effect, verdict, seq) = match queued {
+            Ok((effect, verdict, ack)) => match ack.await {
+                Ok(seqs) => {
+                    self.refused.store(false, Ordering::Relaxed);
+                    (effect, verdict, Some(*seqs.end()))
+                }
+                Err(error) => {
+                    self.tell_once(&error);
+                    (unrecorded, verdict, None)
+                }
+            },
             Err(error) => {
                 self.tell_once(&error);
-                (Effect::Deny(Audit::WalUnavailable.into()), None)
+                (unrecorded, None, None)
             }
         };
         if let Some(metrics) = &self.metrics {
@@ -272,8 +360,25 @@ impl Gate {
         }
     }
 
+    /// Decides, and queues the frames under the same lock, so that no decision comes before its facts.
+    fn decide_and_queue(&self, call: Call) -> Result<(Effect, Option<Verdict>, Ack), NoDecision> {
+        let mut state = self.lock();
+        let now_ms = now_ms();
+        state.observe(now_ms);
+        let logged = state.logged;
+        let Decided { effect, verdict, facts, frames } = state.core.decide(call, now_ms, logged)?;
+        let ack = self.wal.append(frames);
+        if ack.is_queued() {
+            state.logged = Some(facts);
+        }
+        Ok((effect, verdict, ack))
+    }
+
     /// Every sub-check as it stands now.
-    pub fn explain(&self) -> Vec<SubCheck> {
+    ///
+    /// # Errors
+    /// The gate is a module, and it failed.
+    pub fn explain(&self) -> Result<Vec<SubCheck>, NoDecision> {
         let mut state = self.lock();
         let now_ms = now_ms();
         state.observe(now_ms);
@@ -289,7 +394,7 @@ impl Gate {
             event,
             mode: self.mode,
             policy_ref: self.policy_ref(),
-            facts: self.lock().core.facts_id(),
+            facts: self.lock().core.facts_id().ok(),
             version: env!("CARGO_PKG_VERSION"),
         };
         let frame = frame(Kind::Lifecycle, new_audit_id(), self.node_id.clone(), &attrs);
@@ -312,7 +417,7 @@ impl Gate {
     }
 
     /// Why calls are answered 503 is said when it begins, not for each call.
-    fn tell_once(&self, error: &WalError) {
+    fn tell_once(&self, error: &dyn std::fmt::Display) {
         if !self.refused.swap(true, Ordering::Relaxed) {
             tracing::error!("decisions cannot be written down, so every call is denied: {error}");
         }

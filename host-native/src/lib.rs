@@ -22,6 +22,8 @@ pub mod runtime;
 pub mod serve;
 pub mod tool;
 pub mod wal;
+#[cfg(feature = "wasm")]
+pub mod wasm;
 
 pub use gate::{Denial, Gate, Permit, Policies, ToolOutcome};
 pub use layer::{AttestationLayer, Attested};

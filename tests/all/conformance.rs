@@ -2,77 +2,58 @@
 //! byte. Contract: `docs/src/spec/conformance.md`.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use host_native::wasm::{Engine, Export, Gate, Instance, MODULE, TimedExport, WasmError, Wasmtime};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::{fs, time::Instant};
 
-use crate::{published::is_published, support::root};
-
-/// One gate behind the calls of the ABI: a number, and where the call has one, its output.
-trait Module {
-    /// A fresh one.
-    fn new_gate(&self) -> Box<dyn Gate>;
-}
-
-trait Gate {
-    fn configure(&mut self, input: &[u8]) -> i32;
-    fn load_bundle(&mut self, input: &[u8]) -> i32;
-    fn set_enrollment(&mut self, input: &[u8]) -> i32;
-    fn set_lease(&mut self, input: &[u8]) -> i32;
-    fn verdict(&mut self, now_ms: f64) -> i32;
-    fn decide(&mut self, input: &[u8]) -> i32;
-    fn verify_signature(&mut self, input: &[u8]) -> i32;
-    fn output(&mut self) -> Vec<u8>;
-}
+use crate::{published::is_published, support::root, wasmi::Wasmi};
 
 /// gate-core, without wasm.
-struct Native;
+pub(crate) struct Native;
 
-impl Module for Native {
-    fn new_gate(&self) -> Box<dyn Gate> {
-        Box::new(gate_wasm::Instance::new())
+impl Engine for Native {
+    fn instantiate(&self) -> Result<Box<dyn Instance>, WasmError> {
+        Ok(Box::new(NativeInstance(gate_wasm::Instance::new())))
     }
 }
 
-impl Gate for gate_wasm::Instance {
-    fn configure(&mut self, input: &[u8]) -> i32 {
-        self.configure(input)
+struct NativeInstance(gate_wasm::Instance);
+
+impl Instance for NativeInstance {
+    fn abi_major(&mut self) -> Result<i32, WasmError> {
+        Ok(Gate::ABI_MAJOR)
     }
 
-    fn load_bundle(&mut self, input: &[u8]) -> i32 {
-        self.load_bundle(input)
+    fn call(&mut self, export: Export, input: &[u8]) -> Result<i32, WasmError> {
+        Ok(match export {
+            Export::Configure => self.0.configure(input),
+            Export::LoadBundle => self.0.load_bundle(input),
+            Export::SetEnrollment => self.0.set_enrollment(input),
+            Export::SetLease => self.0.set_lease(input),
+            Export::Decide => self.0.decide(input),
+            Export::DecideBatch => self.0.decide_batch(input),
+            Export::VerifySignature => self.0.verify_signature(input),
+        })
     }
 
-    fn set_enrollment(&mut self, input: &[u8]) -> i32 {
-        self.set_enrollment(input)
+    fn call_at(&mut self, export: TimedExport, now_ms: f64) -> Result<i32, WasmError> {
+        Ok(match export {
+            TimedExport::Verdict => self.0.verdict(now_ms),
+            TimedExport::Explain => self.0.explain(now_ms),
+        })
     }
 
-    fn set_lease(&mut self, input: &[u8]) -> i32 {
-        self.set_lease(input)
-    }
-
-    fn verdict(&mut self, now_ms: f64) -> i32 {
-        Self::verdict(self, now_ms)
-    }
-
-    fn decide(&mut self, input: &[u8]) -> i32 {
-        self.decide(input)
-    }
-
-    fn verify_signature(&mut self, input: &[u8]) -> i32 {
-        self.verify_signature(input)
-    }
-
-    fn output(&mut self) -> Vec<u8> {
-        Self::output(self).to_vec()
+    fn output(&mut self) -> Result<&[u8], WasmError> {
+        Ok(self.0.output())
     }
 }
 
-fn corpus(name: &str) -> Value {
+pub(crate) fn corpus(name: &str) -> Value {
     serde_json::from_slice(&fs::read(root().join("tests/corpus").join(name)).unwrap()).unwrap()
 }
 
-fn unpack(segments: &Value) -> Vec<u8> {
+pub(crate) fn unpack(segments: &Value) -> Vec<u8> {
     let bytes = |segment: &Value| match segment.as_u64() {
         Some(zeros) => vec![0; zeros.try_into().unwrap()],
         None => STANDARD.decode(segment.as_str().unwrap()).unwrap(),
@@ -104,12 +85,13 @@ impl Transcript {
     }
 }
 
-fn signatures(module: &dyn Module) -> Value {
-    let (mut transcript, mut gate) = (Transcript::default(), module.new_gate());
+fn signatures(engine: &dyn Engine) -> Value {
+    let (mut transcript, mut gate) = (Transcript::default(), engine.instantiate().unwrap());
     for case in corpus("signatures.json")["cases"].as_array().unwrap() {
         let [key, message, signature] =
             ["key", "message", "signature"].map(|member| hex(case[member].as_str().unwrap()));
-        let holds = signature.len() == 64 && gate.verify_signature(&[key, signature, message].concat()) == 0;
+        let holds = signature.len() == 64
+            && gate.call(Export::VerifySignature, &[key, signature, message].concat()).unwrap() == 0;
         let name = case["name"].as_str().unwrap();
         assert_eq!(holds, case["valid"].as_bool().unwrap(), "{name}");
         transcript.line(&[name.as_bytes(), if holds { b"valid" } else { b"invalid" }]);
@@ -117,17 +99,17 @@ fn signatures(module: &dyn Module) -> Value {
     transcript.summary()
 }
 
-fn bundles(module: &dyn Module) -> Value {
+fn bundles(engine: &dyn Engine) -> Value {
     let (mut transcript, corpus) = (Transcript::default(), corpus("bundles.json"));
     for case in corpus["bundles"].as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
         let keys: Vec<_> =
             case["keys"].as_array().unwrap().iter().map(|key| &corpus["keys"][key.as_str().unwrap()]).collect();
-        let mut gate = module.new_gate();
+        let mut gate = engine.instantiate().unwrap();
         let configuration = json!({"bundle_keys": keys, "bundle_threshold": case["threshold"]});
-        assert_eq!(gate.configure(configuration.to_string().as_bytes()), 0);
-        let number = gate.load_bundle(&unpack(&case["tar"]));
-        let output: Value = serde_json::from_slice(&gate.output()).unwrap();
+        assert_eq!(gate.call(Export::Configure, configuration.to_string().as_bytes()).unwrap(), 0);
+        let number = gate.call(Export::LoadBundle, &unpack(&case["tar"])).unwrap();
+        let output: Value = serde_json::from_slice(gate.output().unwrap()).unwrap();
         let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
         let mut fields = vec![name.to_owned()];
         if number == 0 {
@@ -149,7 +131,7 @@ fn bundles(module: &dyn Module) -> Value {
     transcript.summary()
 }
 
-fn decisions(module: &dyn Module) -> Value {
+fn decisions(engine: &dyn Engine) -> Value {
     let (mut transcript, corpus) = (Transcript::default(), corpus("decision.json"));
     let settings = &corpus["settings"];
     let now_ms = settings["now_ms"].as_u64().unwrap();
@@ -170,26 +152,28 @@ fn decisions(module: &dyn Module) -> Value {
     for mode in modes {
         for tar in &tars {
             for node in nodes {
-                let mut gate = module.new_gate();
+                let mut gate = engine.instantiate().unwrap();
                 let configuration = json!({
                     "mode": mode["mode"], "node_id": node["node_id"],
                     "bundle_keys": settings["bundle_keys"], "bundle_threshold": settings["bundle_threshold"],
                     "lease_keys": settings["lease_keys"], "lease_threshold": settings["lease_threshold"],
                     "max_staleness_ms": settings["max_staleness_ms"], "max_skew_ms": settings["max_skew_ms"],
                 });
-                assert_eq!(gate.configure(configuration.to_string().as_bytes()), 0);
+                assert_eq!(gate.call(Export::Configure, configuration.to_string().as_bytes()).unwrap(), 0);
                 if let Some(tar) = tar {
-                    gate.load_bundle(tar);
+                    gate.call(Export::LoadBundle, tar).unwrap();
                 }
                 for answer in answers {
                     if let Some(lease) = answer["before"].as_str() {
-                        gate.set_lease(lease.as_bytes());
+                        gate.call(Export::SetLease, lease.as_bytes()).unwrap();
                     }
                     for world in 0..refs.len() * statuses.len() * states.len() {
                         let (rest, state) = (world / states.len(), &states[world % states.len()]);
                         let (enrollment_ref, status) = (&refs[rest / statuses.len()], &statuses[rest % statuses.len()]);
                         match answer["kind"].as_str().unwrap() {
-                            "lease" => gate.set_lease(answer["leases"][world].as_str().unwrap().as_bytes()),
+                            "lease" => gate
+                                .call(Export::SetLease, answer["leases"][world].as_str().unwrap().as_bytes())
+                                .unwrap(),
                             kind => {
                                 let observed_at_ms = &answer["observed_at_ms"];
                                 let told = match kind {
@@ -204,14 +188,14 @@ fn decisions(module: &dyn Module) -> Value {
                                     "not_enrolled" => json!({"answer": kind, "observed_at_ms": observed_at_ms}),
                                     _ => json!({"answer": kind, "why": answer["why"]}),
                                 };
-                                gate.set_enrollment(told.to_string().as_bytes())
+                                gate.call(Export::SetEnrollment, told.to_string().as_bytes()).unwrap()
                             }
                         };
                         #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
-                        let verdict = gate.verdict(now_ms as f64).to_string();
+                        let verdict = gate.call_at(TimedExport::Verdict, now_ms as f64).unwrap().to_string();
                         for call in &calls {
-                            assert!(gate.decide(call.as_bytes()) >= 0);
-                            transcript.line(&[verdict.as_bytes(), &gate.output()]);
+                            assert!(gate.call(Export::Decide, call.as_bytes()).unwrap() >= 0);
+                            transcript.line(&[verdict.as_bytes(), gate.output().unwrap()]);
                         }
                     }
                 }
@@ -223,15 +207,15 @@ fn decisions(module: &dyn Module) -> Value {
 }
 
 /// All three corpora, with what it takes to see that they ran.
-fn run(engine: &str, module: &dyn Module) -> Value {
+fn run(name: &str, engine: &dyn Engine) -> Value {
     let mut transcripts = serde_json::Map::new();
-    type Corpus = fn(&dyn Module) -> Value;
+    type Corpus = fn(&dyn Engine) -> Value;
     let corpora: [(&str, Corpus); 3] = [("signatures", signatures), ("bundles", bundles), ("decision", decisions)];
-    for (name, corpus) in corpora {
+    for (corpus, run) in corpora {
         let started = Instant::now();
-        let summary = corpus(module);
-        println!("{engine}: {name}: {} cases in {:.1} s", summary["cases"], started.elapsed().as_secs_f64());
-        transcripts.insert(name.to_owned(), summary);
+        let summary = run(engine);
+        println!("{name}: {corpus}: {} cases in {:.1} s", summary["cases"], started.elapsed().as_secs_f64());
+        transcripts.insert(corpus.to_owned(), summary);
     }
     transcripts.into()
 }
@@ -240,4 +224,15 @@ fn run(engine: &str, module: &dyn Module) -> Value {
 #[test]
 fn published_transcripts_are_those_of_gate_core() {
     is_published("tests/corpus/transcripts.json", &run("native", &Native));
+}
+
+#[test]
+fn wasmtime_gives_the_transcripts_of_gate_core() {
+    let engine = Wasmtime::new(MODULE, None).unwrap();
+    assert_eq!(run("wasmtime", &engine), corpus("transcripts.json"));
+}
+
+#[test]
+fn wasmi_gives_the_transcripts_of_gate_core() {
+    assert_eq!(run("wasmi", &Wasmi::new(MODULE)), corpus("transcripts.json"));
 }

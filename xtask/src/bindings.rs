@@ -2,7 +2,10 @@
 //! `docs/src/spec/conformance.md` by this one.
 
 mod c;
+mod go;
+mod java;
 mod js;
+mod python;
 
 pub use c::header;
 pub use js::{lint, pack};
@@ -35,21 +38,45 @@ struct Language {
 }
 
 /// Every language, in the order of the table.
-const LANGUAGES: [Language; 2] = [
-    Language {
-        name: "c",
-        probe: "command -v cc && command -v c++ && command -v make",
-        test: c::test,
-        bench: c::bench,
-        engines: 1,
-        faults: true,
-    },
+const LANGUAGES: [Language; 5] = [
     Language {
         name: "js",
         probe: "command -v node && command -v npm",
         test: js::test,
         bench: js::bench,
         engines: 3,
+        faults: true,
+    },
+    Language {
+        name: "python",
+        probe: "python3 -c 'import ensurepip, sys, venv; assert sys.version_info >= (3, 10)'",
+        test: python::test,
+        bench: python::bench,
+        engines: 1,
+        faults: true,
+    },
+    Language {
+        name: "go",
+        probe: "command -v go && command -v gofmt",
+        test: go::test,
+        bench: go::bench,
+        engines: 1,
+        faults: true,
+    },
+    Language {
+        name: "java",
+        probe: "command -v javac && command -v mvn",
+        test: java::test,
+        bench: java::bench,
+        engines: 1,
+        faults: true,
+    },
+    Language {
+        name: "c",
+        probe: "command -v cc && command -v c++ && command -v make",
+        test: c::test,
+        bench: c::bench,
+        engines: 1,
         faults: true,
     },
 ];
@@ -181,10 +208,10 @@ fn test_one(root: &Path, language: &Language) -> Result<Vec<String>> {
     Ok(rows)
 }
 
-/// The `autonomy` command: the one that `$AUTONOMY` names, or the one of this tree.
+/// The `autonomy` command: the one that `AUTONOMY` names, or else one that is built here.
 fn autonomy(root: &Path) -> Result<PathBuf> {
-    if let Some(autonomy) = env::var_os("AUTONOMY") {
-        return Ok(autonomy.into());
+    if let Some(given) = env::var_os("AUTONOMY") {
+        return Ok(given.into());
     }
     let mut build = ci::cargo(root);
     ci::step("autonomy", build.args(["build", "--locked", "--quiet", "--package", "autonomy-cli"]))?;

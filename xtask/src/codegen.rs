@@ -1,7 +1,10 @@
 //! Writes what is generated from `gate-core/reasons.toml`, so that each reason is defined once.
 
 mod c;
+mod go;
+mod java;
 mod markdown;
+mod python;
 mod rust;
 mod typescript;
 
@@ -70,6 +73,9 @@ fn outputs(root: &Path) -> Result<Vec<(&'static str, String)>> {
         ("docs/src/reasons.md", markdown::page(&reasons)),
         ("bindings/c/src/reasons.rs", c::table(&reasons)),
         ("bindings/js/src/reasons.ts", typescript::union(&reasons)),
+        ("bindings/python/src/autonomy_gate/reasons.py", python::enumeration(&reasons)),
+        ("bindings/go/reasons.go", go::constants(&reasons)),
+        ("bindings/java/src/main/java/dev/autonomygate/Reason.java", java::reasons(&reasons)),
     ])
 }
 

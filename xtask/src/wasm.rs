@@ -21,6 +21,9 @@ pub const TARGET: &str = "wasm32-unknown-unknown";
 /// Where the module is kept: committed, so that nobody who embeds it must build it.
 pub const MODULE: &str = "gate-wasm/gate.wasm";
 
+/// Copies that are committed as well: Go fetches a module from the repository, and embeds nothing from outside of it.
+const COPIES: [&str; 1] = ["bindings/go/gate.wasm"];
+
 /// The module with a trap in it, for tests.
 const TRAPPING: &str = "target/gate-trap.wasm";
 
@@ -54,8 +57,10 @@ const EXPORTS: [&str; 16] = [
 pub fn write(root: &Path) -> Result<()> {
     let module = build(root, &[])?;
     check(&module)?;
-    fs::write(root.join(MODULE), &module)?;
-    println!("wrote {MODULE}");
+    for path in [MODULE].iter().chain(&COPIES) {
+        fs::write(root.join(path), &module)?;
+        println!("wrote {path}");
+    }
     Ok(())
 }
 
@@ -65,6 +70,17 @@ pub fn check_fresh(root: &Path) -> Result<()> {
     check(&module)?;
     if fs::read(root.join(MODULE)).ok().as_deref() != Some(&module) {
         return Err(format!("`{MODULE}` is stale: run `cargo xtask wasm` and commit it").into());
+    }
+    check_copies(root)
+}
+
+/// Fails when a copy is not the module that is kept.
+pub fn check_copies(root: &Path) -> Result<()> {
+    let module = fs::read(root.join(MODULE))?;
+    for path in COPIES {
+        if fs::read(root.join(path)).ok().as_ref() != Some(&module) {
+            return Err(format!("`{path}` is stale: run `cargo xtask wasm` and commit it").into());
+        }
     }
     Ok(())
 }

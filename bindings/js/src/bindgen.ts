@@ -80,6 +80,10 @@ class BindgenEngine implements Engine {
   explain(nowMs: number): ReturnType<Engine["explain"]> {
     return entered("malformed", () => this.#gate.explain(nowMs)) as ReturnType<Engine["explain"]>;
   }
+
+  verifySignature(input: Uint8Array): boolean {
+    return entered("malformed", () => this.#gate.verifySignature(input));
+  }
 }
 
 /** A refusal comes as an `Error` of its own; what else is thrown is a trap, and ends the instance. */

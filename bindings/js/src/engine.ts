@@ -26,6 +26,8 @@ export interface Engine {
   decide(call: CallDocument): DecisionDocument;
   decideBatch(calls: CallDocument[]): (DecisionDocument | { error: string })[];
   explain(nowMs: number): ExplanationDocument;
+  /** Whether a signature holds: 32 bytes of a key, 64 of the signature, then the message. */
+  verifySignature(input: Uint8Array): boolean;
 }
 
 /** @internal */

@@ -14,7 +14,7 @@ import type {
 import type { Engine, Engines } from "./engine.js";
 import { GateError, line, onlyKnown } from "./errors.js";
 import { Frames } from "./frames.js";
-import { REASON_TEXTS, REMEDIES, Reason, type AuditReason, type PolicyReason } from "./reasons.js";
+import { REASONS_DIGEST, REASON_TEXTS, REMEDIES, Reason, type AuditReason, type PolicyReason } from "./reasons.js";
 
 /** Where the module comes from, if not from this package. */
 export type ModuleSource = WebAssembly.Module | BufferSource | Response | URL;
@@ -92,8 +92,13 @@ export interface Bundle {
   readonly policyRef: string | null;
   /** The enrollment it declares. */
   readonly enrollmentRef: string | null;
-  /** Its files in their order, with their bytes. */
-  readonly files: readonly { readonly path: string; readonly digest: string; readonly bytes: Uint8Array }[];
+  /** Its files in their order, with their bytes and where in the tar these lie. */
+  readonly files: readonly {
+    readonly path: string;
+    readonly digest: string;
+    readonly offset: number;
+    readonly bytes: Uint8Array;
+  }[];
   /** The ids of the trusted keys that have signed. */
   readonly signers: readonly string[];
 }
@@ -168,6 +173,13 @@ export abstract class BaseGate {
     this.maxStalenessMs = maxStalenessMs ?? 60_000;
     this.#engines = engines;
     this.#engine = engines(this.#configuration);
+    const { reasons } = this.#engine.info();
+    if (reasons !== REASONS_DIGEST) {
+      throw new GateError(
+        "unsupported",
+        `the module's reasons are \`${reasons}\`, this package's \`${REASONS_DIGEST}\`: use the module that comes with it`,
+      );
+    }
     if (options.bundle !== undefined) this.loadBundle(options.bundle);
   }
 
@@ -274,6 +286,16 @@ export abstract class BaseGate {
       facts: document.facts,
       subChecks: document.sub_checks,
     };
+  }
+
+  /**
+   * Whether an Ed25519 signature holds by the strict rules: 32 bytes of a key, 64 of the signature, then the message. No part
+   * of a decision: for the published vectors.
+   *
+   * @internal
+   */
+  verifySignature(input: Uint8Array): boolean {
+    return this.#guarded("it verified", (engine) => engine.verifySignature(input));
   }
 
   #decideSome(calls: readonly Call[]): (Decision | GateError)[] {
@@ -413,8 +435,7 @@ function unrecordable(auditId: string): Decision {
 }
 
 function remedyOf(reason: Reason | null): string | null {
-  // A newer module may have reasons that this list does not.
-  return reason === null ? null : (REMEDIES[reason] ?? null);
+  return reason === null ? null : REMEDIES[reason];
 }
 
 function describe(document: BundleDocument, tar: Uint8Array): Bundle {
@@ -430,6 +451,7 @@ function describe(document: BundleDocument, tar: Uint8Array): Bundle {
     files: document.files.map(({ path, digest, offset, size }) => ({
       path,
       digest,
+      offset,
       bytes: tar.slice(offset, offset + size),
     })),
     signers: document.signers,

@@ -9,8 +9,8 @@ export type ToolOf<Request> = (request: Request) => Awaitable<string | ToolCall>
 /** What is used of `node:http`'s response. */
 export interface HttpResponse {
   statusCode: number;
-  readonly headersSent: boolean;
   readonly writableFinished: boolean;
+  readonly destroyed: boolean;
   setHeader(name: string, value: string): unknown;
   end(body: string): unknown;
   once(event: "close", listener: () => void): unknown;
@@ -39,11 +39,16 @@ export function gateHttp<Request extends object, Response extends HttpResponse>(
       res.end(body);
       return;
     }
+    // It went away while the decision was made: its tool would run for nobody.
+    if (res.destroyed) {
+      void permit.finish("abandoned");
+      return;
+    }
     (req as Request & { auditId?: string }).auditId = permit.auditId;
     res.once("close", () => {
       void permit.finish(!res.writableFinished ? "abandoned" : res.statusCode < FAILED ? "completed" : "failed");
     });
-    next();
+    await next();
   };
 }
 

@@ -1,4 +1,4 @@
-import { readFileSync, statSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
 import { Agent, request as httpRequest } from "node:http";
 import { Agent as TlsAgent, request as httpsRequest } from "node:https";
 
@@ -20,13 +20,19 @@ function tokenOf({ token, tokenFile }: NativeHostOptions): string {
   if (tokenFile === undefined) {
     throw new GateError("malformed", "there is no token: give `token` or `tokenFile`");
   }
-  // Windows has no such bits.
-  const { mode } = statSync(tokenFile);
-  if (process.platform !== "win32" && (mode & OTHERS) !== 0) {
-    const found = (mode & 0o777).toString(8);
-    throw new GateError("refused", `others can read \`${tokenFile}\` (mode \`${found}\`): run \`chmod 600\` on it`);
+  // What is looked at is what is read, whatever is put in its place meanwhile.
+  const file = openSync(tokenFile, "r");
+  try {
+    const { mode } = fstatSync(file);
+    // Windows has no such bits.
+    if (process.platform !== "win32" && (mode & OTHERS) !== 0) {
+      const found = (mode & 0o777).toString(8);
+      throw new GateError("refused", `others can read \`${tokenFile}\` (mode \`${found}\`): run \`chmod 600\` on it`);
+    }
+    return readFileSync(file, "utf8").trim();
+  } finally {
+    closeSync(file);
   }
-  return readFileSync(tokenFile, "utf8").trim();
 }
 
 function nodeTransport({ url, socket }: NativeHostOptions): Transport {

@@ -4,7 +4,7 @@ import { FactsNotLogged, type DecisionSink, type EnrollmentSource } from "./guar
 
 /** Where the native host is (`autonomy host serve`), and how to be let in. */
 export interface NativeHostOptions {
-  /** `http://127.0.0.1:7878`: without TLS, on a loopback address alone. */
+  /** `http://127.0.0.1:7778`: without TLS, on a loopback address alone. */
   url?: string | URL;
   /** A Unix socket in place of `url`. Node alone. */
   socket?: string;
@@ -12,8 +12,6 @@ export interface NativeHostOptions {
   token?: string;
   /** A file that holds the token and that nobody else can read. Node alone. */
   tokenFile?: string;
-  /** How often a look-up is tried, where the host did not answer; absent means 2. An append is never tried again. */
-  attempts?: number;
 }
 
 /** One request. @internal */
@@ -25,19 +23,24 @@ export interface HostRequest {
   signal?: AbortSignal | undefined;
 }
 
+/** What came back. @internal */
+export interface HostAnswer {
+  status: number;
+  body: string;
+}
+
 /** What carries a request; it rejects where there is no answer. @internal */
-export type Transport = (request: HostRequest) => Promise<{ status: number; body: string }>;
+export type Transport = (request: HostRequest) => Promise<HostAnswer>;
 
 /** Longest answer that is read. */
 export const ANSWER_BYTES = 64 * 1024;
 
-const OPTIONS = new Set(["url", "socket", "token", "tokenFile", "attempts"]);
+const OPTIONS = new Set(["url", "socket", "token", "tokenFile"]);
 
 /** Look-ups and durable appends over HTTP. Each environment has a `NativeHost` of its own; this is what they share. */
 export class BaseNativeHost implements EnrollmentSource, DecisionSink {
   readonly #transport: Transport;
   readonly #headers: Record<string, string>;
-  readonly #attempts: number;
 
   /** @internal */
   constructor(options: NativeHostOptions, transport: Transport, token: string) {
@@ -47,21 +50,19 @@ export class BaseNativeHost implements EnrollmentSource, DecisionSink {
     }
     this.#transport = transport;
     this.#headers = { authorization: `Bearer ${token}` };
-    this.#attempts = options.attempts ?? 2;
   }
 
   /** What the host answered, as it came. */
   async lookUp(nodeId: string, signal?: AbortSignal): Promise<string> {
     const path = `/v1/enrollments/${encodeURIComponent(nodeId)}`;
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        const { status, body } = await this.#transport({ method: "GET", path, headers: this.#headers, signal });
-        if (status === 200) return body;
-        throw new Error(`the native host answered \`${status}\`${said(body)}`);
-      } catch (error) {
-        if (attempt >= this.#attempts || signal?.aborted === true) throw error;
-      }
-    }
+    const request: HostRequest = { method: "GET", path, headers: this.#headers, signal };
+    const { status, body } = await this.#transport(request).catch((error: unknown) => {
+      if (signal?.aborted === true) throw error;
+      // The connection that was kept may be dead. An append is never sent again: it may be in the log.
+      return this.#transport(request);
+    });
+    if (status === 200) return body;
+    throw new Error(`the native host answered \`${status}\`${said(body)}`);
   }
 
   /** Resolves when the host says that the frames are durable. */
@@ -73,7 +74,7 @@ export class BaseNativeHost implements EnrollmentSource, DecisionSink {
       body: `{"frames":${frames.json}}`,
       signal,
     });
-    if (status === 200) return;
+    if (status === 200 && isReceipt(body)) return;
     if (status === 409) throw new FactsNotLogged(`the native host does not have the facts${said(body)}`);
     throw new Error(`the native host answered \`${status}\`${said(body)}`);
   }
@@ -86,6 +87,16 @@ export class BaseNativeHost implements EnrollmentSource, DecisionSink {
     } catch {
       return false;
     }
+  }
+}
+
+/** Whether it says where in the log the frames are. */
+function isReceipt(body: string): boolean {
+  try {
+    const { first_seq, last_seq } = JSON.parse(body) as { first_seq?: unknown; last_seq?: unknown };
+    return Number.isInteger(first_seq) && Number.isInteger(last_seq);
+  } catch {
+    return false;
   }
 }
 
@@ -104,7 +115,7 @@ export function addressOf(url: string | URL): URL {
   try {
     address = new URL(url);
   } catch {
-    throw new GateError("malformed", `\`${url}\` is no address: give one like \`http://127.0.0.1:7878\``);
+    throw new GateError("malformed", `\`${url}\` is no address: give one like \`http://127.0.0.1:7778\``);
   }
   const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/.test(address.hostname);
   if (address.protocol !== "https:" && !(address.protocol === "http:" && loopback)) {

@@ -26,6 +26,7 @@ const FUNCTIONS = {
   gate_decide: 1,
   gate_decide_batch: 1,
   gate_explain: 1,
+  gate_verify_signature: 1,
 } as const;
 
 type Exports = { readonly [name in keyof typeof FUNCTIONS]: (argument?: number) => number } & {
@@ -36,6 +37,11 @@ type Exports = { readonly [name in keyof typeof FUNCTIONS]: (argument?: number) 
 const FIRST_INPUT_BYTES = 8 * 1024;
 
 const FRAMES = ',"frames":[';
+
+const CALL_TEXTS = ["audit_id", "tool", "policy", "policy_ref", "policy_detail", "facts_logged"] as const;
+
+/** What stands between quotes as it is. */
+const PLAIN_TEXT = /^[ !#-[\]-~]*$/;
 
 const encoder = new TextEncoder();
 // A mark at the beginning is a character like any other, and bytes that are no text are a defect.
@@ -74,13 +80,16 @@ function exportsOf(module: WebAssembly.Module): Exports {
 class PlainEngine implements Engine {
   readonly lost = false;
   readonly #exports: Exports;
-  #view: Uint8Array;
+  #memory = new Uint8Array(0);
+  #input = this.#memory;
   #inputPtr = 0;
   #inputBytes = 0;
+  /** What the last decision said before its frames: nearly every one says the same. */
+  #head = "";
+  #said: Omit<DecisionDocument, "frames"> | undefined;
 
   constructor(module: WebAssembly.Module, configuration: ConfigurationDocument) {
     this.#exports = exportsOf(module);
-    this.#view = new Uint8Array(this.#exports.memory.buffer);
     this.#reserve(FIRST_INPUT_BYTES);
     this.#done(this.#exports.gate_configure(this.#text(JSON.stringify(configuration))));
   }
@@ -112,9 +121,9 @@ class PlainEngine implements Engine {
   }
 
   decide(call: CallDocument): DecisionDocument {
-    const number = this.#exports.gate_decide(this.#text(JSON.stringify(call)));
+    const number = this.#exports.gate_decide(this.#text(write(call)));
     if (number < 0) this.#done(number);
-    const decision = read(this.#output());
+    const decision = this.#read(this.#output());
     if ((number === 0) !== (decision.effect === "allow")) {
       throw new Error(`gate_decide gave ${number} and says \`${decision.effect}\``);
     }
@@ -122,19 +131,25 @@ class PlainEngine implements Engine {
   }
 
   decideBatch(calls: CallDocument[]): (DecisionDocument | { error: string })[] {
-    const lines = calls.map((call) => JSON.stringify(call)).join("\n");
+    const lines = calls.map(write).join("\n");
     const count = this.#exports.gate_decide_batch(this.#text(lines));
     if (count < 0) this.#done(count);
     const answers = this.#output().split("\n", calls.length);
     if (count !== calls.length || answers.length !== count) {
       throw new Error(`gate_decide_batch gave ${count} lines for ${calls.length} calls`);
     }
-    return answers.map((answer) => (answer.startsWith('{"error":') ? (JSON.parse(answer) as { error: string }) : read(answer)));
+    return answers.map((answer) =>
+      answer.startsWith('{"error":') ? (JSON.parse(answer) as { error: string }) : this.#read(answer),
+    );
   }
 
   explain(nowMs: number): ExplanationDocument {
     this.#done(this.#exports.gate_explain(nowMs));
     return JSON.parse(this.#output()) as ExplanationDocument;
+  }
+
+  verifySignature(input: Uint8Array): boolean {
+    return this.#exports.gate_verify_signature(this.#bytes(input)) === 0;
   }
 
   #done(number: number): void {
@@ -150,13 +165,12 @@ class PlainEngine implements Engine {
       return this.#bytes(encoder.encode(text));
     }
     this.#refresh();
-    const input = this.#view.subarray(this.#inputPtr, this.#inputPtr + this.#inputBytes);
-    return encoder.encodeInto(text, input).written;
+    return encoder.encodeInto(text, this.#input).written;
   }
 
   #bytes(bytes: Uint8Array): number {
     this.#reserve(bytes.length);
-    this.#view.set(bytes, this.#inputPtr);
+    this.#input.set(bytes);
     return bytes.length;
   }
 
@@ -169,31 +183,55 @@ class PlainEngine implements Engine {
       }
       this.#inputPtr = input;
       this.#inputBytes = bytes;
+      this.#look();
+    } else {
+      this.#refresh();
     }
-    this.#refresh();
   }
 
   #output(): string {
     const from = this.#exports.gate_output_ptr() >>> 0;
     const bytes = this.#exports.gate_output_len() >>> 0;
     this.#refresh();
-    return decoder.decode(this.#view.subarray(from, from + bytes));
+    return decoder.decode(this.#memory.subarray(from, from + bytes));
   }
 
   /** Memory that grew has another buffer. */
   #refresh(): void {
-    if (this.#view.buffer !== this.#exports.memory.buffer) {
-      this.#view = new Uint8Array(this.#exports.memory.buffer);
+    if (this.#memory.buffer !== this.#exports.memory.buffer) this.#look();
+  }
+
+  #look(): void {
+    this.#memory = new Uint8Array(this.#exports.memory.buffer);
+    this.#input = this.#memory.subarray(this.#inputPtr, this.#inputPtr + this.#inputBytes);
+  }
+
+  /** Reads all of a decision but its frames: they go to the log as the text that they are. */
+  #read(text: string): DecisionDocument {
+    // What stands before is an effect, a digest and two reasons: none can hold this text.
+    const at = text.indexOf(FRAMES);
+    if (at < 0) throw new Error("a decision without frames");
+    const head = text.slice(0, at);
+    if (this.#said === undefined || head !== this.#head) {
+      this.#said = JSON.parse(`${head}}`) as DecisionDocument;
+      this.#head = head;
     }
+    const { effect, reason, verdict, facts } = this.#said;
+    return { effect, reason, verdict, facts, frames: text.slice(at + FRAMES.length - 1, -1) };
   }
 }
 
-/** Reads all of a decision but its frames: they go to the log as the text that they are. */
-function read(text: string): DecisionDocument {
-  // What stands before is an effect, a digest and two reasons: none can hold this text.
-  const at = text.indexOf(FRAMES);
-  if (at < 0) throw new Error("a decision without frames");
-  const decision = JSON.parse(`${text.slice(0, at)}}`) as DecisionDocument;
-  decision.frames = text.slice(at + FRAMES.length - 1, -1);
-  return decision;
+/** `JSON.stringify`, at a third of its price for what nearly every call has. */
+function write(call: CallDocument): string {
+  let json = `{"now_ms":${value(call.now_ms)}`;
+  for (const name of CALL_TEXTS) {
+    const text = call[name];
+    if (text !== undefined) json += `,"${name}":${value(text)}`;
+  }
+  return `${json}}`;
+}
+
+function value(value: unknown): string {
+  if (typeof value === "string" && PLAIN_TEXT.test(value)) return `"${value}"`;
+  return Number.isSafeInteger(value) ? `${value}` : (JSON.stringify(value) ?? "null");
 }

@@ -4,26 +4,15 @@ import { createServer } from "node:http";
 import { once } from "node:events";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Denied, FactsNotLogged, Gate, Guard, MemoryHost, gateFetch, gateHttp } from "autonomy-gate";
-import { goodBundle } from "./support.mjs";
-
-const good = goodBundle();
-const nodeId = "robot-7";
-const enrollmentRef = good.accepted.enrollment_ref;
+import { FactsNotLogged, Guard, MemoryHost, gateFetch, gateHttp } from "autonomy-gate";
+import { denied, enrollmentRef, loadGate, nodeId, row } from "./rig.mjs";
 
 async function rig(options = {}, load = {}) {
-  const gate = await Gate.load({ bundle: good.bundle, trustedKeys: good.trustedKeys, nodeId, mode: "enforce", ...load });
+  const gate = await loadGate(load);
   const host = new MemoryHost();
   host.enroll(nodeId, { enrollmentRef });
   return { gate, host, guard: new Guard({ gate, source: host, sink: host, ...options }) };
 }
-
-const denied = async (promise, reason) => {
-  const error = await promise.then(() => assert.fail("it was allowed"), (thrown) => thrown);
-  assert.ok(error instanceof Denied, error.stack);
-  assert.equal(error.reason, reason);
-  return error;
-};
 
 const reasons = (frames) => frames.filter(({ kind }) => kind === "autonomy.decision").map(({ attrs }) => attrs.reason);
 
@@ -88,7 +77,7 @@ test("a source that fails, is slow or lies has not answered", async () => {
     "`observed_at_ms`: is missing": async () => ({ answer: "not_enrolled" }),
     "the source answered for node": async () => ({
       answer: "enrolled",
-      enrollment: { node_id: "robot-8", enrollment_ref: enrollmentRef, status: "active", rollout_state: "<none>", serial: 1 },
+      enrollment: row({ node_id: "robot-8" }),
       observed_at_ms: Date.now(),
     }),
     "is not a function": undefined,
@@ -265,6 +254,30 @@ test("node:http: a handler runs with a permit, and what is denied is answered", 
   const [lost, said] = await get("/");
   assert.deepEqual([lost, JSON.parse(said).reason], [503, "audit: wal_unavailable"]);
   assert.equal(ran, 2);
+});
+
+test("node:http: nothing runs for a client that went away meanwhile", async (t) => {
+  const { guard, host } = await rig();
+  const append = host.append.bind(host);
+  const gone = new Promise((resolve) => {
+    host.append = async (frames) => {
+      host.append = append;
+      server.closeAllConnections();
+      await sleep(20);
+      await append(frames);
+      setImmediate(resolve);
+    };
+  });
+  let ran = 0;
+  const gated = gateHttp(guard, { tool: () => "tool.echo" });
+  const server = createServer((req, res) => gated(req, res, () => (ran += 1))).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => server.close());
+  await assert.rejects(fetch(`http://127.0.0.1:${server.address().port}/`));
+  await gone;
+  await sleep(5);
+  assert.equal(ran, 0);
+  assert.equal(host.frames.at(-1).attrs.outcome, "abandoned");
 });
 
 test("fetch: a handler runs with a permit, and what is denied is answered", async () => {

@@ -6,7 +6,6 @@ import { tmpdir } from "node:os";
 import { dirname, extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { chromium } from "playwright-core";
 
 /** A file of this folder. */
 export const at = (...path) => fileURLToPath(new URL(path.join("/"), import.meta.url));
@@ -16,11 +15,17 @@ export const root = at("../../..");
 
 export const tarball = process.env.AUTONOMY_GATE_TARBALL ?? join(root, "target/js/autonomy-gate.tgz");
 
+/** The command, for the host that it serves. */
+export const autonomy = process.env.AUTONOMY ?? join(root, "target/debug/autonomy");
+
 /** Modules that trap when the tool `gate.trap` is called. */
 export const trapping = {
   plain: join(root, "target/gate-trap.wasm"),
   bindgen: join(process.env.AUTONOMY_GATE_TRAPPING ?? join(root, "target/js/trapping"), "gate_bindgen.wasm"),
 };
+
+/** Says what `cargo xtask test` reads. */
+export const conforms = (line) => console.log(`conformance ${JSON.stringify({ language: "js", ...line })}`);
 
 export const corpus = (name) => JSON.parse(readFileSync(join(root, "tests/corpus", `${name}.json`), "utf8"));
 
@@ -71,10 +76,14 @@ export function readme(heading, language) {
 
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".json": "application/json" };
 
-/** Serves files, and gives the address. */
-export async function serve(place) {
-  const server = createServer((request, response) => {
+/** Serves files, and gives the address. What a page posts goes to `posted`. */
+export async function serve(place, posted) {
+  const server = createServer(async (request, response) => {
     const path = normalize(decodeURIComponent(new URL(request.url, "http://x").pathname));
+    if (request.method === "POST") {
+      for await (const piece of request) posted(path, piece);
+      return response.end();
+    }
     try {
       const body = readFileSync(join(place, path));
       response.setHeader("content-type", TYPES[extname(path)] ?? "application/octet-stream");
@@ -86,34 +95,4 @@ export async function serve(place) {
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   return { url: `http://127.0.0.1:${server.address().port}`, close: () => server.close() };
-}
-
-/** Opens a page in Chromium, and gives what the probe finds there once it finds something. */
-export async function inChromium(url, probe = () => globalThis.result, timeoutMs = 300_000) {
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
-  try {
-    const page = await browser.newPage();
-    const errors = [];
-    page.on("pageerror", (error) => errors.push(error.message));
-    page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
-    await page.goto(url);
-    try {
-      return await (await page.waitForFunction(probe, undefined, { timeout: timeoutMs })).jsonValue();
-    } catch (error) {
-      throw new Error(`${url} gave no result: ${error.message}\n${errors.join("\n")}`);
-    }
-  } finally {
-    await browser.close();
-  }
 }

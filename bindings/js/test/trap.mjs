@@ -1,40 +1,38 @@
 // `node trap.mjs <plain|bindgen> <module>`: a module that traps when it is asked to, and what comes after.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { denied, enrollmentRef, nodeId } from "./rig.mjs";
 import { goodBundle } from "./support.mjs";
 
 const [, , name, path] = process.argv;
-const { Gate } = await import(name === "plain" ? "autonomy-gate" : "autonomy-gate/bindgen");
-const { bundle, trustedKeys, accepted } = goodBundle();
+const { Gate, Guard, MemoryHost } = await import(name === "plain" ? "autonomy-gate" : "autonomy-gate/bindgen");
+const { bundle, trustedKeys } = goodBundle();
 const module = new WebAssembly.Module(readFileSync(path));
-const load = async () => {
-  const gate = await Gate.load({ module, bundle, trustedKeys, nodeId: "robot-7", mode: "enforce" });
-  const enrollment = {
-    node_id: "robot-7",
-    enrollment_ref: accepted.enrollment_ref,
-    status: "active",
-    rollout_state: "<none>",
-    serial: 1,
-  };
-  gate.setEnrollment({ answer: "enrolled", enrollment, observed_at_ms: Date.now() });
-  return gate;
+const host = new MemoryHost();
+host.enroll(nodeId, { enrollmentRef });
+const guardOn = async () => {
+  const gate = await Gate.load({ module, bundle, trustedKeys, nodeId, mode: "enforce" });
+  return new Guard({ gate, source: host, sink: host });
 };
-const [gate, other] = [await load(), await load()];
-const before = gate.decide({ tool: "tool.echo" });
-assert.equal(before.effect, "allow");
+const [guard, other] = [await guardOn(), await guardOn()];
+const allowed = async (on) => assert.equal(await on.run({ tool: "tool.echo" }, () => "ran"), "ran");
+await allowed(guard);
 
 for (let round = 0; round < 3; round += 1) {
   // It traps in the new instance as well: nobody can put it into frames.
-  const trapped = gate.decide({ tool: "gate.trap" });
-  assert.deepEqual([trapped.effect, trapped.reason, trapped.facts, trapped.frames.json], ["deny", "audit: wal_unavailable", null, "[]"]);
+  const error = await denied(guard.run({ tool: "gate.trap" }, () => assert.fail("it ran")), "audit: wal_unavailable");
+  assert.equal(error.status, 503);
 }
-for (let i = 0; i < 1000; i += 1) {
-  const call = { tool: "tool.echo", factsLogged: before.facts, auditId: "a", nowMs: before.nowMs ?? Date.now() };
-  const [one, two] = [gate.decide(call), other.decide(call)];
-  assert.deepEqual([one.effect, one.facts, [...one.frames].length], ["allow", before.facts, 1]);
+host.frames.length = 0;
+for (let call = 0; call < 1000; call += 1) {
+  await allowed(guard);
   // Another gate knows nothing of it.
-  assert.equal(two.effect, "allow");
+  await allowed(other);
 }
-const batch = gate.decideBatch([{ tool: "tool.echo" }, { tool: "gate.trap" }, { tool: "tool.echo" }]);
+const decisions = host.frames.filter(({ kind }) => kind === "autonomy.decision");
+assert.deepEqual([decisions.length, new Set(decisions.map(({ audit_id }) => audit_id)).size], [2000, 2000]);
+assert.ok(decisions.every(({ attrs }) => attrs.outcome === "allow"));
+
+const batch = guard.gate.decideBatch([{ tool: "tool.echo" }, { tool: "gate.trap" }, { tool: "tool.echo" }]);
 assert.deepEqual(batch.map(({ effect }) => effect), ["allow", "deny", "allow"]);
 console.log("1000 calls are right");

@@ -23,7 +23,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::{
-    args::{StoreFlag, TrustFlags, short},
+    args::{EngineFlags, StoreFlag, TrustFlags, short},
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format, Output, Table},
@@ -46,6 +46,8 @@ pub(crate) struct Eval {
     store: StoreFlag,
     #[command(flatten)]
     trust: TrustFlags,
+    #[command(flatten)]
+    engine: EngineFlags,
 }
 
 /// The word for what the caller of a tool would get in `enforce`.
@@ -108,10 +110,14 @@ impl Summary {
 
 impl Eval {
     pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
-        let flags = self.trust.add_to(self.store.add_to(Flags::default()))?;
+        let flags = self.trust.add_to(self.engine.add_to(self.store.add_to(Flags::default())))?;
         let config = context.config(&flags)?;
         let keys = context::trusted_keys(&config)?;
-        let mut matrix = Matrix::new(config.freshness(), time::now_ms());
+        let (freshness, now_ms) = (config.freshness(), time::now_ms());
+        let mut matrix = match context::engine(&config)? {
+            None => Matrix::new(freshness, now_ms),
+            Some(engine) => Matrix::in_module(engine, freshness, now_ms),
+        };
         for path in &self.bundles {
             // A refused bundle stays in the matrix: its verdicts say why.
             let _ = matrix.add_bundle(&bundle::read(path)?, &keys);
@@ -230,7 +236,7 @@ impl<'a> Report<'a> {
                 self.summary.count(verdict);
                 outcome = self.pair(path, facts, verdict, now_ms);
             }
-        });
+        })?;
         outcome
     }
 

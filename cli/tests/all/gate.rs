@@ -99,3 +99,18 @@ fn a_reason_is_explained_by_name_by_wire_text_and_by_number() {
     assert_eq!(all.as_array().unwrap().len(), gate_core::Reason::ALL.len());
     assert_eq!(home.ok("attestation explain").lines().count(), gate_core::Reason::ALL.len() + 1);
 }
+
+/// The same file, the same node, the same words: what decides is not seen in the answer.
+#[test]
+fn the_module_says_what_gate_core_says() {
+    let home = Home::ready();
+    home.ok("rollout set --node-id robot-8 --state failed");
+    for line in ["--node-id robot-7", "--node-id robot-8", "--node-id robot-9", "--all-nodes"] {
+        let eval = format!("attestation eval --bundle bundle.tar {line}");
+        let (native, module) = (home.run(&eval), home.run(&format!("{eval} --engine wasm")));
+        assert_eq!((native.code, native.stdout, native.stderr), (module.code, module.stdout, module.stderr), "{line}");
+    }
+    assert!(home.path("cache/wasm").is_dir(), "the compiled module is kept");
+    let refused = home.fails(2, "attestation eval --bundle bundle.tar --node-id robot-7 --engine jvm");
+    assert!(refused.contains("flag `--engine`") && refused.contains("`jvm`"), "{refused}");
+}

@@ -213,3 +213,19 @@ fn a_damaged_log_exits_with_4_until_the_doctor_is_told_to_accept_the_loss() {
     assert!(home.ok("wal inspect --kind lifecycle").contains("wal_doctored"));
     home.start("--bundle bundle.tar --node-id robot-7").stop();
 }
+
+#[test]
+fn a_runtime_that_decides_in_the_module_answers_and_logs_as_another() {
+    let home = Home::ready();
+    let runtime = home.start("--bundle bundle.tar --node-id robot-7 --mode enforce --engine wasm");
+    assert_eq!(runtime.started["engine"], "wasm");
+    assert_eq!(runtime.echo().0, 200);
+    home.ok("node revoke --node-id robot-7");
+    let (status, denied) = runtime.echo();
+    assert_eq!((status, &denied["reason"]), (403, &"attestation: enrollment_revoked".into()));
+    runtime.stop();
+    let frames = frames(&home.ok("wal inspect --kind autonomy.decision"));
+    assert_eq!(frames.len(), 3);
+    home.ok("attestation replay");
+    home.ok("wal verify");
+}

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use super::stream;
+use super::{autonomy, stream};
 use crate::{Result, ci, wasm};
 
 /// The package.
@@ -20,6 +20,10 @@ const TARBALL: &str = "target/js/autonomy-gate.tgz";
 
 /// The module and the glue that trap when they are asked to, for tests.
 const TRAPPING: &str = "target/js/trapping";
+
+/// Open Policy Agent's compiler, which makes a module of WebAssembly out of Rego: for the benchmark alone.
+const OPA: &str = "github.com/open-policy-agent/opa";
+const OPA_VERSION: &str = "v1.10.1";
 
 /// Builds the package and packs it.
 pub fn pack(root: &Path) -> Result<PathBuf> {
@@ -56,15 +60,34 @@ pub fn test(root: &Path) -> Result<String> {
     let mut test = Command::new("npm");
     test.args(["test", "--silent"]).current_dir(root.join(PACKAGE));
     test.env("AUTONOMY_GATE_TARBALL", tarball).env("AUTONOMY_GATE_TRAPPING", root.join(TRAPPING));
+    test.env("AUTONOMY", autonomy(root)?);
     stream("tests of autonomy-gate", &mut test)
 }
 
 /// Measures the package beside its peers.
 pub fn bench(root: &Path) -> Result<String> {
-    pack(root)?;
-    let bench = root.join(PACKAGE).join("bench");
-    install(&bench)?;
-    stream("autonomy-gate", Command::new("node").args(["--expose-gc", "bench.mjs"]).current_dir(&bench))
+    let tarball = pack(root)?;
+    install(&root.join(PACKAGE).join("bench"))?;
+    let mut bench = Command::new("npm");
+    bench.args(["run", "--silent", "bench"]).current_dir(root.join(PACKAGE));
+    bench.env("AUTONOMY_GATE_TARBALL", tarball).env("AUTONOMY_GATE_OPA", opa(root)?).env("AUTONOMY", autonomy(root)?);
+    stream("autonomy-gate", &mut bench)
+}
+
+/// Compiles the benchmark's Rego to a module.
+fn opa(root: &Path) -> Result<PathBuf> {
+    let place = root.join(BUILT).join(format!("opa-{OPA_VERSION}"));
+    let compiler = place.join("opa");
+    if !compiler.exists() {
+        let mut install = Command::new("go");
+        install.arg("install").arg(format!("{OPA}@{OPA_VERSION}")).current_dir(root);
+        ci::step("opa", install.env("GOBIN", &place).env("GOFLAGS", "-modcacherw"))?;
+    }
+    let mut build = Command::new(compiler);
+    build.args(["build", "--target", "wasm", "--entrypoint", "gate/allow", "--output", "gate.tar.gz"]);
+    ci::step("gate.rego", build.arg(root.join(PACKAGE).join("bench/gate.rego")).current_dir(&place))?;
+    ci::step("policy.wasm", Command::new("tar").args(["-xzf", "gate.tar.gz", "/policy.wasm"]).current_dir(&place))?;
+    Ok(place.join("policy.wasm"))
 }
 
 /// Builds gate-wasm with these features, and lets wasm-bindgen write module and glue into a directory.

@@ -1,0 +1,137 @@
+package dev.autonomygate.consumer;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import dev.autonomygate.Answer;
+import dev.autonomygate.Bundle;
+import dev.autonomygate.Call;
+import dev.autonomygate.Decision;
+import dev.autonomygate.Effect;
+import dev.autonomygate.Enrollment;
+import dev.autonomygate.Explanation;
+import dev.autonomygate.Gate;
+import dev.autonomygate.GateException;
+import dev.autonomygate.Mode;
+import dev.autonomygate.Reason;
+import dev.autonomygate.SubCheck;
+import dev.autonomygate.Verdict;
+import java.nio.charset.StandardCharsets;
+import java.security.MessageDigest;
+import java.util.ArrayList;
+import java.util.HexFormat;
+import java.util.List;
+import org.junit.jupiter.api.Test;
+
+/** The gate alone. */
+class GateTest {
+    private static Gate enrolled() {
+        Gate gate = Support.good().load();
+        gate.setEnrollment(Answer.enrolled(
+                Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef()), System.currentTimeMillis()));
+        return gate;
+    }
+
+    @Test
+    void decidesAndSaysOnWhat() throws Exception {
+        Gate gate = enrolled();
+        assertEquals(Verdict.PASS, gate.verdict());
+        Decision decision = gate.decide("tool.echo");
+        assertEquals(Effect.ALLOW, decision.effect());
+        assertTrue(decision.auditId().matches("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"));
+        Explanation explanation = gate.explain();
+        assertEquals(decision.facts().orElseThrow(), explanation.factsId());
+        byte[] hash = MessageDigest.getInstance("SHA-256").digest(explanation.facts().getBytes(StandardCharsets.UTF_8));
+        assertEquals("sha256:" + HexFormat.of().formatHex(hash), explanation.factsId());
+        assertEquals(10, explanation.subChecks().size());
+        assertEquals(SubCheck.Outcome.PASS, explanation.subChecks().get(0).outcome());
+        assertEquals(1, gate.info().abiMajor());
+        assertEquals(1024, gate.info().limits().get("batch_calls"));
+    }
+
+    @Test
+    void aRefusedBundleKeepsTheActiveOne() {
+        Gate gate = enrolled();
+        Bundle active = gate.bundle().orElseThrow();
+        byte[] broken = Support.GOOD.tar().clone();
+        broken[600] ^= 1;
+        GateException refused = assertThrows(GateException.class, () -> gate.loadBundle(broken));
+        assertEquals(GateException.Kind.REFUSED, refused.kind());
+        assertEquals(active, gate.bundle().orElseThrow());
+        assertEquals(Verdict.PASS, gate.verdict());
+        assertEquals(GateException.Kind.REFUSED, assertThrows(
+                GateException.class, () -> Support.good().bundle(broken).load()).kind());
+    }
+
+    @Test
+    void whatDoesNotHoldDeniesFromThenOn() {
+        Gate gate = enrolled();
+        assertThrows(GateException.class, () -> gate.setEnrollment(Answer.json("{}")));
+        assertEquals(Reason.ENROLLMENT_UNAVAILABLE, gate.verdict().reason().orElseThrow());
+        assertThrows(GateException.class, () -> gate.setEnrollment(Answer.lease("{}")));
+        assertEquals(Reason.ENROLLMENT_UNTRUSTED, gate.verdict().reason().orElseThrow());
+    }
+
+    @Test
+    void serialsAreExactUpToTheirLast() {
+        Gate gate = Support.good().load();
+        gate.setEnrollment(Answer.enrolled(
+                Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef()).withSerial(-1), System.currentTimeMillis()));
+        assertTrue(gate.explain().facts().contains("\"serial\":18446744073709551615"));
+    }
+
+    @Test
+    void aBatchDecidesWhatAsManyCallsWould() {
+        Gate gate = enrolled();
+        List<Call> calls = new ArrayList<>();
+        for (int i = 0; i < 1_500; i += 1) {
+            calls.add(Call.of("tool.echo").withAuditId("call-" + i).withNowMs(System.currentTimeMillis()));
+        }
+        for (int i = 0; i < calls.size(); i += 97) {
+            Decision one = gate.decide(calls.get(i));
+            assertEquals(one.frames().json(), gate.decideBatch(calls).get(i).decision().frames().json());
+        }
+        assertEquals(List.of(), gate.decideBatch(List.of()));
+    }
+
+    @Test
+    void memoryDoesNotGrowWithCalls() {
+        Gate gate = enrolled();
+        for (int i = 0; i < 100; i += 1) {
+            gate.decide("tool.echo");
+        }
+        long bytes = gate.memoryBytes();
+        for (int i = 0; i < 20_000; i += 1) {
+            gate.decide("tool.echo");
+        }
+        assertEquals(bytes, gate.memoryBytes());
+    }
+
+    @Test
+    void anInterruptDoesNotCutADecisionShort() {
+        Gate gate = enrolled();
+        Thread.currentThread().interrupt();
+        Decision decision = gate.decide("tool.echo");
+        assertTrue(Thread.interrupted());
+        assertEquals(Effect.ALLOW, decision.effect());
+    }
+
+    @Test
+    void thereAreNoPermitsOfAClosedGate() {
+        Gate gate = enrolled();
+        gate.close();
+        assertThrows(IllegalStateException.class, () -> gate.decide("tool.echo"));
+        assertThrows(IllegalStateException.class, gate::verdict);
+    }
+
+    @Test
+    void settingsAreRefusedWithTheirReason() {
+        assertEquals("`Enforce` is no mode: use `off`, `advisory` or `enforce`",
+                assertThrows(GateException.class, () -> Mode.parse("Enforce")).getMessage());
+        assertEquals(GateException.Kind.MALFORMED, assertThrows(
+                GateException.class, () -> Gate.builder().nodeId("no id").load()).kind());
+        assertThrows(GateException.class, () -> enrolled().verdict(-1));
+        assertThrows(GateException.class, () -> enrolled().decide("no tool"));
+    }
+}

@@ -1,0 +1,203 @@
+package dev.autonomygate.consumer;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertSame;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import dev.autonomygate.Answer;
+import dev.autonomygate.DeniedException;
+import dev.autonomygate.Enrollment;
+import dev.autonomygate.FactsNotLoggedException;
+import dev.autonomygate.Frame;
+import dev.autonomygate.Gate;
+import dev.autonomygate.GateException;
+import dev.autonomygate.Guard;
+import dev.autonomygate.MemoryHost;
+import dev.autonomygate.Mode;
+import dev.autonomygate.Outcome;
+import dev.autonomygate.Permit;
+import dev.autonomygate.Policy;
+import dev.autonomygate.PolicyAnswer;
+import dev.autonomygate.Reason;
+import dev.autonomygate.ToolCall;
+import java.time.Duration;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicReference;
+import java.util.stream.Collectors;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+
+/** From a call to a permit: what is looked up, decided and written down. */
+@Timeout(60)
+class GuardTest {
+    private final MemoryHost host = new MemoryHost();
+
+    @BeforeEach
+    void enroll() {
+        host.enroll(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef()));
+    }
+
+    private Guard.Builder builder() {
+        return Guard.builder(Support.good().load()).source(host).sink(host);
+    }
+
+    private static DeniedException denied(Guard guard, Reason reason) {
+        DeniedException denied = assertThrows(DeniedException.class, () -> guard.ask("tool.echo"));
+        assertEquals(reason, denied.reason());
+        return denied;
+    }
+
+    private List<String> kinds() {
+        return host.frames().stream().map(Frame::kind).collect(Collectors.toList());
+    }
+
+    @Test
+    void aPermitSaysOnceHowTheToolWent() throws Exception {
+        Guard guard = builder().build();
+        PolicyAnswer policy = PolicyAnswer.ALLOWED.withRef("fleet@1");
+        try (Permit permit = guard.ask(ToolCall.of("tool.echo").withPolicy(policy))) {
+            permit.finish(Outcome.FAILED).get();
+            permit.finish(Outcome.COMPLETED).get();
+        }
+        assertEquals(List.of("autonomy.facts", "autonomy.decision", "autonomy.action"), kinds());
+        assertEquals("fleet@1", Support.read(host.frames().get(1).attrs()).get("policy_ref").asText());
+        assertEquals("failed", Support.read(host.frames().get(2).attrs()).get("outcome").asText());
+        guard.ask("tool.echo").close();
+        guard.ask("tool.echo").finish(Outcome.COMPLETED).get();
+        String all = host.frames().toString();
+        assertTrue(all.contains("abandoned") && all.contains("completed"), all);
+        // The facts are logged when they change, and they did not.
+        assertEquals(1, kinds().stream().filter("autonomy.facts"::equals).count());
+    }
+
+    @Test
+    void aRevokeDeniesTheNextCall() throws Exception {
+        Guard guard = builder().build();
+        guard.ask("tool.echo");
+        host.revoke(Support.NODE);
+        DeniedException denied = denied(guard, Reason.ENROLLMENT_REVOKED);
+        assertEquals(403, denied.status());
+        assertEquals("{\"decision\":\"deny\",\"reason\":\"attestation: enrollment_revoked\",\"policy_ref\":null,\"audit_id\":\""
+                + denied.auditId() + "\"}", denied.json());
+        Guard advisory = Guard.of(Support.good().mode(Mode.ADVISORY).load(), host);
+        advisory.ask("tool.echo");
+        Frame last = host.frames().get(host.frames().size() - 1);
+        assertEquals(false, Support.read(last.attrs()).get("enforced").asBoolean(true));
+    }
+
+    @Test
+    void aSourceThatIsSlowOrLiesHasNotAnswered() {
+        Map<String, Answer> lies = Map.of(
+                "malformed", Answer.json("<html>"),
+                "the source answered for node", Answer.enrolled(Enrollment.of("robot-8", "fleet-a"), System.currentTimeMillis()),
+                "`observed_at_ms`", Answer.json("{\"answer\":\"not_enrolled\"}"));
+        lies.forEach((why, answer) -> {
+            MemoryHost log = new MemoryHost();
+            denied(builder().source(node -> answer).sink(log).build(), Reason.ENROLLMENT_UNAVAILABLE);
+            assertTrue(log.frames().get(0).attrs().contains(why), () -> log.frames().get(0).attrs());
+        });
+        denied(builder().source(node -> null).build(), Reason.ENROLLMENT_UNAVAILABLE);
+        denied(builder().source(node -> {
+            throw new StackOverflowError();
+        }).build(), Reason.ENROLLMENT_UNAVAILABLE);
+        CountDownLatch never = new CountDownLatch(1);
+        denied(builder().lookUpTimeout(Duration.ofMillis(50)).source(node -> {
+            never.await();
+            return null;
+        }).build(), Reason.ENROLLMENT_UNAVAILABLE);
+    }
+
+    @Test
+    void anAppendThatFailsDeniesInEveryMode() {
+        for (Mode mode : Mode.values()) {
+            Gate gate = Support.good().mode(mode).load();
+            Guard.Builder builder = Guard.builder(gate).source(host).appendTimeout(Duration.ofMillis(50));
+            assertEquals("disk full", denied(builder.sink(frames -> {
+                throw new IllegalStateException("disk full");
+            }).build(), Reason.WAL_UNAVAILABLE).getCause().getMessage());
+            denied(builder.sink(frames -> TimeUnit.MINUTES.sleep(1)).build(), Reason.WAL_UNAVAILABLE);
+            denied(builder.sink(frames -> {
+                throw new FactsNotLoggedException("never");
+            }).build(), Reason.WAL_UNAVAILABLE);
+        }
+    }
+
+    @Test
+    void aPolicyWithoutAnAnswerDenies() throws Exception {
+        Map<Reason, Policy> policies = Map.of(
+                Reason.DENIED, call -> PolicyAnswer.of(Reason.DENIED).withDetail("not with " + call.params().orElseThrow()),
+                Reason.UNDEFINED, call -> null,
+                Reason.EVALUATION_FAILED, call -> {
+                    throw new IllegalStateException("line 3");
+                });
+        for (Map.Entry<Reason, Policy> entry : policies.entrySet()) {
+            Guard guard = builder().policy(entry.getValue()).build();
+            DeniedException denied = assertThrows(
+                    DeniedException.class, () -> guard.ask(ToolCall.of("tool.echo").withParams(List.of(1))));
+            assertEquals(entry.getKey(), denied.reason());
+        }
+        String frames = host.frames().toString();
+        assertTrue(frames.contains("not with [1]") && frames.contains("line 3"), frames);
+        assertThrows(GateException.class, () -> PolicyAnswer.of(Reason.NOT_ENROLLED));
+    }
+
+    @Test
+    void anAnswerStandsForItsTime() throws Exception {
+        Guard guard = builder().maxAge(Duration.ofMillis(700)).build();
+        guard.ask("tool.echo");
+        host.revoke(Support.NODE);
+        guard.ask("tool.echo");
+        Thread.sleep(800);
+        denied(guard, Reason.ENROLLMENT_REVOKED);
+    }
+
+    @Test
+    void ofTwoLookUpsTheOneThatBeganLaterCounts() throws Exception {
+        Answer before = host.lookUp(Support.NODE);
+        CountDownLatch asked = new CountDownLatch(1);
+        CountDownLatch released = new CountDownLatch(1);
+        AtomicReference<Boolean> held = new AtomicReference<>(true);
+        Guard guard = builder().source(node -> {
+            if (held.getAndSet(false)) {
+                asked.countDown();
+                released.await();
+                return before;
+            }
+            return host.lookUp(node);
+        }).build();
+        AtomicReference<Throwable> early = new AtomicReference<>();
+        Thread first = new Thread(() -> early.set(assertThrows(DeniedException.class, () -> guard.ask("tool.echo"))));
+        first.start();
+        asked.await();
+        host.revoke(Support.NODE);
+        denied(guard, Reason.ENROLLMENT_REVOKED);
+        released.countDown();
+        first.join();
+        assertEquals(Reason.ENROLLMENT_REVOKED, ((DeniedException) early.get()).reason());
+    }
+
+    @Test
+    void whoIsInterruptedIsDenied() {
+        Guard guard = builder().sink(frames -> TimeUnit.MINUTES.sleep(1)).build();
+        Thread.currentThread().interrupt();
+        DeniedException denied = denied(guard, Reason.WAL_UNAVAILABLE);
+        assertTrue(Thread.interrupted());
+        assertEquals(InterruptedException.class, denied.getCause().getClass());
+    }
+
+    @Test
+    void runGivesWhatTheToolGivesAndThrowsWhatItThrows() throws Exception {
+        Guard guard = builder().build();
+        assertEquals(7, guard.run(ToolCall.of("tool.echo"), () -> 7));
+        Exception broke = new Exception("broke");
+        assertSame(broke, assertThrows(Exception.class, () -> guard.run(ToolCall.of("tool.echo"), () -> {
+            throw broke;
+        })));
+        assertThrows(GateException.class, () -> guard.ask("no tool"));
+    }
+}

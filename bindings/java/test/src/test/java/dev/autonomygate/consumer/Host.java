@@ -1,0 +1,73 @@
+package dev.autonomygate.consumer;
+
+import dev.autonomygate.NativeHost;
+import java.io.BufferedReader;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+
+/** The real native host: {@code autonomy host serve} in a directory of its own. */
+final class Host implements AutoCloseable {
+    private static final Pattern ADDRESS = Pattern.compile("127\\.0\\.0\\.1:\\d+");
+
+    final Path token;
+    final String url;
+    private final Path home;
+    private final Process process;
+
+    Host(Path home) throws IOException, InterruptedException {
+        this.home = home;
+        token = home.resolve("host.token");
+        autonomy("host", "token", "--out", token.toString());
+        Path log = home.resolve("host.log");
+        process = command("host", "serve", "--listen", "127.0.0.1:0", "--token-file", token.toString())
+                .redirectErrorStream(true)
+                .redirectOutput(log.toFile())
+                .start();
+        url = "http://" + address(log);
+    }
+
+    NativeHost client() throws IOException {
+        return NativeHost.of(url, token);
+    }
+
+    /** Runs the command and gives what it printed. */
+    String autonomy(String... arguments) throws IOException, InterruptedException {
+        Process run = command(arguments).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+        String printed;
+        try (BufferedReader out = run.inputReader()) {
+            printed = String.join("\n", out.lines().toList());
+        }
+        if (run.waitFor() != 0) {
+            throw new IOException(String.join(" ", arguments) + " failed: " + printed);
+        }
+        return printed;
+    }
+
+    @Override
+    public void close() {
+        process.destroy();
+        process.onExit().join();
+    }
+
+    private ProcessBuilder command(String... arguments) {
+        List<String> command = new ArrayList<>(List.of(System.getenv("AUTONOMY"), "--home", home.toString()));
+        command.addAll(List.of(arguments));
+        return new ProcessBuilder(command);
+    }
+
+    private String address(Path log) throws IOException, InterruptedException {
+        for (int tries = 0; tries < 600 && process.isAlive(); tries += 1) {
+            Matcher found = ADDRESS.matcher(Files.readString(log));
+            if (found.find()) {
+                return found.group();
+            }
+            Thread.sleep(50);
+        }
+        throw new IOException("the host does not start: " + Files.readString(log));
+    }
+}

@@ -1,0 +1,139 @@
+// `autonomy host serve`, the real one: a real token, a real log, and a real kill.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { FactsNotLogged, Guard, NativeHost } from "autonomy-gate";
+import { denied, enrollmentRef, loadGate, nodeId } from "./rig.mjs";
+import { at, autonomy, consumer, directory, goodBundle, run } from "./support.mjs";
+
+const CALLERS = 16;
+
+/** A node's host: what its operator would type. */
+async function install(t) {
+  const home = directory();
+  const socket = join(home, "host.sock");
+  const cli = (...args) => run(autonomy, ["--home", home, ...args]);
+  await cli("host", "token");
+  await cli("node", "enroll", "--node-id", nodeId, "--enrollment-ref", enrollmentRef);
+  const the = { cli, socket, listen: "127.0.0.1:0", tokenFile: join(home, "host.token") };
+  the.start = async () => {
+    const args = ["--home", home, "host", "serve", "--listen", the.listen, "--socket", socket];
+    the.process = spawn(autonomy, args, { stdio: ["ignore", "pipe", "inherit"] });
+    the.listen = await listening(the.process);
+  };
+  the.end = async (signal) => {
+    if (the.process.exitCode !== null || the.process.signalCode !== null) return;
+    the.process.kill(signal);
+    await once(the.process, "exit");
+  };
+  t.after(() => the.end("SIGKILL"));
+  await the.start();
+  return the;
+}
+
+/** Where a process says that it listens. */
+async function listening(process) {
+  for await (const line of createInterface(process.stdout)) {
+    const found = /^listening on http:\/\/(\S+)/.exec(line);
+    if (found) return found[1];
+  }
+  throw new Error("it ended before it listened");
+}
+
+for (const by of ["url", "socket"]) {
+  test(`a node on \`autonomy host serve\`, by ${by}: a revoke, a kill, and a log that holds`, async (t) => {
+    const node = await install(t);
+    const { cli, tokenFile } = node;
+    const host = new NativeHost({ ...(by === "url" ? { url: `http://${node.listen}` } : { socket: node.socket }), tokenFile });
+    let conflicts = 0;
+    const sink = {
+      append: (frames, signal) =>
+        host.append(frames, signal).catch((error) => {
+          if (error instanceof FactsNotLogged) conflicts += 1;
+          throw error;
+        }),
+    };
+    const guard = new Guard({ gate: await loadGate(), source: host, sink });
+    // It decides on what it knows, before and after.
+    const steady = new Guard({ gate: await loadGate(), source: host, sink, maxAgeMs: 60_000 });
+    const ran = new Set();
+    const call = () => guard.run({ tool: "tool.echo" }, ({ auditId }) => ran.add(auditId));
+
+    assert.equal(await host.health(), true);
+    await call();
+    await cli("node", "revoke", "--node-id", nodeId);
+    const revoked = await denied(call(), "attestation: enrollment_revoked");
+    await cli("node", "enroll", "--node-id", nodeId, "--enrollment-ref", enrollmentRef);
+    await call();
+
+    await steady.ask({ tool: "tool.echo" });
+
+    // Killed under load: from then on nothing runs.
+    const untilDenied = async () => {
+      for (;;) await call();
+    };
+    const callers = Array.from({ length: CALLERS }, () => denied(untilDenied(), "audit: wal_unavailable"));
+    while (ran.size < 20 * CALLERS) await sleep(1);
+    await node.end("SIGKILL");
+    await Promise.all(callers);
+    const before = ran.size;
+    await denied(call(), "audit: wal_unavailable");
+    assert.equal(ran.size, before);
+
+    // The new host has written none of the facts: it says so, and gets them.
+    await node.start();
+    assert.equal(conflicts, 0);
+    await steady.ask({ tool: "tool.echo" });
+    assert.equal(conflicts, 1);
+    await steady.ask({ tool: "tool.echo" });
+    assert.equal(conflicts, 1);
+    await call();
+
+    const permit = await guard.ask({ tool: "tool.echo" });
+    await permit.finish("failed");
+
+    const other = new NativeHost({ url: `http://${node.listen}`, token: "x".repeat(43) });
+    await denied(new Guard({ gate: await loadGate(), source: other, sink: other }).ask({ tool: "t" }), "audit: wal_unavailable");
+
+    await node.end("SIGTERM");
+    await cli("wal", "verify");
+    const framesOf = async (kind) =>
+      (await cli("wal", "inspect", "--kind", kind)).trim().split("\n").map((line) => JSON.parse(line));
+    const decisions = await framesOf("autonomy.decision");
+    const allowed = decisions.filter(({ attrs }) => attrs.reason === "policy: allowed").map(({ audit_id }) => audit_id);
+    const missing = [...ran].filter((auditId) => !allowed.includes(auditId));
+    assert.deepEqual(missing, [], "every tool that ran was written down before");
+    const last = decisions.findLast(({ audit_id }) => audit_id === revoked.auditId);
+    assert.deepEqual([last.attrs.outcome, last.attrs.reason], ["deny", "attestation: enrollment_revoked"]);
+    const action = (await framesOf("autonomy.action")).findLast(({ audit_id }) => audit_id === permit.auditId);
+    assert.deepEqual([action.attrs.tool, action.attrs.outcome], ["tool.echo", "failed"]);
+  });
+}
+
+test("the example: a server on a node", async (t) => {
+  const node = await install(t);
+  const { bundle, trustedKeys } = goodBundle();
+  const cwd = await consumer({
+    "server.mjs": readFileSync(at("../examples/server.mjs")),
+    "bundle.tar": bundle,
+    "release.pub": trustedKeys[0],
+  });
+  const env = { ...process.env, AUTONOMY_NODE_ID: nodeId, AUTONOMY_HOST_TOKEN_FILE: node.tokenFile };
+  const args = ["server.mjs", "bundle.tar", "release.pub", `http://${node.listen}`, "0"];
+  const server = spawn(process.execPath, args, { cwd, env, stdio: ["ignore", "pipe", "inherit"] });
+  t.after(() => server.kill());
+  const url = `http://${await listening(server)}`;
+  const moved = await fetch(url);
+  assert.deepEqual([moved.status, (await moved.text()).slice(0, 7)], [200, "moved, "]);
+  await node.cli("node", "revoke", "--node-id", nodeId);
+  const refused = await fetch(url);
+  assert.equal(refused.status, 403);
+  const { audit_id, reason } = await refused.json();
+  assert.equal(reason, "attestation: enrollment_revoked");
+  assert.match(await node.cli("audit", "get", audit_id), /reason=attestation: enrollment_revoked/);
+});

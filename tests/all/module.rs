@@ -1,0 +1,308 @@
+//! The gate as a module: a trap, and a native gate beside it that is asked the same.
+
+use gate_core::{
+    Answer, Config, Enrollment, EnrollmentRef, Freshness, Mode, NodeId, PolicyAnswer, RolloutState, Status, ToolName,
+    TrustedKeys,
+    manifest::{Channel, Provenance},
+    reason::{Attestation, Audit, Policy},
+};
+use host_native::{
+    Gate, Policies,
+    bundle::{self, Description, Files},
+    enrollment::{Observation, Source},
+    gate::now_ms,
+    key::PrivateKey,
+    wal::{Options, Wal},
+    wasm::{self, Engine, Export, Instance, MODULE, TimedExport, WasmError, Wasmtime},
+};
+use proptest::{prelude::*, sample::Index};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use crate::{
+    conformance::{Native, corpus, unpack},
+    support::root,
+};
+
+/// The same answer at first, and then nothing new.
+struct Once(Option<Answer>);
+
+impl Source for Once {
+    fn observe(&mut self, _: u64) -> Observation {
+        self.0.take().map_or(Observation::Unchanged, Observation::Changed)
+    }
+}
+
+fn allowed() -> PolicyAnswer {
+    PolicyAnswer { policy_ref: None, reason: Policy::Allowed, detail: None }
+}
+
+/// A gate that passes, deciding in an engine.
+async fn gate(engine: Arc<dyn Engine>, mode: Mode, wal: Wal) -> Gate {
+    let (key, fleet, node_id) =
+        (PrivateKey::generate().unwrap(), EnrollmentRef::parse("fleet-a").unwrap(), NodeId::parse("robot-7").unwrap());
+    let description = Description {
+        name: "fleet".into(),
+        version: "1.0.0".into(),
+        channel: Channel::Stable,
+        policy_version: "1".into(),
+        provenance: Provenance { enrollment_ref: Some(fleet.clone()), ..Provenance::default() },
+    };
+    let files: Files = [("policies/main.rego".to_owned(), b"package autonomy\nallow := true\n".to_vec())].into();
+    let tar = bundle::sign(&bundle::build(description, &files).unwrap(), &key).unwrap();
+    let config = Config {
+        mode,
+        node_id: Some(node_id.clone()),
+        bundle_keys: Some(TrustedKeys::new([key.public().clone()], 1).unwrap()),
+        lease_keys: None,
+        freshness: Freshness { max_staleness_ms: 3_600_000, max_skew_ms: 0 },
+    };
+    let enrollment = Enrollment {
+        node_id,
+        enrollment_ref: fleet,
+        status: Status::Active,
+        rollout_state: RolloutState::None,
+        serial: 1,
+    };
+    let source = Once(Some(Answer::Enrolled { enrollment, observed_at_ms: now_ms() }));
+    Gate::open_in(engine, config, Policies::Bundle(tar), Some(Box::new(source)), Arc::new(wal)).await.unwrap()
+}
+
+/// A build of the module in which the tool `gate.trap` traps. It traps in the new instance as well, so nobody can put that
+/// call into frames: it is denied, and does not run.
+#[tokio::test]
+async fn a_trap_is_a_denial_and_the_next_thousand_calls_are_right() {
+    let module = fs::read(root().join("target/gate-trap.wasm"))
+        .expect("target/gate-trap.wasm is missing: run `cargo xtask wasm --doctored`");
+    let engine = Arc::new(Wasmtime::new(&module, None).unwrap());
+    let home = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(home.path().join("wal"), Options::default()).unwrap();
+    let gate = gate(engine, Mode::Enforce, wal).await;
+    let (echo, trap) = (ToolName::parse("tool.echo").unwrap(), ToolName::parse("gate.trap").unwrap());
+    let facts = gate.explain().unwrap();
+    for _ in 0..3 {
+        let denial = gate.decide(trap.clone(), allowed()).await.unwrap_err();
+        assert_eq!(denial.reason, Audit::WalUnavailable.into());
+    }
+    let calls = (0..1_000).map(|_| gate.decide(echo.clone(), allowed()));
+    let mut permits = 0;
+    for call in calls {
+        call.await.unwrap().finish(host_native::ToolOutcome::Completed);
+        permits += 1;
+    }
+    assert_eq!(permits, 1_000);
+    assert_eq!(gate.explain().unwrap(), facts, "the new instance knows what the old one knew");
+}
+
+/// Traps once, on the decision that is number `at`.
+struct TrapsOnce {
+    engine: Wasmtime,
+    decisions: Arc<AtomicUsize>,
+    at: usize,
+}
+
+struct TrapsOnceInstance {
+    instance: Box<dyn Instance>,
+    decisions: Arc<AtomicUsize>,
+    at: usize,
+    dead: bool,
+}
+
+impl Engine for TrapsOnce {
+    fn instantiate(&self) -> Result<Box<dyn Instance>, WasmError> {
+        let (instance, decisions) = (self.engine.instantiate()?, Arc::clone(&self.decisions));
+        Ok(Box::new(TrapsOnceInstance { instance, decisions, at: self.at, dead: false }))
+    }
+}
+
+impl TrapsOnceInstance {
+    fn alive(&self) -> Result<(), WasmError> {
+        if self.dead { Err(WasmError::Trap("it trapped before".into())) } else { Ok(()) }
+    }
+}
+
+impl Instance for TrapsOnceInstance {
+    fn abi_major(&mut self) -> Result<i32, WasmError> {
+        self.instance.abi_major()
+    }
+
+    fn call(&mut self, export: Export, input: &[u8]) -> Result<i32, WasmError> {
+        self.dead |= export == Export::Decide && self.decisions.fetch_add(1, Ordering::Relaxed) == self.at;
+        self.alive()?;
+        self.instance.call(export, input)
+    }
+
+    fn call_at(&mut self, export: TimedExport, now_ms: f64) -> Result<i32, WasmError> {
+        self.alive()?;
+        self.instance.call_at(export, now_ms)
+    }
+
+    fn output(&mut self) -> Result<&[u8], WasmError> {
+        self.alive()?;
+        self.instance.output()
+    }
+}
+
+/// The call on which it trapped is decided without its enrollment, and written down as that; where the mode would let it
+/// through all the same, it is denied and nothing is written.
+#[tokio::test]
+async fn a_call_that_trapped_is_denied_in_every_mode() {
+    for mode in [Mode::Enforce, Mode::Advisory, Mode::Off] {
+        let engine = Wasmtime::new(MODULE, None).unwrap();
+        let engine = Arc::new(TrapsOnce { engine, decisions: Arc::default(), at: 1 });
+        let home = tempfile::tempdir().unwrap();
+        let (wal, _) = Wal::open(home.path().join("wal"), Options::default()).unwrap();
+        let gate = gate(engine, mode, wal).await;
+        let echo = ToolName::parse("tool.echo").unwrap();
+        let answers = [
+            gate.decide(echo.clone(), allowed()).await.map(drop),
+            gate.decide(echo.clone(), allowed()).await.map(drop),
+            gate.decide(echo.clone(), allowed()).await.map(drop),
+        ];
+        let unavailable = Attestation::EnrollmentUnavailable;
+        let reason = if mode == Mode::Enforce { unavailable.into() } else { Audit::WalUnavailable.into() };
+        let found = answers.map(|answer| answer.map_err(|denial| denial.reason));
+        let expected = [Ok(()), Err(reason), Ok(())];
+        assert_eq!(found, expected, "{mode}");
+        gate.wal().close().unwrap();
+        let log = fs::read(home.path().join("wal/telemetry.wal")).unwrap();
+        let log = String::from_utf8_lossy(&log).into_owned();
+        let denials = log.matches(&format!("\"reason\":\"{unavailable}\"")).count();
+        assert_eq!(denials, usize::from(mode == Mode::Enforce), "{mode}");
+        assert_eq!(log.contains("the module failed on this call"), mode == Mode::Enforce, "{mode}");
+    }
+}
+
+/// A call of the ABI.
+#[derive(Debug, Clone)]
+enum Step {
+    Call(Export, Vec<u8>),
+    At(TimedExport, f64),
+}
+
+/// What is good for each call, to be spoilt.
+fn good() -> Vec<(Export, Vec<u8>)> {
+    let (bundles, decisions) = (corpus("bundles.json"), corpus("decision.json"));
+    let settings = &decisions["settings"];
+    let configuration = json!({
+        "mode": "enforce", "node_id": "robot-7",
+        "bundle_keys": settings["bundle_keys"], "bundle_threshold": settings["bundle_threshold"],
+        "lease_keys": settings["lease_keys"], "lease_threshold": settings["lease_threshold"],
+        "max_staleness_ms": settings["max_staleness_ms"], "max_skew_ms": settings["max_skew_ms"],
+    });
+    let mut good = vec![(Export::Configure, configuration.to_string().into_bytes())];
+    let values = |at: usize| decisions["dimensions"][at]["values"].as_array().unwrap();
+    let tars = values(2)
+        .iter()
+        .map(|value| &value["tar"])
+        .chain(bundles["bundles"].as_array().unwrap().iter().map(|case| &case["tar"]));
+    let small = tars.filter(|tar| tar.is_array()).map(unpack).filter(|tar| tar.len() < 64 * 1024);
+    good.extend(small.map(|tar| (Export::LoadBundle, tar)));
+    let leases = values(4).iter().flat_map(|answer| answer["leases"].as_array().into_iter().flatten().step_by(17));
+    good.extend(leases.map(|lease| (Export::SetLease, lease.as_str().unwrap().as_bytes().to_vec())));
+    for status in ["active", "revoked", "\u{e9}\\\"\u{7}"] {
+        let row = json!({
+            "node_id": "robot-7", "enrollment_ref": "fleet-a", "status": status, "rollout_state": "<none>",
+            "serial": u64::MAX,
+        });
+        let answer = json!({"answer": "enrolled", "enrollment": row, "observed_at_ms": settings["now_ms"]});
+        good.push((Export::SetEnrollment, answer.to_string().into_bytes()));
+    }
+    let call = |policy: &str, detail: Value| {
+        json!({
+            "now_ms": settings["now_ms"], "audit_id": "a-1", "tool": "tool.echo", "policy": policy,
+            "policy_ref": "fleet@1", "policy_detail": detail,
+        })
+        .to_string()
+    };
+    let calls = [
+        call("policy: allowed", Value::Null),
+        call("policy: denied", json!("line 3: \u{202e}\u{1f916}\u{0}")),
+        call("policy: evaluation_failed", json!("x".repeat(5_000))),
+    ];
+    good.extend(calls.iter().map(|call| (Export::Decide, call.clone().into_bytes())));
+    good.push((Export::DecideBatch, calls.join("\n").into_bytes()));
+    good.push((Export::VerifySignature, vec![7; 100]));
+    good
+}
+
+/// A good input, or one in which some bytes are others, are missing, or stand twice.
+fn step(good: Vec<(Export, Vec<u8>)>) -> impl Strategy<Value = Step> {
+    let spoil = prop::collection::vec((any::<Index>(), 0_u8..4, any::<u8>()), 0..3);
+    let call = (prop::sample::select(good), spoil).prop_map(|((export, mut input), spoils)| {
+        for (place, how, byte) in spoils {
+            let at = place.index(input.len().max(1));
+            match how {
+                0 if at < input.len() => input[at] = byte,
+                1 if at < input.len() => input[at] ^= 1 << (byte % 8),
+                2 => input.truncate(at),
+                _ => input.insert(at.min(input.len()), byte),
+            }
+        }
+        Step::Call(export, input)
+    });
+    let times = prop_oneof![
+        Just(f64::NAN),
+        Just(-1.0),
+        Just(9.1e15),
+        any::<f64>(),
+        (0_u64..4_000_000_000_000).prop_map(|ms| ms as f64)
+    ];
+    let exports = prop::sample::select(vec![TimedExport::Verdict, TimedExport::Explain]);
+    prop_oneof![6 => call, 1 => (exports, times).prop_map(|(export, now_ms)| Step::At(export, now_ms))]
+}
+
+fn answers(instance: &mut dyn Instance, steps: &[Step]) -> Vec<(i32, String)> {
+    let mut answers = Vec::new();
+    for step in steps {
+        let number = match step {
+            Step::Call(export, input) => instance.call(*export, input).unwrap(),
+            Step::At(export, now_ms) => instance.call_at(*export, *now_ms).unwrap(),
+        };
+        answers.push((number, String::from_utf8_lossy(instance.output().unwrap()).into_owned()));
+    }
+    answers
+}
+
+/// Numbers and outputs, after any calls in any order, with inputs good and spoilt.
+#[test]
+fn the_module_and_gate_core_answer_alike_whatever_they_are_asked() {
+    let (engine, good) = (Wasmtime::new(MODULE, None).unwrap(), good());
+    let steps = prop::collection::vec(step(good.clone()), 1..12);
+    proptest!(ProptestConfig::with_cases(400), |(mut steps in steps, configured in any::<bool>())| {
+        if configured {
+            steps.splice(0..0, good.iter().take(2).map(|(export, input)| Step::Call(*export, input.clone())));
+        }
+        let native = answers(&mut *Native.instantiate().unwrap(), &steps);
+        let module = answers(&mut *engine.instantiate().unwrap(), &steps);
+        prop_assert_eq!(native, module);
+    });
+}
+
+/// What a gate in the module says is what the matrix shows: the interface for those who ask and do not call.
+#[test]
+fn a_verdict_of_the_module_is_its_explanation() {
+    let config = Config {
+        mode: Mode::Advisory,
+        node_id: None,
+        bundle_keys: None,
+        lease_keys: None,
+        freshness: Freshness::default(),
+    };
+    let mut gate = wasm::Gate::new(Arc::new(Wasmtime::new(MODULE, None).unwrap()), &config).unwrap();
+    let native = gate_core::Gate::new(config);
+    let explanation = gate.explain(1_000).unwrap();
+    assert_eq!(gate.verdict(1_000).unwrap(), native.verdict(1_000));
+    assert_eq!((explanation.verdict, explanation.facts_id), (native.verdict(1_000), native.facts_id()));
+    assert_eq!(&explanation.facts, native.facts());
+    assert_eq!(
+        gate.load_bundle(b"no tar").unwrap_err(),
+        WasmError::Refused("no keys are trusted: give the public keys that sign bundles".into())
+    );
+}

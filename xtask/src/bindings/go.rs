@@ -1,0 +1,96 @@
+//! Checks the Go module, and runs its tests on what is in its zip.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::stream;
+use crate::{Result, ci, wasm};
+
+/// The module. Its tests and benchmarks are modules of their own, so that its users get no dependency of theirs.
+const MODULE: &str = "bindings/go";
+
+/// What is made for the tests: the module as its users get it, and a linter.
+const BUILT: &str = "target/go";
+
+/// The linter, of one version.
+const STATICCHECK: &str = "honnef.co/go/tools/cmd/staticcheck@v0.8.2";
+
+/// The tests that run the corpora: without the race detector, which would make them ten times as long.
+const CORPORA: &str = "^Test(Signatures|Bundles|Decisions)$";
+
+/// Runs the lints, then the tests on the module as its users get it.
+pub fn test(root: &Path) -> Result<String> {
+    wasm::check_copies(root)?;
+    let autonomy = super::autonomy(root)?;
+    lint(root, &["", "test"])?;
+    ci::step("the module's own tests", go(&root.join(MODULE)).args(["test", "-race", "-count=1", "./..."]))?;
+    let package = pack(root)?;
+    let flags = format!("-modfile={} -modcacherw", user_mod(root, &package)?.display());
+    let go = |arguments: &[&str]| {
+        let mut go = go(&root.join(MODULE).join("test"));
+        go.arg("test").args(["-count=1", "-v"]).args(arguments).args(["."]).env("GOFLAGS", &flags);
+        go.env("AUTONOMY", &autonomy);
+        go
+    };
+    let corpora = stream("the corpora in Go", &mut go(&["-run", CORPORA]))?;
+    Ok(corpora + &stream("tests of the Go module", &mut go(&["-race", "-skip", CORPORA]))?)
+}
+
+/// Measures the module beside its peers.
+pub fn bench(root: &Path) -> Result<String> {
+    lint(root, &["bench"])?;
+    let autonomy = super::autonomy(root)?;
+    let mut bench = go(&root.join(MODULE).join("bench"));
+    stream("Go", bench.args(["run", "."]).env("AUTONOMY", autonomy))
+}
+
+/// Formatting of everything, `go vet` and staticcheck of some of the modules.
+fn lint(root: &Path, modules: &[&str]) -> Result<()> {
+    let gofmt = Command::new("gofmt").arg("-l").arg(root.join(MODULE)).output()?;
+    if !gofmt.status.success() || !gofmt.stdout.is_empty() {
+        return Err(format!("run `gofmt -w` on {}", String::from_utf8_lossy(&gofmt.stdout)).into());
+    }
+    let bin = root.join(BUILT).join("bin");
+    let staticcheck = bin.join("staticcheck");
+    if !staticcheck.exists() {
+        ci::step("staticcheck", go(root).args(["install", STATICCHECK]).env("GOBIN", &bin))?;
+    }
+    for folder in modules {
+        let folder = root.join(MODULE).join(folder);
+        ci::step("go vet", go(&folder).args(["vet", "./..."]))?;
+        ci::step("staticcheck", Command::new(&staticcheck).arg("./...").current_dir(&folder))?;
+    }
+    Ok(())
+}
+
+/// Writes what is in the module's zip.
+fn pack(root: &Path) -> Result<PathBuf> {
+    let package = root.join(BUILT).join("package");
+    if package.exists() {
+        fs::remove_dir_all(&package)?;
+    }
+    let mut pack = go(&root.join(MODULE).join("test"));
+    ci::step("the module's zip", pack.args(["run", "./pack"]).arg(root.join(MODULE)).arg(&package))?;
+    Ok(package)
+}
+
+/// The `go.mod` of the tests, with the packed module in the place of the source tree.
+fn user_mod(root: &Path, package: &Path) -> Result<PathBuf> {
+    let test = root.join(MODULE).join("test");
+    let user = root.join(BUILT).join("user.mod");
+    fs::copy(test.join("go.mod"), &user)?;
+    fs::copy(test.join("go.sum"), user.with_extension("sum"))?;
+    let replace = format!("-replace=github.com/autonomy-gate/autonomy-gate/bindings/go={}", package.display());
+    ci::step("go.mod", go(root).args(["mod", "edit", &replace]).arg(&user))?;
+    Ok(user)
+}
+
+fn go(folder: &Path) -> Command {
+    let mut go = Command::new("go");
+    // Only what this repository says: no workspace above it.
+    go.current_dir(folder).env("GOWORK", "off");
+    go
+}
