@@ -168,7 +168,8 @@ impl Instance {
     }
 
     /// Decides a call that is a value already, and appends its frames to `frames` as a JSON list: for hosts in Rust, which
-    /// have no use for the text around them. The output stays as it was.
+    /// have no use for the text around them. The output stays as it was. Not in the module: it would be dead weight there.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn decide_call(&self, call: document::Call, frames: &mut Vec<u8>) -> Result<document::Decision, String> {
         let (decision, list) = decide_call(&self.gate, call)?;
         write_frames(frames, &list);
