@@ -41,8 +41,10 @@ pub fn test(root: &Path) -> Result<String> {
     }
     let mut unit = ci::cargo(root);
     ci::step("tests in Rust", unit.args(["test", "--locked", "--quiet", "--release", "--package", "autonomy-gate"]))?;
-    // The other one is installed last, and is what `target/release` holds afterwards.
-    let trapping = Kit::install(root, "trap", &["FEATURES=inject-trap"])?;
+    // In a place of its own: cargo would put both libraries into one file, and build each again every time.
+    let place = root.join(BUILT).join("trapping");
+    let place = format!("CARGO_TARGET_DIR={}", place.display());
+    let trapping = Kit::install(root, "trap", &["FEATURES=inject-trap", &place])?;
     let kit = Kit::install(root, "prefix", &[])?;
     fixture(root)?;
     let mut printed = String::new();
