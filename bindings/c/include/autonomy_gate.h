@@ -798,8 +798,8 @@ int32_t ag_gate_verdict(const struct ag_gate *gate,
  * Decides a call. `*decision` is yours: append its frames, wait until they are durable, and only then run the tool or
  * answer the denial.
  *
- * A call on which the library panics is decided by a new instance, which is told that the enrollment is unavailable; where
- * that one panics as well, it is denied with `AG_AUDIT_WAL_UNAVAILABLE` and has no frames.
+ * A call on which the library panics is denied: a new instance decides it, told that the enrollment is unavailable; where
+ * that one panics as well or would let the call through, the reason is `AG_AUDIT_WAL_UNAVAILABLE` and there are no frames.
  */
 ag_status ag_gate_decide(const struct ag_gate *gate,
                          const struct ag_call *call,

@@ -179,8 +179,9 @@ impl Gate {
         told
     }
 
-    /// Decides a call. One on which the gate panics is decided by a new instance, which is told that the enrollment is
-    /// unavailable; where that one panics as well, it is denied with `audit: wal_unavailable` and has no frames.
+    /// Decides a call. One on which the gate panics is denied: a new instance decides it, told that the enrollment is
+    /// unavailable; where that one panics as well or would let the call through, there are no frames and the reason is
+    /// `audit: wal_unavailable`.
     pub(crate) fn decide(&self, call: &Call<'_>) -> Result<Decision, Error> {
         self.lock().decide(call)
     }
@@ -236,7 +237,7 @@ impl State {
         }
     }
 
-    /// The same call by a new instance, so that what was decided is written down.
+    /// The same call by a new instance, so that the denial is written down.
     fn decide_again(&mut self, call: &Call<'_>, panicked: &Error) -> Result<Decision, Error> {
         let document = call.document()?;
         let decided = self.guarded("it decided again", |instance| {
@@ -245,10 +246,15 @@ impl State {
         });
         // It was told of the panic: what is told next is what the source said.
         self.instance = None;
-        decided.unwrap_or_else(|_| {
-            let reason = Some(reason::Audit::WalUnavailable.into());
-            Ok(Decision { reason, verdict: None, facts: None, frames: b"[]".to_vec() })
-        })
+        match decided {
+            Ok(Ok(denied)) if denied.reason.is_some() => Ok(denied),
+            Ok(Err(refused)) => Err(refused),
+            // Or a mode lets it through: a call on which the gate panicked must not run.
+            Ok(Ok(_)) | Err(_) => {
+                let reason = Some(reason::Audit::WalUnavailable.into());
+                Ok(Decision { reason, verdict: None, facts: None, frames: b"[]".to_vec() })
+            }
+        }
     }
 
     /// Calls the instance, or a new one where the old one was lost. Only one that returned is kept.

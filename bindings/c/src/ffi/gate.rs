@@ -302,8 +302,8 @@ pub unsafe extern "C" fn ag_gate_verdict(gate: *const ag_gate, now_ms: u64) -> i
 /// Decides a call. `*decision` is yours: append its frames, wait until they are durable, and only then run the tool or
 /// answer the denial.
 ///
-/// A call on which the library panics is decided by a new instance, which is told that the enrollment is unavailable; where
-/// that one panics as well, it is denied with `AG_AUDIT_WAL_UNAVAILABLE` and has no frames.
+/// A call on which the library panics is denied: a new instance decides it, told that the enrollment is unavailable; where
+/// that one panics as well or would let the call through, the reason is `AG_AUDIT_WAL_UNAVAILABLE` and there are no frames.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ag_gate_decide(
     gate: *const ag_gate,
