@@ -73,6 +73,7 @@ pub fn test(root: &Path) -> Result<()> {
     }
     count_core_crates(root)?;
     wasm::check_fresh(root)?;
+    wasm::write_doctored(root)?;
     step("all tests", cargo(root).args(["test", "--locked", "--quiet", "--workspace"]))?;
     bindings::test_all(root)
 }
