@@ -199,7 +199,7 @@ fn every_developer_command_that_is_named_exists() {
     let mut count = 0;
     for name in documents() {
         for rest in page(&name).split("cargo xtask ").skip(1) {
-            let word: String = rest.chars().take_while(|c| c.is_ascii_lowercase()).collect();
+            let word: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
             assert!(help.contains(&format!("\n  {word} ")), "{name}: `cargo xtask {word}`");
             count += 1;
         }
