@@ -4,7 +4,6 @@ mod bindings;
 mod ci;
 mod codegen;
 mod corpus;
-mod fuzz;
 mod wasm;
 
 use std::{
@@ -28,7 +27,6 @@ usage: cargo xtask <command>
   codegen           write what is generated from gate-core/reasons.toml and from the types of what is published;
                     --check fails when the former is stale, a test when the latter is
   corpus            write tests/corpus/*.json, what every implementation must answer; --check fails when one is stale
-  fuzz <seconds>    look for inputs on which gate.wasm and gate-core differ; needs a nightly compiler
   c-header          write bindings/c/include/autonomy_gate.h; `test c` fails when it is stale
   js                write target/js/autonomy-gate.tgz, the npm package
   wasm              write gate-wasm/gate.wasm; --check fails when it is stale
@@ -60,7 +58,6 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["c-header"] => bindings::header(&root),
         ["js"] => bindings::pack(&root).map(drop),
         ["test", language] => bindings::test(&root, language),
-        ["fuzz", seconds] => fuzz::run(&root, seconds),
         ["wasm"] => wasm::write(&root),
         ["wasm", "--check"] => wasm::check_fresh(&root),
         ["wasm", "--doctored"] => wasm::write_doctored(&root),
