@@ -133,12 +133,10 @@ impl Gate {
     /// Why it is refused; the bundle that was active stays so.
     pub fn load_bundle(&mut self, tar: &[u8]) -> Result<(), WasmError> {
         let told = tell(&mut *self.instance, Export::LoadBundle, tar);
-        match told {
-            Ok(()) => self.bundle = Some(tar.to_vec()),
-            Err(WasmError::Trap(_)) => self.rebuild(None)?,
-            Err(_) => {}
+        if told.is_ok() {
+            self.bundle = Some(tar.to_vec());
         }
-        told
+        self.or_rebuilt(told)
     }
 
     /// Takes a source's answer.
