@@ -313,7 +313,7 @@ fn read<T: json::Read>(instance: &mut dyn Instance) -> Result<T, WasmError> {
     json::read(instance.output()?).map_err(|error| WasmError::Trap(format!("its output is malformed: {error}")))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "exact for the next 285,000 years; the module refuses what is not")]
+/// Exact for the next 285,000 years; the module refuses what is not.
 fn time(now_ms: u64) -> f64 {
     now_ms as f64
 }
