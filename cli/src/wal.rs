@@ -258,6 +258,7 @@ fn print_diagnosis(
         ("WHY", Cell::new(why)),
         ("LAST_GOOD", Cell::new(last_good)),
         ("COMMITTED", Cell::new(committed)),
+        ("WOULD_LOSE", Cell::new(format!("{} frames", committed.saturating_sub(last_good)))),
         ("SAFE_SEQ", Cell::or_none(*safe_seq)),
         ("FAULT", Cell::or_none(fault)),
     ])?;
@@ -268,6 +269,7 @@ fn print_diagnosis(
             out.note(format_args!("the untouched originals are beside it: {}", copies.join(", ")))
         }
         None if needed => Ok(()),
+        None if bytes.is_none() => out.note("there is no log here: if there should be one, correct `--wal-dir`"),
         None => out.note("it needs no doctor: a runtime can start"),
     }
 }
