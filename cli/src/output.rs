@@ -134,6 +134,9 @@ impl Output {
 
     /// A line beside the answer, for people: what is not as it seems.
     pub(crate) fn warning(&mut self, text: impl Display) -> Result<(), CliError> {
+        if self.format == Format::Json {
+            let _ = writeln!(io::stderr(), "{}", serde_json::json!({ "warning": text.to_string() }));
+        }
         self.aside("warning:", WARN.bold(), text)
     }
 

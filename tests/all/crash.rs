@@ -174,7 +174,7 @@ fn nothing_that_was_answered_is_lost_when_the_runtime_is_killed_at_any_moment() 
         // In the last round as an init system stops it.
         if round == 7 {
             runtime.signal(Signal::TERM);
-            assert_eq!(runtime.ended(), (0, String::new()));
+            assert_eq!(runtime.ended().0, 0);
         } else {
             runtime.kill();
         }

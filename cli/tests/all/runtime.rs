@@ -34,7 +34,10 @@ fn a_rollout_from_advisory_to_enforce_can_be_followed_in_the_log() {
     assert!(preview.stdout.contains("SAFE      no\n") && preview.stdout.contains("robot-8"), "{preview:?}");
     let (code, preview) = home.json("attestation preview");
     assert_eq!((code, &preview["failing"], &preview["safe"]), (1, &1.into(), &false.into()));
-    runtime.stop();
+    let warning: Value = serde_json::from_str(&runtime.stop()).unwrap();
+    let expected =
+        "as things stand the gate fails every call with `attestation: enrollment_ref_mismatch` (found `fleet-b`)";
+    assert!(warning["warning"].as_str().unwrap().starts_with(expected), "{warning}");
 
     home.ok("node enroll --node-id robot-8 --enrollment-ref fleet-a --replace");
     let runtime = home.start(&format!("{start} enforce"));
