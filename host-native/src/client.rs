@@ -43,7 +43,7 @@ pub enum SetUpError {
         /// What is wrong with it.
         cause: String,
     },
-    /// An `https` URL is allowed, but the machine trusts nobody.
+    /// `https` is wanted, but the machine trusts nobody.
     #[error("this machine has no trusted roots for https ({0}): install `ca-certificates`")]
     NoRoots(String),
     /// The TLS library refuses its own defaults.
@@ -109,6 +109,11 @@ impl Origin {
             true => self.host.clone(),
             false => format!("{}:{}", self.host, self.port),
         }
+    }
+
+    /// Whether this is how somebody writes it, with or without the default port.
+    pub(crate) fn is_called(&self, authority: &str) -> bool {
+        authority == self.authority() || authority == format!("{}:{}", self.host, self.port)
     }
 
     /// Whether it is this machine, by its name alone.

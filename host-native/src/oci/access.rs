@@ -105,7 +105,7 @@ impl Access {
             (Scheme::Https, _) => true,
             (Scheme::Http, PlainHttp::Never) => false,
             (Scheme::Http, PlainHttp::Loopback) => origin.is_loopback(),
-            (Scheme::Http, PlainHttp::Only(registry)) => origin.authority() == *registry,
+            (Scheme::Http, PlainHttp::Only(registry)) => origin.is_called(registry),
         }
     }
 
@@ -184,5 +184,129 @@ fn entry<'a>(auths: &'a BTreeMap<String, AuthEntry>, repository: &Repository) ->
             return Some(auth);
         }
         (at, _) = at.rsplit_once('/')?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::oci::reference::{Place, Reference};
+
+    fn repository(path: &str) -> Repository {
+        match Reference::parse(&format!("registry.example:5000/{path}:1")).unwrap().0 {
+            Place::Registry(repository, _) => repository,
+            Place::Layout(..) => panic!(),
+        }
+    }
+
+    fn auths(entries: &[(&str, &str)]) -> String {
+        let entries: Vec<_> =
+            entries.iter().map(|(key, pair)| format!("\"{key}\":{{\"auth\":\"{}\"}}", STANDARD.encode(pair))).collect();
+        format!("{{\"auths\":{{{}}},\"credsStore\":\"desktop\"}}", entries.join(","))
+    }
+
+    /// The name and password that are found.
+    fn found(access: &Access, path: &str) -> Option<String> {
+        let basic = access.credentials(&repository(path)).unwrap()?.basic;
+        assert!(basic.is_sensitive(), "no log shows it");
+        let pair = STANDARD.decode(basic.to_str().unwrap().strip_prefix("Basic ").unwrap()).unwrap();
+        Some(String::from_utf8(pair).unwrap())
+    }
+
+    #[test]
+    fn the_nearest_entry_of_the_first_file_that_has_one_counts() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        for name in ["run/containers", ".config/containers", ".docker", "xdg/containers", "docker"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        let text = |path: PathBuf| path.to_str().unwrap().to_owned();
+        let (home_dir, run, xdg, docker) = (text(at("")), text(at("run")), text(at("xdg")), text(at("docker")));
+        let usual = Access::of(&Variables::from([("HOME", &*home_dir), ("XDG_RUNTIME_DIR", &run)])).unwrap();
+        assert_eq!(found(&usual, "fleet/p"), None, "no file is there");
+        fs::write(at(".docker/config.json"), auths(&[("registry.example:5000", "docker:1")])).unwrap();
+        assert_eq!(found(&usual, "fleet/p").as_deref(), Some("docker:1"));
+        fs::write(at(".config/containers/auth.json"), auths(&[("registry.example:5000/fleet", "fleet:2")])).unwrap();
+        assert_eq!(found(&usual, "fleet/p").as_deref(), Some("fleet:2"));
+        assert_eq!(found(&usual, "fleets/p").as_deref(), Some("docker:1"));
+        let entries = [("registry.example:5000/fleet", "a:"), ("registry.example:5000/fleet/p", "run:3")];
+        fs::write(at("run/containers/auth.json"), auths(&entries)).unwrap();
+        assert_eq!(found(&usual, "fleet/p").as_deref(), Some("run:3"));
+        assert_eq!(found(&usual, "fleet/q").as_deref(), Some("a:"));
+
+        fs::write(at("docker/config.json"), auths(&[("registry.example", "another registry:4")])).unwrap();
+        let moved = [("HOME", &*home_dir), ("XDG_CONFIG_HOME", &xdg), ("DOCKER_CONFIG", &docker)];
+        assert_eq!(found(&Access::of(&Variables::from(moved)).unwrap(), "fleet/p"), None);
+        let named = text(at(".docker/config.json"));
+        let named = Access::of(&Variables::from([("XDG_RUNTIME_DIR", &*run), ("REGISTRY_AUTH_FILE", &named)])).unwrap();
+        assert_eq!(found(&named, "fleet/p").as_deref(), Some("docker:1"));
+        // A helper program keeps it: there is nothing here.
+        fs::write(at(".docker/config.json"), r#"{"auths":{"registry.example:5000":{}},"credsStore":"desktop"}"#)
+            .unwrap();
+        assert_eq!(found(&named, "fleet/p"), None);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named_and_nothing_of_it_is_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("auth.json");
+        let access = Access { auth_file: Some(path.clone()), ..Access::default() };
+        let refused = |why: &str| {
+            let error = access.credentials(&repository("p")).err().unwrap();
+            assert_eq!(error.class(), crate::ErrorClass::Usage);
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "cannot take credentials from `{}` ({why}): make it with `skopeo login --authfile`, or name another with \
+                     `--auth-file`",
+                    path.display()
+                )
+            );
+        };
+        refused("No such file or directory (os error 2)");
+        for (content, why) in [
+            (r#"{"auths":{"registry.example:5000":"c2VjcmV0"}}"#, "line 1 column 44 is malformed"),
+            (
+                r#"{"auths":{"registry.example:5000":{"auth":"secret"}}}"#,
+                "the `auth` of `registry.example:5000` is no name and password",
+            ),
+            (
+                r#"{"auths":{"registry.example:5000":{"auth":"c2VjcmV0"}}}"#,
+                "the `auth` of `registry.example:5000` is no name and password",
+            ),
+            ("secret", "line 1 column 1 is malformed"),
+        ] {
+            fs::write(&path, content).unwrap();
+            refused(why);
+        }
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        refused("it is not a regular file");
+    }
+
+    #[test]
+    fn plain_http_is_for_whom_it_is_allowed() {
+        let origin = |scheme, host: &str, port| Origin { scheme, host: host.to_owned(), port };
+        for (plain_http, host, port, allowed) in [
+            (PlainHttp::Never, "127.0.0.1", 5000, false),
+            (PlainHttp::Loopback, "127.0.0.1", 5000, true),
+            (PlainHttp::Loopback, "127.8.8.8", 5000, true),
+            (PlainHttp::Loopback, "[::1]", 5000, true),
+            (PlainHttp::Loopback, "localhost", 80, true),
+            (PlainHttp::Loopback, "localhost.example", 80, false),
+            (PlainHttp::Loopback, "10.0.0.5", 5000, false),
+            (PlainHttp::Loopback, "0.0.0.0", 5000, false),
+            (PlainHttp::Only("10.0.0.5:5000".to_owned()), "10.0.0.5", 5000, true),
+            (PlainHttp::Only("10.0.0.5:5000".to_owned()), "10.0.0.5", 5001, false),
+            (PlainHttp::Only("10.0.0.5".to_owned()), "10.0.0.5", 80, true),
+            (PlainHttp::Only("10.0.0.5:80".to_owned()), "10.0.0.5", 80, true),
+            (PlainHttp::Only("10.0.0.5".to_owned()), "127.0.0.1", 80, false),
+        ] {
+            let access = Access { plain_http, ..Access::default() };
+            assert_eq!(access.allows(&origin(Scheme::Http, host, port)), allowed, "{access:?} {host}:{port}");
+            assert!(access.allows(&origin(Scheme::Https, host, port)));
+        }
     }
 }

@@ -20,10 +20,9 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{
-    Access, Artifact, DOCUMENT_BYTES, Digest, Fault, OciError,
+    Access, Artifact, BUNDLE_BYTES, DOCUMENT_BYTES, Digest, Fault, OciError,
     access::{Credentials, PlainHttp, Told},
     challenge::Challenge,
-    check_bundle_bytes,
     document::{EMPTY, INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, Manifest, check_content, check_word},
     len,
     reference::{Name, Repository},
@@ -144,7 +143,9 @@ impl<'a> Session<'a> {
         }
         let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| refused(error.to_string()))?;
         let layer = manifest.bundle().map_err(refused)?;
-        check_bundle_bytes(layer.size).map_err(|error| refused(error.to_string()))?;
+        if layer.size > BUNDLE_BYTES {
+            return Err(refused(format!("its layer has {} bytes, and {BUNDLE_BYTES} are allowed", layer.size)));
+        }
         let bundle = self.layer(&layer.digest, layer.size).await?;
         Ok((Artifact::new(digest, &bundle), bundle))
     }
@@ -289,7 +290,7 @@ impl<'a> Session<'a> {
         if !self.access.allows(&realm.origin) {
             return Err(Fault::Downgrade(realm.origin.to_string()));
         }
-        if realm.origin != self.origin && !self.access.token_hosts.contains(&authority) {
+        if realm.origin != self.origin && !self.access.token_hosts.iter().any(|host| realm.origin.is_called(host)) {
             return Err(Fault::RealmElsewhere(authority));
         }
         let joint = if realm.path.query().is_some() { '&' } else { '?' };

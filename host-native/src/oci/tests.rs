@@ -477,3 +477,19 @@ mod pull {
         assert_eq!(BUNDLE_MEDIA_TYPE, "application/vnd.autonomy.bundle.v1+tar");
     }
 }
+
+mod registry {
+    use super::*;
+
+    /// It blocks, and does not start a runtime within the one of its caller, which would be a panic.
+    #[tokio::test]
+    async fn a_caller_within_a_runtime_is_served() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let reference = Reference::parse(&format!("127.0.0.1:{port}/p:1")).unwrap();
+        let mut access = Access::default();
+        access.plain_http = crate::oci::PlainHttp::Loopback;
+        let error = super::super::pull(&reference, &access).unwrap_err();
+        assert!(error.to_string().contains("Connection refused"), "{error}");
+        assert_eq!(error.class(), ErrorClass::Unavailable);
+    }
+}
