@@ -105,11 +105,11 @@ pub enum OciError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Plain http is for this machine, unless the registry is named.
+    /// Plain http is for this machine, or for the registry that is named.
     #[error(
-        "it is not on this machine, and plain http is allowed for those alone: leave `--allow-insecure-registry` out, or name it with `--allow-insecure-registry={0}`"
+        "plain http is not allowed with it: leave `--allow-insecure-registry` out, or name it with `--allow-insecure-registry={0}`"
     )]
-    NotLoopback(String),
+    NotPlain(String),
     /// Credentials would be readable on their way.
     #[error("credentials are not sent over plain http to another machine: use https, or a registry that asks for none")]
     CredentialsInClear,
@@ -234,7 +234,7 @@ impl OciError {
 impl Fault {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::NotLoopback(_)
+            Self::NotPlain(_)
             | Self::CredentialsInClear
             | Self::Unauthenticated(_)
             | Self::CredentialsRefused { .. }

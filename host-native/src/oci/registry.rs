@@ -63,8 +63,11 @@ fn run<T: Send>(
         runtime.shutdown_background();
         outcome.unwrap_or(Err(Fault::TimedOut(max)))
     };
-    let outcome = thread::scope(|scope| scope.spawn(working).join());
-    outcome.unwrap_or_else(|payload| panic::resume_unwind(payload)).map_err(|fault| failed(repository, fault))
+    let outcome = thread::scope(|scope| match thread::Builder::new().spawn_scoped(scope, working) {
+        Ok(working) => working.join().unwrap_or_else(|payload| panic::resume_unwind(payload)),
+        Err(error) => Err(Fault::NoRuntime(error)),
+    });
+    outcome.map_err(|fault| failed(repository, fault))
 }
 
 fn failed(repository: &Repository, fault: Fault) -> OciError {
@@ -103,7 +106,7 @@ impl<'a> Session<'a> {
         };
         let is_plain = access.allows(&origin(Scheme::Http));
         if !is_plain && access.plain_http != PlainHttp::Never {
-            return Err(failed(repository, Fault::NotLoopback(repository.registry())));
+            return Err(failed(repository, Fault::NotPlain(repository.registry())));
         }
         let tls = client::connector(access.ca_file.as_deref());
         // A registry without TLS needs no roots, unless they were asked for.

@@ -480,6 +480,29 @@ mod pull {
 
 mod registry {
     use super::*;
+    use crate::oci::PlainHttp;
+
+    #[test]
+    fn plain_http_is_not_spoken_with_whom_it_is_not_allowed() {
+        for (plain_http, reference) in [
+            (PlainHttp::Loopback, "registry.example/p:1"),
+            (PlainHttp::Only("registry.example:5000".to_owned()), "registry.example:5001/p:1"),
+        ] {
+            let reference = Reference::parse(reference).unwrap();
+            let mut access = Access::default();
+            access.plain_http = plain_http;
+            let error = super::super::pull(&reference, &access).unwrap_err();
+            let name = reference.to_string().replace("/p:1", "");
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "registry `{name}`, repository `p`: plain http is not allowed with it: leave `--allow-insecure-registry` \
+                     out, or name it with `--allow-insecure-registry={name}`"
+                )
+            );
+            assert_eq!(error.class(), ErrorClass::Usage);
+        }
+    }
 
     /// It blocks, and does not start a runtime within the one of its caller, which would be a panic.
     #[tokio::test]
@@ -487,7 +510,7 @@ mod registry {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let reference = Reference::parse(&format!("127.0.0.1:{port}/p:1")).unwrap();
         let mut access = Access::default();
-        access.plain_http = crate::oci::PlainHttp::Loopback;
+        access.plain_http = PlainHttp::Loopback;
         let error = super::super::pull(&reference, &access).unwrap_err();
         assert!(error.to_string().contains("Connection refused"), "{error}");
         assert_eq!(error.class(), ErrorClass::Unavailable);
