@@ -1,6 +1,9 @@
 //! `autonomy bundle`
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{
     Args, Subcommand,
@@ -12,9 +15,10 @@ use gate_core::{
 };
 use host_native::{
     bundle::{self, BuildError, Description, IfExists},
+    config::Variables,
     gate,
     key::PrivateKey,
-    oci::{self, Artifact, IfPresent, Reference},
+    oci::{self, Access, Artifact, PlainHttp, Reference},
 };
 use serde::Serialize;
 
@@ -23,6 +27,8 @@ use crate::{
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format},
+    progress,
+    time::parse_duration,
 };
 
 /// Build, sign, look at and check bundles.
@@ -71,31 +77,79 @@ pub(crate) enum Command {
         #[command(flatten)]
         trust: TrustFlags,
     },
-    /// Put a bundle into an OCI image layout, from where `skopeo` or `oras` carry it to any registry.
+    /// Put a bundle into a registry, or into an OCI image layout on disk.
     #[command(after_help = "Examples:
+  autonomy bundle push bundle.tar registry.example/fleet/policies:1.0.0
+  autonomy bundle push bundle.tar localhost:5000/fleet/policies:1.0.0 \\
+    --allow-insecure-registry
   autonomy bundle push bundle.tar oci:layout:1.0.0")]
     Push {
         /// The bundle.
         bundle: PathBuf,
-        /// Where it goes: `oci:<directory>:<tag>`.
-        reference: String,
+        /// Where it goes: `<host>[:<port>]/<repository>:<tag>`, or `oci:<directory>:<tag>`.
+        reference: Reference,
+        #[command(flatten)]
+        registry: RegistryFlags,
     },
     /// Fetch a bundle. Nothing appears before it is verified as `bundle verify` does.
     #[command(after_help = "Examples:
+  autonomy bundle pull registry.example/fleet/policies:1.0.0 pulled.tar
   autonomy bundle pull oci:layout:1.0.0 pulled.tar
   autonomy bundle pull oci:layout:1.0.0 pulled.tar --force \\
     --trusted-key release.pem.pub")]
     Pull {
-        /// What to fetch: `oci:<directory>[:<tag>|@sha256:<digest>]`.
-        reference: String,
+        /// What to fetch: `<host>[:<port>]/<repository>:<tag>`, or `oci:<directory>[:<tag>]`; or `@sha256:<digest>` in
+        /// the place of the tag.
+        reference: Reference,
         /// Where it goes.
         out: PathBuf,
         /// Replace the file there if there is one.
         #[arg(long)]
         force: bool,
         #[command(flatten)]
+        registry: RegistryFlags,
+        #[command(flatten)]
         trust: TrustFlags,
     },
+}
+
+/// How a registry may be reached.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Registry")]
+pub(crate) struct RegistryFlags {
+    /// The credentials, as `skopeo login --authfile` writes them (else `REGISTRY_AUTH_FILE`, else where skopeo, podman
+    /// and docker keep theirs).
+    #[arg(long, value_name = "FILE")]
+    auth_file: Option<PathBuf>,
+    /// Trust only the certificate authorities in this PEM file (else those that the machine trusts).
+    #[arg(long, value_name = "FILE")]
+    registry_ca: Option<PathBuf>,
+    /// Send the credentials to this token service as well; repeat it for several.
+    #[arg(long = "token-host", value_name = "HOST[:PORT]")]
+    token_hosts: Vec<String>,
+    /// Speak plain http with a registry on this machine, or with the one that is named.
+    #[arg(long, value_name = "HOST[:PORT]", num_args = 0..=1, require_equals = true)]
+    allow_insecure_registry: Option<Option<String>>,
+    /// Give up when it is not done after this time.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
+    timeout: Duration,
+}
+
+impl RegistryFlags {
+    fn access(self) -> Result<Access, CliError> {
+        let mut access = Access::of(&Variables::of_process())?;
+        let plain_http = match self.allow_insecure_registry {
+            None => PlainHttp::Never,
+            Some(None) => PlainHttp::Loopback,
+            Some(Some(registry)) => PlainHttp::Only(registry),
+        };
+        access.auth_file = self.auth_file.or(access.auth_file);
+        access.ca_file = self.registry_ca;
+        access.plain_http = plain_http;
+        access.token_hosts = self.token_hosts;
+        access.timeout = self.timeout;
+        Ok(access)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -195,18 +249,23 @@ impl Command {
                 compile(&path, &bundle)?;
                 show_verified(context, &path, &tar, &bundle, keys.threshold())
             }
-            Self::Push { bundle: path, reference } => {
-                let reference = Reference::parse(&reference)?;
+            Self::Push { bundle: path, reference, registry } => {
+                let access = registry.access()?;
                 let tar = bundle::read(&path)?;
                 Bundle::inspect(&tar).map_err(|error| refused(&path, &error))?;
-                pushed(context, &reference, &oci::push(&tar, &reference)?)
+                let artifact = progress::moving(access, |access| oci::push(&tar, &reference, access))?;
+                pushed(context, &reference, &artifact)
             }
-            Self::Pull { reference, out, force, trust } => {
-                let config = context.config(&trust.add_to(Flags::default())?)?;
+            Self::Pull { reference, out, force, registry, trust } => {
+                let (access, config) = (registry.access()?, context.config(&trust.add_to(Flags::default())?)?);
                 let keys = context::trusted_keys(&config)?;
-                let tar = fetch(&Reference::parse(&reference)?, &out)?;
-                let bundle = Bundle::verify(&tar, &keys).map_err(|error| refused(Path::new(&reference), &error))?;
-                compile(Path::new(&reference), &bundle)?;
+                if !force && out.symlink_metadata().is_ok() {
+                    return Err(BuildError::Exists { path: out }.into());
+                }
+                let (_, tar) = progress::moving(access, |access| oci::pull(&reference, access))?;
+                let source = PathBuf::from(reference.to_string());
+                let bundle = Bundle::verify(&tar, &keys).map_err(|error| refused(&source, &error))?;
+                compile(&source, &bundle)?;
                 bundle::write(&out, &tar, if_exists(force))?;
                 show_verified(context, &out, &tar, &bundle, keys.threshold())
             }
@@ -260,16 +319,6 @@ fn compile(path: &Path, bundle: &Bundle<'_>) -> Result<(), CliError> {
 
 fn if_exists(force: bool) -> IfExists {
     if force { IfExists::Replace } else { IfExists::Refuse }
-}
-
-/// The bytes of a bundle, by way of a private directory beside where they will be.
-fn fetch(reference: &Reference, out: &Path) -> Result<Vec<u8>, CliError> {
-    let beside = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = |source| BuildError::Write { path: out.to_owned(), source };
-    let directory = tempfile::tempdir_in(beside).map_err(failed)?;
-    let fetched = directory.path().join("bundle.tar");
-    oci::pull(reference, &fetched, IfPresent::Refuse)?;
-    Ok(bundle::read(&fetched)?)
 }
 
 #[derive(Debug, Serialize)]

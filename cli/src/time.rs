@@ -1,5 +1,7 @@
 //! Times as people and programs read them. Everything inside is milliseconds since the Unix epoch.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::usage::quoted;
@@ -51,6 +53,14 @@ pub(crate) fn parse_since(text: &str) -> Result<u64, String> {
             quoted(text)
         )),
     }
+}
+
+/// Reads how long something may take.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+    duration
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| format!("time {} is not known: use one such as `30s`, `5m` or `1h`", quoted(text)))
 }
 
 #[cfg(test)]

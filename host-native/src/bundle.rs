@@ -10,10 +10,11 @@ use gate_core::{
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
+pub use crate::file::IfExists;
 use crate::{ErrorClass, file, key::PrivateKey};
 
 /// Why a bundle cannot be made, signed, read or written.
@@ -233,39 +234,17 @@ pub fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
     read().map_err(|source| BuildError::Read { path: path.to_owned(), source })
 }
 
-/// What to do with a file that is where the bundle is to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IfExists {
-    /// Leaves it, and fails.
-    Refuse,
-    /// Replaces it, all at once.
-    Replace,
-}
-
 /// Writes a bundle's bytes. The file is there whole and on disk, or not at all.
 ///
 /// # Errors
 /// There is such a file and `if_exists` refuses, or it cannot be written.
 pub fn write(path: &Path, bytes: &[u8], if_exists: IfExists) -> Result<(), BuildError> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> io::Result<()> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".bundle-");
-        // A bundle holds no secret; the umask still has its say.
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-        let mut file = builder.tempfile_in(directory)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        match if_exists {
-            IfExists::Refuse => file.persist_noclobber(path)?,
-            IfExists::Replace => file.persist(path)?,
-        };
-        fs::File::open(directory)?.sync_all()
-    };
-    let path = || path.to_owned();
-    write().map_err(|source| match (source.kind(), if_exists) {
-        (io::ErrorKind::AlreadyExists, IfExists::Refuse) => BuildError::Exists { path: path() },
-        _ => BuildError::Write { path: path(), source },
+    file::publish(path, bytes, if_exists).map_err(|source| {
+        let path = path.to_owned();
+        match (source.kind(), if_exists) {
+            (io::ErrorKind::AlreadyExists, IfExists::Refuse) => BuildError::Exists { path },
+            _ => BuildError::Write { path, source },
+        }
     })
 }
 
@@ -384,8 +363,38 @@ mod tests {
         write(&path, b"two", IfExists::Replace).unwrap();
         assert_eq!(read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+        // A link there is not followed.
+        let (victim, link) = (directory.path().join("victim"), directory.path().join("link"));
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        write(&link, b"two", IfExists::Refuse).unwrap_err();
+        write(&link, b"two", IfExists::Replace).unwrap();
+        assert!(!victim.exists());
         let lost = write(&directory.path().join("no/such/bundle.tar"), b"", IfExists::Replace).unwrap_err();
         assert_eq!(lost.class(), ErrorClass::Unavailable);
+    }
+
+    #[test]
+    fn of_many_that_write_one_file_one_wins() {
+        let directory = tempfile::tempdir().unwrap();
+        for round in 0..8 {
+            let path = directory.path().join(format!("bundle-{round}.tar"));
+            let start = std::sync::Barrier::new(8);
+            let wins = std::thread::scope(|scope| {
+                let write = || {
+                    start.wait();
+                    match write(&path, b"one", IfExists::Refuse) {
+                        Ok(()) => 1,
+                        Err(error) => {
+                            assert!(matches!(error, BuildError::Exists { .. }), "{error}");
+                            0
+                        }
+                    }
+                };
+                let writers: Vec<_> = (0..8).map(|_| scope.spawn(write)).collect();
+                writers.into_iter().map(|writer| writer.join().unwrap()).sum::<usize>()
+            });
+            assert_eq!(wins, 1);
+        }
     }
 
     #[test]

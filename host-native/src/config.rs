@@ -419,7 +419,7 @@ impl Variables {
         self
     }
 
-    fn text(&self, name: &str) -> Result<Option<String>, ConfigError> {
+    pub(crate) fn text(&self, name: &str) -> Result<Option<String>, ConfigError> {
         match self.0.get(name) {
             None => Ok(None),
             Some(Some(value)) => Ok(Some(value.clone())),

@@ -72,6 +72,39 @@ pub(crate) fn create_directory(path: &Path, mode: u32) -> io::Result<()> {
     if path.as_os_str().is_empty() { Ok(()) } else { builder.create(path) }
 }
 
+/// What to do with a file that is where another is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfExists {
+    /// Leaves it, and fails.
+    Refuse,
+    /// Replaces it, all at once.
+    Replace,
+}
+
+/// How the files begin that are being written.
+pub(crate) const TEMP_PREFIX: &str = ".autonomy-";
+
+/// Writes a file that others may read. It gets its name only once its bytes are on disk, and then the name is on disk as
+/// well; where that fails, nothing of it is left.
+pub(crate) fn publish(path: &Path, bytes: &[u8], if_exists: IfExists) -> io::Result<()> {
+    let directory = directory_of(path);
+    let mut builder = tempfile::Builder::new();
+    // The umask still has its say.
+    let mut file = builder.prefix(TEMP_PREFIX).permissions(fs::Permissions::from_mode(0o644)).tempfile_in(directory)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    match if_exists {
+        IfExists::Refuse => file.persist_noclobber(path)?,
+        IfExists::Replace => file.persist(path)?,
+    };
+    File::open(directory)?.sync_all()
+}
+
+/// The directory that a file is in.
+pub(crate) fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Writes a file that must not be there yet.
 pub(crate) fn create_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();

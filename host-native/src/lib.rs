@@ -8,6 +8,7 @@ compile_error!("the log and the store rely on Unix files: locks, permissions, in
 
 pub mod audit;
 pub mod bundle;
+mod client;
 pub mod config;
 pub mod enrollment;
 pub mod evaluate;

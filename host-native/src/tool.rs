@@ -11,9 +11,10 @@ use serde_json::Value;
 
 use self::http_get::HttpGet;
 pub use self::{
-    http_get::{HttpGetConfig, SetUpError},
+    http_get::HttpGetConfig,
     url::{AllowedPrefix, ParseUrlError},
 };
+pub use crate::client::SetUpError;
 
 /// Why a tool has no output.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

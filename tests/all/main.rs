@@ -16,6 +16,7 @@ mod host;
 mod independent;
 mod module;
 mod published;
+mod registry;
 mod runbook;
 mod service;
 mod support;

@@ -14,12 +14,13 @@ const BARE_TARGETS: [&str; 2] = ["thumbv7em-none-eabihf", "wasm32v1-none"];
 
 /// What the tests run: how to see that it is there, and the package that has it (Debian's name, the same on most
 /// systems).
-const PROGRAMS: [(&str, &str); 18] = [
+const PROGRAMS: [(&str, &str); 20] = [
     ("command -v bash", "bash"),
     ("command -v c++", "g++"),
     ("command -v cc", "gcc"),
     ("command -v chromium", "chromium"),
     ("command -v curl", "curl"),
+    ("command -v docker-registry", "docker-registry"),
     ("command -v jq", "jq"),
     ("command -v make", "make"),
     ("command -v npm", "npm"),
@@ -27,6 +28,7 @@ const PROGRAMS: [(&str, &str); 18] = [
     ("command -v pkg-config", "pkgconf"),
     ("command -v python3", "python3"),
     ("python3 -c 'import ensurepip, venv'", "python3-venv"),
+    ("command -v skopeo", "skopeo"),
     ("command -v tar", "tar"),
     ("command -v valgrind", "valgrind"),
     // Of the tests in C and C++ alone: no header or library of these is in what is installed.

@@ -141,11 +141,26 @@ impl Manifest {
         check_word("mediaType", self.media_type.as_deref().unwrap_or(MANIFEST_MEDIA_TYPE), MANIFEST_MEDIA_TYPE)?;
         check_word("artifactType", self.artifact_type.as_deref().unwrap_or_default(), BUNDLE_MEDIA_TYPE)?;
         check_word("config.mediaType", &self.config.media_type, EMPTY_MEDIA_TYPE)?;
+        let empty = Descriptor::new(EMPTY_MEDIA_TYPE, EMPTY);
+        if (self.config.size, &self.config.digest) != (empty.size, &empty.digest) {
+            return Err("config is not the empty descriptor".to_owned());
+        }
         let [layer] = self.layers.as_slice() else {
             return Err(format!("it has {} layers, not 1", self.layers.len()));
         };
         check_word("layers[0].mediaType", &layer.media_type, BUNDLE_MEDIA_TYPE)?;
         Ok(layer)
+    }
+}
+
+/// Whether a blob is the one of this digest and, where it is known, size.
+pub(super) fn check_content(content: &[u8], digest: &Digest, size: Option<u64>) -> Result<(), String> {
+    let found = Descriptor::new("", content);
+    match size {
+        Some(size) if found.size > size => Err(format!("it has more bytes, not {size}")),
+        Some(size) if found.size < size => Err(format!("it has {} bytes, not {size}", found.size)),
+        _ if found.digest != *digest => Err(format!("its digest is `{}`, not `{digest}`", found.digest)),
+        _ => Ok(()),
     }
 }
 

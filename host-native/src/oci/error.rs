@@ -1,23 +1,17 @@
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use super::Digest;
-use crate::ErrorClass;
+use crate::{ErrorClass, client::SetUpError};
 
 /// Why a bundle could not be pushed or pulled.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OciError {
-    /// A place that this version cannot reach.
+    /// A reference that does not parse.
     #[error(
-        "`{}` is not an OCI layout on disk, and registries are not supported in this version: use `oci:<directory>[:<tag>]`, and `oras` or `skopeo` to copy a registry's bundle there",
+        "reference `{}` {rule}: use `<host>[:<port>]/<repository>:<tag>`, or `oci:<directory>[:<tag>]`, or `@sha256:<digest>` in the place of the tag",
         .reference.escape_debug()
     )]
-    NoTransport {
-        /// What was given.
-        reference: String,
-    },
-    /// A reference that does not parse.
-    #[error("reference `{}` {rule}: use `oci:<directory>[:<tag>|@sha256:<digest>]`", .reference.escape_debug())]
     Reference {
         /// What was given.
         reference: String,
@@ -58,12 +52,6 @@ pub enum OciError {
         /// Their tags.
         tags: Vec<String>,
     },
-    /// The output path is taken.
-    #[error("`{}` is there already: choose another path, or overwrite it with `--force`", .path.display())]
-    OutputPresent {
-        /// The path.
-        path: PathBuf,
-    },
     /// A directory with something else in it.
     #[error("`{}` is not an OCI layout ({why}): correct the path, or use an empty directory", .path.display())]
     NotALayout {
@@ -90,20 +78,184 @@ pub enum OciError {
         /// What the operating system says.
         source: io::Error,
     },
+    /// A file of credentials that cannot be used.
+    #[error("cannot take credentials from `{}` ({why}): make it with `skopeo login --authfile`, or name another with `--auth-file`", .path.display())]
+    AuthFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong. Never what is in it.
+        why: String,
+    },
+    /// The roots to trust.
+    #[error(transparent)]
+    SetUp(#[from] SetUpError),
+    /// The registry did not do it.
+    #[error("registry `{registry}`, repository `{repository}`: {fault}")]
+    Registry {
+        /// Its host and port.
+        registry: String,
+        /// The repository.
+        repository: String,
+        /// Why not.
+        fault: Box<Fault>,
+    },
+}
+
+/// Why a registry did not do what it was asked. What it says itself is escaped and cut.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Plain http is for this machine, or for the registry that is named.
+    #[error(
+        "plain http is not allowed with it: leave `--allow-insecure-registry` out, or name it with `--allow-insecure-registry={0}`"
+    )]
+    NotPlain(String),
+    /// Credentials would be readable on their way.
+    #[error("credentials are not sent over plain http to another machine: use https, or a registry that asks for none")]
+    CredentialsInClear,
+    /// Nobody there.
+    #[error("{0}: check the registry's name and port, and the network")]
+    Unreachable(String),
+    /// No TLS, or not with whom it should be.
+    #[error(
+        "{0}: name its authority with `--registry-ca`, or allow plain http on this machine with `--allow-insecure-registry`"
+    )]
+    Tls(String),
+    /// The connection ended before the answer did.
+    #[error("the answer broke off ({0}): run the same line again")]
+    Lost(String),
+    /// The overall deadline.
+    #[error("not done within {0:?}: run the same line again, or allow more with `--timeout`")]
+    TimedOut(Duration),
+    /// The machine has nothing left to ask with.
+    #[error("cannot ask it ({0}): free threads and file descriptors of this machine")]
+    NoRuntime(io::Error),
+    /// 401, and there were no credentials.
+    #[error(
+        "it wants credentials (401{0}): log in with `skopeo login`, or name an auth file with `--auth-file`; credential helpers are not asked"
+    )]
+    Unauthenticated(String),
+    /// 401, in spite of credentials.
+    #[error("it refuses the credentials of `{}` (401{said}): log in again with `skopeo login`", .file.display())]
+    CredentialsRefused {
+        /// Where they are from.
+        file: PathBuf,
+        /// What it says.
+        said: String,
+    },
+    /// 403.
+    #[error("this is forbidden (403{0}): ask its owner for the right, or log in as somebody else")]
+    Forbidden(String),
+    /// 404.
+    #[error("there is no {what} (404{said}): correct the reference, or push the bundle first")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+        /// What it says.
+        said: String,
+    },
+    /// 429.
+    #[error("it has had too many requests (429{0}): wait, then run the same line again")]
+    TooManyRequests(String),
+    /// 5xx.
+    #[error("it failed ({status}{said}): run the same line again later, or ask who operates it")]
+    Failed {
+        /// The status.
+        status: u16,
+        /// What it says.
+        said: String,
+    },
+    /// Another status.
+    #[error(
+        "it answers {status}{said} where a registry does not: check that it is one, and that it takes OCI artifacts"
+    )]
+    Unexpected {
+        /// The status.
+        status: u16,
+        /// What it says.
+        said: String,
+    },
+    /// A status of somebody it sent us to.
+    #[error("it redirects to `{host}`, which answers {status}: run the same line again, or ask who operates it")]
+    Elsewhere {
+        /// Where to.
+        host: String,
+        /// The status.
+        status: u16,
+    },
+    /// A loop, or nearly.
+    #[error("it redirects more than {0} times: ask who operates it")]
+    TooManyRedirects(usize),
+    /// From where it may be read to where it may be read by others.
+    #[error("it sends on to `{0}`, over plain http: ask who operates it")]
+    Downgrade(String),
+    /// Credentials are for the registry, and for whom the caller names.
+    #[error(
+        "it sends for a token to `{0}`, which is not the registry: if that may have your credentials, say so with `--token-host {0}`"
+    )]
+    RealmElsewhere(String),
+    /// An upload is for the registry.
+    #[error("it sends an upload to `{0}`, which is not the registry: ask who operates it")]
+    UploadElsewhere(String),
+    /// An answer that means nothing.
+    #[error("it does not answer as a registry does ({0}): check that it is one")]
+    NotSpoken(String),
+    /// What it has is not a bundle, or not the one that was asked for.
+    #[error("{what} is refused ({why}): push the bundle again, or pull another")]
+    Refused {
+        /// Its manifest or its layer.
+        what: &'static str,
+        /// What does not hold.
+        why: String,
+    },
+    /// It has something else than what was pushed.
+    #[error("it says that it has stored `{0}`, which was not pushed: push again")]
+    Stored(String),
 }
 
 impl OciError {
     /// Whether to correct the request or the thing it needs.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NoTransport { .. }
-            | Self::Reference { .. }
+            Self::Reference { .. }
             | Self::PushToDigest { .. }
             | Self::BundleTooLarge { .. }
             | Self::NoSuchTag { .. }
             | Self::WhichOne { .. }
-            | Self::OutputPresent { .. } => ErrorClass::Usage,
-            Self::NotALayout { .. } | Self::Refused { .. } | Self::Io { .. } => ErrorClass::Unavailable,
+            | Self::AuthFile { .. } => ErrorClass::Usage,
+            Self::NotALayout { .. } | Self::Refused { .. } | Self::Io { .. } | Self::SetUp(_) => {
+                ErrorClass::Unavailable
+            }
+            Self::Registry { fault, .. } => fault.class(),
+        }
+    }
+}
+
+impl Fault {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotPlain(_)
+            | Self::CredentialsInClear
+            | Self::Unauthenticated(_)
+            | Self::CredentialsRefused { .. }
+            | Self::Forbidden(_)
+            | Self::NotFound { .. }
+            | Self::RealmElsewhere(_) => ErrorClass::Usage,
+            Self::Unreachable(_)
+            | Self::Tls(_)
+            | Self::Lost(_)
+            | Self::TimedOut(_)
+            | Self::NoRuntime(_)
+            | Self::TooManyRequests(_)
+            | Self::Failed { .. }
+            | Self::Unexpected { .. }
+            | Self::Elsewhere { .. }
+            | Self::TooManyRedirects(_)
+            | Self::Downgrade(_)
+            | Self::UploadElsewhere(_)
+            | Self::NotSpoken(_)
+            | Self::Refused { .. }
+            | Self::Stored(_) => ErrorClass::Unavailable,
         }
     }
 }

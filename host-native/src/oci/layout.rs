@@ -1,75 +1,45 @@
 //! The image layout on disk: `oci-layout`, `index.json`, `blobs/sha256/<digest>`.
 
 use std::{
-    fs::{self, File, Permissions},
-    io::{self, Read, Write},
-    os::unix::fs::PermissionsExt,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
-use gate_core::limits::BUNDLE_BYTES;
 use serde::{Serialize, de::DeserializeOwned};
-use sha2::{Digest as _, Sha256};
-use tempfile::NamedTempFile;
 
 use super::{
-    Artifact, BUNDLE_MEDIA_TYPE, Digest, IfPresent, OciError, Reference,
+    Artifact, BUNDLE_BYTES, BUNDLE_MEDIA_TYPE, DOCUMENT_BYTES, Digest, OciError, check_bundle_bytes,
     document::{
-        Descriptor, EMPTY, EMPTY_MEDIA_TYPE, Index, LAYOUT_VERSION, LayoutFile, MANIFEST_MEDIA_TYPE, Manifest,
-        check_word,
+        Descriptor, EMPTY, Index, LAYOUT_VERSION, LayoutFile, MANIFEST_MEDIA_TYPE, Manifest, check_content, check_word,
     },
-    reference::Which,
+    reference::Name,
 };
-use crate::file::{self, ReadError};
+use crate::file::{self, IfExists, ReadError, TEMP_PREFIX, directory_of};
 
-/// Largest manifest, as registries have it, and largest `index.json` and `oci-layout`.
-const DOCUMENT_BYTES: u64 = 4 * 1024 * 1024;
-const BUNDLE_BYTES_U64: u64 = BUNDLE_BYTES as u64;
-
-pub(super) fn push(bundle: &[u8], reference: &Reference) -> Result<Artifact, OciError> {
-    let bundle_bytes = u64::try_from(bundle.len()).unwrap_or(u64::MAX);
-    if bundle_bytes > BUNDLE_BYTES_U64 {
-        return Err(OciError::BundleTooLarge { bytes: bundle_bytes, limit: BUNDLE_BYTES_U64 });
-    }
-    let tag = match &reference.which {
-        Which::Only => None,
-        Which::Tag(tag) => Some(tag.as_str()),
-        Which::Digest(digest) => return Err(OciError::PushToDigest { digest: digest.clone() }),
-    };
-    let layout = Layout::create(&reference.layout)?;
+pub(super) fn push(bundle: &[u8], dir: &Path, tag: Option<&str>) -> Result<Artifact, OciError> {
+    let layout = Layout::create(dir)?;
     let manifest = json(&Manifest::of(bundle), &layout.dir)?;
     // Blobs first: whoever reads the index finds all that it names.
     for content in [bundle, EMPTY, &manifest] {
         layout.write_blob(content)?;
     }
     let descriptor = Descriptor::new(MANIFEST_MEDIA_TYPE, &manifest).with_artifact_type(BUNDLE_MEDIA_TYPE);
-    let artifact = Artifact { manifest: descriptor.digest.clone(), bundle: Digest::of(bundle), bundle_bytes };
+    let artifact = Artifact::new(descriptor.digest.clone(), bundle);
     layout.change_index(|index| index.put(descriptor, tag))?;
     Ok(artifact)
 }
 
-pub(super) fn pull(reference: &Reference, output: &Path, if_present: IfPresent) -> Result<Artifact, OciError> {
-    if if_present == IfPresent::Refuse && output.symlink_metadata().is_ok() {
-        return Err(OciError::OutputPresent { path: output.to_owned() });
-    }
-    let layout = Layout::open(&reference.layout)?;
-    let digest = layout.find(&reference.which)?;
+pub(super) fn pull(dir: &Path, name: Option<&Name>) -> Result<(Artifact, Vec<u8>), OciError> {
+    let layout = Layout::open(dir)?;
+    let digest = layout.find(name)?;
     let path = layout.blob(&digest);
-    let bytes = layout.read_blob(&digest, None)?;
-    let manifest: Manifest = parse(&bytes, &path)?;
-    let refused = |why: String| OciError::Refused { path: path.clone(), why };
-    let bundle = manifest.bundle().map_err(refused)?;
-    if bundle.size > BUNDLE_BYTES_U64 {
-        return Err(OciError::BundleTooLarge { bytes: bundle.size, limit: BUNDLE_BYTES_U64 });
-    }
-    let config = Descriptor::new(EMPTY_MEDIA_TYPE, EMPTY);
-    if (manifest.config.size, &manifest.config.digest) != (config.size, &config.digest) {
-        return Err(refused("config is not the empty descriptor".to_owned()));
-    }
-    layout.read_blob(&config.digest, Some(config.size))?;
-    let temp = layout.copy_blob(bundle, beside(output))?;
-    persist(temp, output, if_present)?;
-    Ok(Artifact { manifest: digest, bundle: bundle.digest.clone(), bundle_bytes: bundle.size })
+    let manifest: Manifest = parse(&layout.read_blob(&digest, None, DOCUMENT_BYTES)?, &path)?;
+    let bundle = manifest.bundle().map_err(|why| OciError::Refused { path, why })?;
+    check_bundle_bytes(bundle.size)?;
+    layout.read_blob(&manifest.config.digest, Some(manifest.config.size), DOCUMENT_BYTES)?;
+    let bytes = layout.read_blob(&bundle.digest, Some(bundle.size), BUNDLE_BYTES)?;
+    Ok((Artifact::new(digest, &bytes), bytes))
 }
 
 struct Layout {
@@ -109,10 +79,12 @@ impl Layout {
             return Err(OciError::NotALayout { path: layout.dir, why });
         }
         let file = json(&LayoutFile { image_layout_version: LAYOUT_VERSION.to_owned() }, dir)?;
-        match write(&layout.layout_file(), &file, IfPresent::Refuse) {
+        match file::publish(&layout.layout_file(), &file, IfExists::Refuse) {
             // Somebody else made it in this instant.
-            Ok(()) | Err(OciError::OutputPresent { .. }) => Self::open(dir),
-            Err(error) => Err(error),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(io_error("write", &layout.layout_file())(error))
+            }
+            Ok(()) | Err(_) => Self::open(dir),
         }
     }
 
@@ -136,15 +108,13 @@ impl Layout {
     }
 
     /// The manifest's digest. A digest names its blob whether or not a tag still points to it.
-    fn find(&self, which: &Which) -> Result<Digest, OciError> {
-        let index = match which {
-            Which::Digest(digest) => return Ok(digest.clone()),
-            Which::Only | Which::Tag(_) => self.read_index()?,
+    fn find(&self, name: Option<&Name>) -> Result<Digest, OciError> {
+        let tag = match name {
+            Some(Name::Digest(digest)) => return Ok(digest.clone()),
+            Some(Name::Tag(tag)) => Some(tag.as_str()),
+            None => None,
         };
-        let tag = match which {
-            Which::Tag(tag) => Some(tag.as_str()),
-            Which::Only | Which::Digest(_) => None,
-        };
+        let index = self.read_index()?;
         let found: Vec<&Descriptor> =
             index.manifests.iter().filter(|there| tag.is_none() || there.tag() == tag).collect();
         let refused = |why| OciError::Refused { path: self.index_file(), why };
@@ -159,49 +129,26 @@ impl Layout {
             }
         };
         check_word("mediaType", &descriptor.media_type, MANIFEST_MEDIA_TYPE).map_err(refused)?;
-        self.read_blob(&descriptor.digest, Some(descriptor.size))?;
+        self.read_blob(&descriptor.digest, Some(descriptor.size), DOCUMENT_BYTES)?;
         Ok(descriptor.digest.clone())
     }
 
-    /// A small blob, checked.
-    fn read_blob(&self, digest: &Digest, size: Option<u64>) -> Result<Vec<u8>, OciError> {
+    /// A blob of at most `limit` bytes, checked.
+    fn read_blob(&self, digest: &Digest, size: Option<u64>, limit: u64) -> Result<Vec<u8>, OciError> {
         let path = self.blob(digest);
-        let bytes = read(&path, DOCUMENT_BYTES)?;
-        let found = Descriptor::new("", &bytes);
-        check_blob(&path, (digest, size.unwrap_or(found.size)), (&found.digest, found.size))?;
+        let bytes = read(&path, limit)?;
+        check_content(&bytes, digest, size).map_err(|why| OciError::Refused { path, why })?;
         Ok(bytes)
-    }
-
-    /// A large blob, copied to a file that is removed unless it is kept.
-    fn copy_blob(&self, blob: &Descriptor, dir: &Path) -> Result<NamedTempFile, OciError> {
-        let path = self.blob(&blob.digest);
-        let mut from = open(&path)?.take(blob.size.saturating_add(1));
-        let mut temp = temp_in(dir)?;
-        let mut hasher = Sha256::new();
-        let mut size = 0_u64;
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            let count = from.read(&mut buffer).map_err(io_error("read", &path))?;
-            let bytes = buffer.get(..count).unwrap_or_default();
-            if bytes.is_empty() {
-                break;
-            }
-            hasher.update(bytes);
-            temp.write_all(bytes).map_err(io_error("write in", dir))?;
-            size = size.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
-        }
-        check_blob(&path, (&blob.digest, blob.size), (&Digest::finish(hasher), size))?;
-        Ok(temp)
     }
 
     /// A blob that is there and whole stays; a damaged one is replaced.
     fn write_blob(&self, content: &[u8]) -> Result<(), OciError> {
         let path = self.blob(&Digest::of(content));
-        if read(&path, BUNDLE_BYTES_U64).is_ok_and(|there| there == content) {
+        if read(&path, BUNDLE_BYTES).is_ok_and(|there| there == content) {
             return Ok(());
         }
-        fs::create_dir_all(beside(&path)).map_err(io_error("create", beside(&path)))?;
-        write(&path, content, IfPresent::Replace)
+        fs::create_dir_all(directory_of(&path)).map_err(io_error("create", directory_of(&path)))?;
+        replace(&path, content)
     }
 
     /// Reads, changes and writes the index, while no other push does.
@@ -213,7 +160,7 @@ impl Layout {
         let path = self.index_file();
         let mut index = if path.exists() { self.read_index()? } else { Index::empty() };
         change(&mut index);
-        write(&path, &json(&index, &path)?, IfPresent::Replace)
+        replace(&path, &json(&index, &path)?)
     }
 }
 
@@ -221,34 +168,18 @@ fn is_part_of_a_layout(name: &str) -> bool {
     name == "oci-layout" || name == "index.json" || name == "blobs" || name.starts_with(TEMP_PREFIX)
 }
 
-fn check_blob(path: &Path, expected: (&Digest, u64), found: (&Digest, u64)) -> Result<(), OciError> {
-    let why = if found.1 != expected.1 {
-        // One byte more than expected is all that is read of a longer one.
-        let many = if found.1 > expected.1 { "more".to_owned() } else { found.1.to_string() };
-        format!("it has {many} bytes, not {}", expected.1)
-    } else if found.0 != expected.0 {
-        format!("its digest is `{}`", found.0)
-    } else {
-        return Ok(());
-    };
-    Err(OciError::Refused { path: path.to_owned(), why })
-}
-
-fn open(path: &Path) -> Result<File, OciError> {
-    file::open(path).map_err(refused(path))
-}
-
 /// A whole file of at most `limit` bytes.
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, OciError> {
-    file::read(path, limit).map_err(refused(path))
+    file::read(path, limit).map_err(|error| match error {
+        ReadError::Io(source) => io_error("read", path)(source),
+        ReadError::NotRegular | ReadError::TooLarge(_) => {
+            OciError::Refused { path: path.to_owned(), why: error.to_string() }
+        }
+    })
 }
 
-fn refused(path: &Path) -> impl FnOnce(ReadError) -> OciError {
-    let path = path.to_owned();
-    move |error| match error {
-        ReadError::Io(source) => OciError::Io { doing: "read", path, source },
-        ReadError::NotRegular | ReadError::TooLarge(_) => OciError::Refused { path, why: error.to_string() },
-    }
+fn replace(path: &Path, content: &[u8]) -> Result<(), OciError> {
+    file::publish(path, content, IfExists::Replace).map_err(io_error("write", path))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T, OciError> {
@@ -257,46 +188,6 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T, OciError> 
 
 fn json(document: &impl Serialize, path: &Path) -> Result<Vec<u8>, OciError> {
     serde_json::to_vec(document).map_err(|error| io_error("write", path)(error.into()))
-}
-
-const TEMP_PREFIX: &str = ".autonomy-";
-
-fn temp_in(dir: &Path) -> Result<NamedTempFile, OciError> {
-    // Others may read it, as far as the process's umask has it: a bundle is signed, not secret.
-    tempfile::Builder::new()
-        .prefix(TEMP_PREFIX)
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(dir)
-        .map_err(io_error("create a file in", dir))
-}
-
-fn write(path: &Path, content: &[u8], if_present: IfPresent) -> Result<(), OciError> {
-    let mut temp = temp_in(beside(path))?;
-    temp.write_all(content).map_err(io_error("write", path))?;
-    persist(temp, path, if_present)
-}
-
-/// The file gets its name only once its bytes are on disk, and then the name is on disk as well.
-fn persist(temp: NamedTempFile, path: &Path, if_present: IfPresent) -> Result<(), OciError> {
-    temp.as_file().sync_all().map_err(io_error("sync", path))?;
-    let persisted = match if_present {
-        IfPresent::Refuse => temp.persist_noclobber(path),
-        IfPresent::Replace => temp.persist(path),
-    };
-    match persisted {
-        Ok(_) => {}
-        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(OciError::OutputPresent { path: path.to_owned() });
-        }
-        Err(error) => return Err(io_error("write", path)(error.error)),
-    }
-    let dir = beside(path);
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", dir))
-}
-
-/// The directory that a file is in.
-fn beside(path: &Path) -> &Path {
-    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OciError {

@@ -1,19 +1,26 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Barrier,
     thread,
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Artifact, BUNDLE_MEDIA_TYPE, Digest, IfPresent, OciError, Reference, pull, push};
+use super::{Access, Artifact, BUNDLE_MEDIA_TYPE, Digest, OciError, Reference};
 use crate::ErrorClass;
 
 const EMPTY_DIGEST: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+
+fn push(bundle: &[u8], reference: &Reference) -> Result<Artifact, OciError> {
+    super::push(bundle, reference, &Access::default())
+}
+
+fn pull(reference: &Reference) -> Result<(Artifact, Vec<u8>), OciError> {
+    super::pull(reference, &Access::default())
+}
 
 /// A layout with `one` under the tag `v1`.
 struct Rig {
@@ -67,23 +74,14 @@ impl Rig {
         });
     }
 
-    /// Pulls, and asserts that a refusal leaves nothing behind.
     fn pull(&self, which: &str) -> Result<Vec<u8>, OciError> {
-        let out = self.dir.path().join("out");
-        let _ = fs::remove_dir_all(&out);
-        fs::create_dir(&out).unwrap();
-        let pulled = pull(&self.reference(which), &out.join("bundle.tar"), IfPresent::Refuse);
-        let left: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        match pulled {
-            Ok(artifact) => {
-                assert_eq!(left, ["bundle.tar"]);
-                let bytes = fs::read(out.join("bundle.tar")).unwrap();
+        match pull(&self.reference(which)) {
+            Ok((artifact, bytes)) => {
                 assert_eq!(artifact.bundle, Digest::of(&bytes));
                 assert_eq!(artifact.bundle_bytes, bytes.len() as u64);
                 Ok(bytes)
             }
             Err(error) => {
-                assert!(left.is_empty(), "{left:?} left by {error}");
                 assert!(!error.to_string().contains('\n'), "{error}");
                 Err(error)
             }
@@ -110,17 +108,18 @@ mod reference {
     }
 
     #[test]
-    fn what_is_no_layout_names_what_works() {
-        for text in ["ghcr.io/x:y", "docker://ghcr.io/x:y", "dir", "", "OCI:dir", "oci-archive:x.tar", "https://x"] {
-            let error = Reference::parse(text).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                format!(
-                    "`{text}` is not an OCI layout on disk, and registries are not supported in this version: use \
-                     `oci:<directory>[:<tag>]`, and `oras` or `skopeo` to copy a registry's bundle there"
-                )
-            );
-            assert_eq!(error.class(), ErrorClass::Usage);
+    fn a_registry_is_named_as_everywhere() {
+        let digest = format!("registry.example/p@sha256:{}", "a".repeat(64));
+        for text in [
+            "localhost/p:v1",
+            "registry:5000/p:v1",
+            "127.0.0.1:5000/fleet/policies:1.0.0",
+            "[::1]:5000/p:v1",
+            "registry.example/a/b__c/d.e/f--g:_x",
+            &format!("registry.example/{}:v1", "x".repeat(255)),
+            &digest,
+        ] {
+            assert_eq!(Reference::parse(text).unwrap().to_string(), text);
         }
     }
 
@@ -137,6 +136,33 @@ mod reference {
             ("oci:dir:v1\n", "has a tag that is not"),
             ("oci:dir@sha256:abc", "has a digest without 64 digits"),
             ("oci:di\0r", "has a directory with"),
+            ("", "is neither in a registry nor an image layout"),
+            ("bundle.tar", "is neither in a registry nor an image layout"),
+            ("OCI:dir", "is neither in a registry nor an image layout"),
+            ("docker://ghcr.io/x:y", "begins with a scheme: leave it out"),
+            ("https://ghcr.io/x:y", "begins with a scheme: leave it out"),
+            ("fleet/policies:1", "has no registry: begin with its host"),
+            ("/policies:1", "has no registry"),
+            ("Registry.example/p:1", "has no registry"),
+            ("user@registry.example/p:1", "has no registry"),
+            ("registry..example/p:1", "has no registry"),
+            ("registry.example:/p:1", "has no registry"),
+            ("registry.example:0/p:1", "has no registry"),
+            ("registry.example:+5/p:1", "has no registry"),
+            ("registry.example:65536/p:1", "has no registry"),
+            ("[::1/p:1", "has no registry"),
+            ("[::g]:5/p:1", "has no registry"),
+            ("registry.example/p", "has no tag and no digest"),
+            ("registry.example/:1", "has a repository that is not"),
+            ("registry.example/P:1", "has a repository that is not"),
+            ("registry.example/a//b:1", "has a repository that is not"),
+            ("registry.example/../v2:1", "has a repository that is not"),
+            ("registry.example/a_.b:1", "has a repository that is not"),
+            ("registry.example/a/:1", "has a repository that is not"),
+            ("registry.example/a?b:1", "has a repository that is not"),
+            ("registry.example/p:", "has a tag that is not"),
+            ("registry.example/p:1/2", "has a tag that is not"),
+            ("registry.example/p@sha256:abc", "has a digest without 64 digits"),
         ];
         for (text, rule) in cases {
             let error = Reference::parse(text).unwrap_err();
@@ -147,6 +173,7 @@ mod reference {
             Reference::parse(&format!("oci:dir@sha256:{hex}")).unwrap_err();
         }
         Reference::parse(&format!("oci:dir:v1@sha256:{}", "a".repeat(64))).unwrap_err();
+        Reference::parse(&format!("registry.example/{}:v1", "x".repeat(256))).unwrap_err();
         Reference::parse(&format!("oci:dir:{}", "x".repeat(128))).unwrap();
         Reference::parse(&format!("oci:dir:{}", "x".repeat(129))).unwrap_err();
     }
@@ -306,55 +333,6 @@ mod pull {
     }
 
     #[test]
-    fn overwrites_only_when_told() {
-        let rig = Rig::new();
-        let out = rig.dir.path().join("bundle.tar");
-        fs::write(&out, "mine").unwrap();
-        let error = pull(&rig.reference(":v1"), &out, IfPresent::Refuse).unwrap_err();
-        assert!(error.to_string().ends_with("is there already: choose another path, or overwrite it with `--force`"));
-        assert_eq!(fs::read(&out).unwrap(), b"mine");
-        fs::write(rig.blob(rig.pushed.bundle.as_str()), b"bad").unwrap();
-        pull(&rig.reference(":v1"), &out, IfPresent::Replace).unwrap_err();
-        assert_eq!(fs::read(&out).unwrap(), b"mine", "a refused bundle replaces nothing");
-        push(b"one", &rig.reference(":v1")).unwrap();
-        assert_eq!(pull(&rig.reference(":v1"), &out, IfPresent::Replace).unwrap(), rig.pushed);
-        assert_eq!(fs::read(&out).unwrap(), b"one");
-        // A link at the output path is not followed.
-        let (victim, link) = (rig.dir.path().join("victim"), rig.dir.path().join("link"));
-        symlink(&victim, &link).unwrap();
-        pull(&rig.reference(":v1"), &link, IfPresent::Refuse).unwrap_err();
-        pull(&rig.reference(":v1"), &link, IfPresent::Replace).unwrap();
-        assert!(!victim.exists());
-    }
-
-    #[test]
-    fn of_many_pulls_to_one_path_one_wins() {
-        let rig = Rig::new();
-        for round in 0..8 {
-            let out = rig.dir.path().join(format!("bundle-{round}.tar"));
-            let start = Barrier::new(8);
-            let wins: usize = thread::scope(|scope| {
-                let pulls: Vec<_> = (0..8)
-                    .map(|_| {
-                        scope.spawn(|| {
-                            start.wait();
-                            match pull(&rig.reference(":v1"), &out, IfPresent::Refuse) {
-                                Ok(_) => 1,
-                                Err(error) => {
-                                    assert!(matches!(error, OciError::OutputPresent { .. }), "{error}");
-                                    0
-                                }
-                            }
-                        })
-                    })
-                    .collect();
-                pulls.into_iter().map(|pull| pull.join().unwrap()).sum()
-            });
-            assert_eq!(wins, 1);
-        }
-    }
-
-    #[test]
     fn says_which_bundles_there_are() {
         let rig = Rig::new();
         let error = rig.refuses(":v9", "has no tag `v9`: it has `v1`");
@@ -498,12 +476,43 @@ mod pull {
         rig.refuses(&format!("@{manifest}"), "its digest is `sha256:");
         assert_eq!(BUNDLE_MEDIA_TYPE, "application/vnd.autonomy.bundle.v1+tar");
     }
+}
+
+mod registry {
+    use super::*;
+    use crate::oci::PlainHttp;
 
     #[test]
-    fn a_missing_output_directory_is_named() {
-        let rig = Rig::new();
-        let error = pull(&rig.reference(":v1"), &rig.dir.path().join("no/bundle.tar"), IfPresent::Refuse).unwrap_err();
-        assert!(error.to_string().starts_with("cannot create a file in `"), "{error}");
+    fn plain_http_is_not_spoken_with_whom_it_is_not_allowed() {
+        for (plain_http, reference) in [
+            (PlainHttp::Loopback, "registry.example/p:1"),
+            (PlainHttp::Only("registry.example:5000".to_owned()), "registry.example:5001/p:1"),
+        ] {
+            let reference = Reference::parse(reference).unwrap();
+            let mut access = Access::default();
+            access.plain_http = plain_http;
+            let error = super::super::pull(&reference, &access).unwrap_err();
+            let name = reference.to_string().replace("/p:1", "");
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "registry `{name}`, repository `p`: plain http is not allowed with it: leave `--allow-insecure-registry` \
+                     out, or name it with `--allow-insecure-registry={name}`"
+                )
+            );
+            assert_eq!(error.class(), ErrorClass::Usage);
+        }
+    }
+
+    /// It blocks, and does not start a runtime within the one of its caller, which would be a panic.
+    #[tokio::test]
+    async fn a_caller_within_a_runtime_is_served() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let reference = Reference::parse(&format!("127.0.0.1:{port}/p:1")).unwrap();
+        let mut access = Access::default();
+        access.plain_http = PlainHttp::Loopback;
+        let error = super::super::pull(&reference, &access).unwrap_err();
+        assert!(error.to_string().contains("Connection refused"), "{error}");
         assert_eq!(error.class(), ErrorClass::Unavailable);
     }
 }

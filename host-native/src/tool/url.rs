@@ -6,7 +6,9 @@
 
 use std::{fmt, str::FromStr};
 
-use http::Uri;
+use http::{Uri, uri::InvalidUri};
+
+use crate::client::{Origin, Scheme, Target};
 
 /// Bytes of a URL.
 const MAX_BYTES: usize = 4096;
@@ -19,35 +21,10 @@ pub struct ParseUrlError {
     fault: &'static str,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scheme {
-    Http,
-    Https,
-}
-
-impl Scheme {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-
-    fn default_port(self) -> u16 {
-        match self {
-            Self::Http => 80,
-            Self::Https => 443,
-        }
-    }
-}
-
 /// A canonical `http` or `https` URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Url {
-    pub(super) scheme: Scheme,
-    /// Lower case; an IPv6 address in brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
+    origin: Origin,
     /// Starts with `/`; no dot segments; no escaped slash, backslash, dot or control character;
     /// what is escaped is UTF-8.
     path: String,
@@ -62,19 +39,12 @@ impl Url {
         })
     }
 
-    /// What goes into the `host` header.
-    pub(super) fn authority(&self) -> String {
-        match self.port == self.scheme.default_port() {
-            true => self.host.clone(),
-            false => format!("{}:{}", self.host, self.port),
-        }
-    }
-
-    pub(super) fn path_and_query(&self) -> String {
-        match &self.query {
-            None => self.path.clone(),
-            Some(query) => format!("{}?{query}", self.path),
-        }
+    pub(super) fn target(&self) -> Result<Target, InvalidUri> {
+        let path = match &self.query {
+            None => self.path.parse(),
+            Some(query) => format!("{}?{query}", self.path).parse(),
+        };
+        Ok(Target { origin: self.origin.clone(), path: path? })
     }
 }
 
@@ -137,7 +107,8 @@ fn parse(text: &str) -> Result<Url, &'static str> {
     if path.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | ".."))) {
         return Err("has `.` or `..` in its path: write the path they lead to");
     }
-    Ok(Url { scheme, host: host.to_owned(), port: port.unwrap_or(scheme.default_port()), path: path.to_owned(), query })
+    let origin = Origin { scheme, host: host.to_owned(), port: port.unwrap_or(scheme.default_port()) };
+    Ok(Url { origin, path: path.to_owned(), query })
 }
 
 /// The resolver reads a host whose last part is a number (also `0x…`) as an address, in more ways than one.
@@ -194,7 +165,7 @@ impl AllowedPrefix {
 
     pub(super) fn allows(&self, url: &Url) -> bool {
         let Self(allowed) = self;
-        (allowed.scheme, &allowed.host, allowed.port) == (url.scheme, &url.host, url.port)
+        allowed.origin == url.origin
             && match url.path.strip_prefix(&allowed.path) {
                 None => false,
                 Some(rest) => rest.is_empty() || rest.starts_with('/') || allowed.path.ends_with('/'),
@@ -202,7 +173,7 @@ impl AllowedPrefix {
     }
 
     pub(super) fn scheme(&self) -> Scheme {
-        self.0.scheme
+        self.0.origin.scheme
     }
 }
 
@@ -215,6 +186,6 @@ impl FromStr for AllowedPrefix {
 
 impl fmt::Display for AllowedPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}{}", self.0.scheme.name(), self.0.authority(), self.0.path)
+        write!(f, "{}{}", self.0.origin, self.0.path)
     }
 }

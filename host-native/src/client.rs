@@ -1,0 +1,309 @@
+//! One HTTP/1.1 exchange: a connection of its own, TLS by rustls, a bound on what is kept of the answer.
+//!
+//! **Absent: redirects, proxies, cookies, credentials, retries, a pool.** Whoever asks says what they mean to it.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::body::Bytes;
+use http::{HeaderValue, Request, StatusCode, Uri, header, uri::PathAndQuery};
+use http_body_util::BodyExt;
+use hyper::{
+    body::{Body, Incoming},
+    client::conn::http1,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        self, ClientConfig, RootCertStore,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
+};
+
+/// Why a client of `https` cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetUpError {
+    /// The file of roots is not usable.
+    #[error("cannot read roots from `{path}`: {cause}: give a pem file with at least one certificate")]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// `https` is wanted, but the machine trusts nobody.
+    #[error("this machine has no trusted roots for https ({0}): install `ca-certificates`")]
+    NoRoots(String),
+    /// The TLS library refuses its own defaults.
+    #[error("cannot set up tls ({0}): report it")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("{0}")]
+    Connect(String),
+    #[error("tls handshake: {0}")]
+    Tls(String),
+    #[error("no answer: {0}")]
+    NoAnswer(String),
+}
+
+/// Why there is not the whole body of an answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("the body has more than {0} bytes")]
+    TooLarge(usize),
+    #[error("cannot read the body: {0}")]
+    Lost(hyper::Error),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    pub(crate) fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) scheme: Scheme,
+    /// Lower case; an IPv6 address in brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl Origin {
+    /// What goes into the `host` header.
+    pub(crate) fn authority(&self) -> String {
+        match self.port == self.scheme.default_port() {
+            true => self.host.clone(),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    /// Whether this is how somebody writes it, with or without the default port.
+    pub(crate) fn is_called(&self, authority: &str) -> bool {
+        authority == self.authority() || authority == format!("{}:{}", self.host, self.port)
+    }
+
+    /// Whether it is this machine, by its name alone.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let host = self.bare_host();
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
+    fn bare_host(&self) -> &str {
+        self.host.trim_matches(['[', ']'])
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme.name(), self.authority())
+    }
+}
+
+/// What is asked for, and of whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) origin: Origin,
+    pub(crate) path: PathAndQuery,
+}
+
+impl Target {
+    /// Reads an absolute `http` or `https` URL.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let parts = text.parse::<Uri>().ok()?.into_parts();
+        let scheme = match parts.scheme?.as_str() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            _ => return None,
+        };
+        let authority = parts.authority?;
+        if authority.as_str().contains('@') || authority.host().is_empty() {
+            return None;
+        }
+        let port = match authority.port() {
+            Some(port) => port.as_str().parse().ok()?,
+            None => scheme.default_port(),
+        };
+        let origin = Origin { scheme, host: authority.host().to_ascii_lowercase(), port };
+        Some(Self { origin, path: parts.path_and_query? })
+    }
+
+    /// Where a `location` of its answer leads.
+    pub(crate) fn join(&self, location: &HeaderValue) -> Option<Self> {
+        let location = location.to_str().ok()?;
+        match location.starts_with('/') && !location.starts_with("//") {
+            true => Some(Self { origin: self.origin.clone(), path: location.parse().ok()? }),
+            false => Self::parse(location),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.origin, self.path)
+    }
+}
+
+/// Makes exchanges.
+pub(crate) struct Client {
+    tls: Option<TlsConnector>,
+    /// From the look-up of the name to the end of the TLS handshake.
+    connect_timeout: Duration,
+}
+
+impl Client {
+    pub(crate) fn new(tls: Option<TlsConnector>, connect_timeout: Duration) -> Self {
+        Self { tls, connect_timeout }
+    }
+
+    /// Sends one request, and gives its answer up to the end of the head.
+    pub(crate) async fn send<B>(&self, target: &Target, mut request: Request<B>) -> Result<Answer, ClientError>
+    where
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
+    {
+        let max = self.connect_timeout;
+        let connecting = timeout(max, self.connect(&target.origin));
+        let stream = connecting.await.map_err(|_| ClientError::Connect(format!("no connection within {max:?}")))??;
+        let no_answer = |error: hyper::Error| ClientError::NoAnswer(error.to_string());
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(64 * 1024)
+            .handshake::<_, B>(TokioIo::new(stream))
+            .await
+            .map_err(no_answer)?;
+        let mut driver = JoinSet::new();
+        // What ends it, the one who waits for the answer or its body is told.
+        driver.spawn(async move { drop(connection.await) });
+        *request.uri_mut() = target.path.clone().into();
+        let host = HeaderValue::from_str(&target.origin.authority());
+        let host = host.map_err(|error| ClientError::Connect(format!("bad host: {error}")))?;
+        request.headers_mut().insert(header::HOST, host);
+        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("autonomy-gate"));
+        let (head, body) = sender.send_request(request).await.map_err(no_answer)?.into_parts();
+        Ok(Answer { head, body, _driver: driver })
+    }
+
+    async fn connect(&self, origin: &Origin) -> Result<Box<dyn Stream>, ClientError> {
+        let host = origin.bare_host();
+        let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, origin.port))
+            .await
+            .map_err(|error| ClientError::Connect(format!("cannot look `{host}` up: {error}")))?
+            .collect();
+        let refused = |error| ClientError::Connect(format!("cannot connect to `{}`: {error}", origin.authority()));
+        let stream = TcpStream::connect(addresses.as_slice()).await.map_err(refused)?;
+        match (origin.scheme, &self.tls) {
+            (Scheme::Http, _) => Ok(Box::new(stream)),
+            (Scheme::Https, None) => Err(ClientError::Tls("https is not set up: report it".to_owned())),
+            (Scheme::Https, Some(tls)) => {
+                let name = ServerName::try_from(host.to_owned());
+                let name = name.map_err(|error| ClientError::Tls(format!("bad server name: {error}")))?;
+                let stream = tls.connect(name, stream).await;
+                Ok(Box::new(stream.map_err(|error| ClientError::Tls(error.to_string()))?))
+            }
+        }
+    }
+}
+
+/// The head of an answer, and its body to be read.
+pub(crate) struct Answer {
+    pub(crate) head: http::response::Parts,
+    body: Incoming,
+    /// Dropped with the answer, and the connection is closed with it.
+    _driver: JoinSet<()>,
+}
+
+impl Answer {
+    /// The whole body, if it has at most so many bytes. `told` hears how many there are after each part.
+    pub(crate) async fn read(mut self, limit: usize, mut told: impl FnMut(usize)) -> Result<Vec<u8>, BodyError> {
+        if self.body.size_hint().lower() > limit as u64 {
+            return Err(BodyError::TooLarge(limit)); // announced: not a byte of it is read
+        }
+        let mut bytes = Vec::new();
+        while let Some(frame) = self.body.frame().await {
+            if let Ok(part) = frame.map_err(BodyError::Lost)?.into_data() {
+                if part.len() > limit.saturating_sub(bytes.len()) {
+                    return Err(BodyError::TooLarge(limit));
+                }
+                bytes.extend_from_slice(&part);
+                told(bytes.len());
+            }
+        }
+        Ok(bytes)
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    pub(crate) fn header(&self, name: header::HeaderName) -> Option<&HeaderValue> {
+        self.head.headers.get(name)
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// TLS with the roots of a PEM file; without one, those that the machine trusts.
+pub(crate) fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, SetUpError> {
+    let mut roots = RootCertStore::empty();
+    match ca_file {
+        Some(path) => {
+            let unusable = |cause: String| SetUpError::CaFile { path: path.to_owned(), cause };
+            let found = CertificateDer::pem_file_iter(path).map_err(|e| unusable(e.to_string()))?;
+            for certificate in found {
+                let certificate = certificate.map_err(|e| unusable(e.to_string()))?;
+                roots.add(certificate).map_err(|e| unusable(e.to_string()))?;
+            }
+            if roots.is_empty() {
+                return Err(unusable("it holds no certificate".to_owned()));
+            }
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(found.certs);
+            if roots.is_empty() {
+                let causes: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+                return Err(SetUpError::NoRoots(causes.join("; ")));
+            }
+        }
+    }
+    let mut tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(tls)))
+}
