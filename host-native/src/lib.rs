@@ -8,6 +8,7 @@ compile_error!("the log and the store rely on Unix files: locks, permissions, in
 
 pub mod audit;
 pub mod bundle;
+mod client;
 pub mod config;
 pub mod enrollment;
 pub mod evaluate;
@@ -17,9 +18,11 @@ pub mod host;
 pub mod key;
 mod layer;
 pub mod oci;
+pub mod orchestrator;
 pub mod policy;
 pub mod runtime;
 pub mod serve;
+mod token;
 pub mod tool;
 pub mod wal;
 #[cfg(feature = "wasm")]

@@ -20,7 +20,7 @@ pub struct ParseUrlError {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scheme {
+pub(crate) enum Scheme {
     Http,
     Https,
 }
@@ -43,11 +43,11 @@ impl Scheme {
 
 /// A canonical `http` or `https` URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Url {
-    pub(super) scheme: Scheme,
+pub(crate) struct Url {
+    pub(crate) scheme: Scheme,
     /// Lower case; an IPv6 address in brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(crate) host: String,
+    pub(crate) port: u16,
     /// Starts with `/`; no dot segments; no escaped slash, backslash, dot or control character;
     /// what is escaped is UTF-8.
     path: String,
@@ -55,7 +55,7 @@ pub(super) struct Url {
 }
 
 impl Url {
-    pub(super) fn parse(text: &str) -> Result<Self, ParseUrlError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseUrlError> {
         parse(text).map_err(|fault| ParseUrlError {
             url: text.chars().take(200).flat_map(char::escape_debug).collect(),
             fault,
@@ -63,14 +63,14 @@ impl Url {
     }
 
     /// What goes into the `host` header.
-    pub(super) fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         match self.port == self.scheme.default_port() {
             true => self.host.clone(),
             false => format!("{}:{}", self.host, self.port),
         }
     }
 
-    pub(super) fn path_and_query(&self) -> String {
+    pub(crate) fn path_and_query(&self) -> String {
         match &self.query {
             None => self.path.clone(),
             Some(query) => format!("{}?{query}", self.path),
