@@ -13,7 +13,7 @@ use crate::{
     context::Flags,
     demo,
     error::CliError,
-    host, key, node,
+    host, key, node, orchestrator,
     output::{Color, Format},
     rollout, runtime, wal,
 };
@@ -84,6 +84,9 @@ pub(crate) enum Command {
     /// Serve the runtimes of this node that are written in another language.
     #[command(subcommand)]
     Host(host::Command),
+    /// Keep the enrollments of a fleet, and sign leases.
+    #[command(subcommand)]
+    Orchestrator(orchestrator::Command),
     /// Read the log, check it, and mend it.
     #[command(subcommand)]
     Wal(wal::Command),
@@ -137,13 +140,55 @@ impl NodeFlag {
 #[derive(Debug, Args)]
 pub(crate) struct StoreFlag {
     /// The SQLite file of enrollments (else `AUTONOMY_STORE_PATH`, else `store.path`).
-    #[arg(long, value_name = "FILE", help_heading = SETTINGS)]
+    #[arg(long, value_name = "FILE", help_heading = SETTINGS, conflicts_with = "orchestrator_url")]
     pub(crate) store: Option<String>,
+    /// Ask this orchestrator instead (else `AUTONOMY_ORCHESTRATOR_URL`, else `orchestrator.url`).
+    #[arg(long, value_name = "URL", help_heading = SETTINGS)]
+    orchestrator_url: Option<String>,
+    /// The file of the token that the orchestrator lets in.
+    #[arg(long, value_name = "FILE", help_heading = SETTINGS)]
+    orchestrator_token_file: Option<String>,
+    /// PEM file of the only roots to trust for the orchestrator.
+    #[arg(long, value_name = "FILE", help_heading = SETTINGS)]
+    orchestrator_ca: Option<String>,
+    /// The certificate to show the orchestrator, where it asks for one.
+    #[arg(long, value_name = "FILE", help_heading = SETTINGS, requires = "orchestrator_client_key")]
+    orchestrator_client_cert: Option<String>,
+    /// The private key of that certificate.
+    #[arg(long, value_name = "FILE", help_heading = SETTINGS, requires = "orchestrator_client_cert")]
+    orchestrator_client_key: Option<String>,
 }
 
 impl StoreFlag {
     pub(crate) fn add_to(&self, flags: Flags) -> Flags {
-        flags.set("store.path", self.store.as_ref())
+        flags
+            .set("store.path", self.store.as_ref())
+            .set("orchestrator.url", self.orchestrator_url.as_ref())
+            .set("orchestrator.token_file", self.orchestrator_token_file.as_ref())
+            .set("orchestrator.ca", self.orchestrator_ca.as_ref())
+            .set("orchestrator.client_cert", self.orchestrator_client_cert.as_ref())
+            .set("orchestrator.client_key", self.orchestrator_client_key.as_ref())
+    }
+}
+
+/// Who may sign leases.
+#[derive(Debug, Args)]
+pub(crate) struct LeaseFlags {
+    /// A public key that may sign leases; repeat it for several (else `AUTONOMY_ATTESTATION_LEASE_KEYS`).
+    #[arg(long = "lease-key", value_name = "FILE", help_heading = SETTINGS)]
+    lease_keys: Vec<String>,
+    /// How many distinct lease keys must have signed.
+    #[arg(long, value_name = "N", help_heading = SETTINGS)]
+    lease_threshold: Option<String>,
+}
+
+impl LeaseFlags {
+    pub(crate) fn add_to(&self, flags: Flags) -> Result<Flags, CliError> {
+        flags.set("attestation.lease_threshold", self.lease_threshold.as_ref()).paths(
+            "attestation.lease_keys",
+            "--lease-key",
+            &self.lease_keys,
+        )
     }
 }
 

@@ -5,12 +5,11 @@ mod history;
 
 use clap::Subcommand;
 use gate_core::{EnrollmentRef, NodeId, Reason, RolloutState, Status};
-use host_native::enrollment::{SqliteStore, Store as _};
 use serde::Serialize;
 
 use crate::{
     args::{self, NodeFlag, StoreFlag},
-    context::{self, Context, Flags},
+    context::{self, Access, Context, Flags},
     error::{CliError, Exit},
     node::{rollout_cell, status_cell},
     output::{Cell, Format},
@@ -112,7 +111,7 @@ impl Command {
 fn status(context: &mut Context<'_>, node: &NodeFlag, store: &StoreFlag) -> Result<Exit, CliError> {
     let config = context.config(&store.add_to(node.add_to(Flags::default())))?;
     let node_id = context::node_id(&config)?;
-    let row = SqliteStore::open_read_only(config.store_path())?.get(&node_id)?.map(|row| row.enrollment);
+    let row = context::store(&config, Access::Read)?.get(&node_id)?.map(|row| row.enrollment);
     let out = &mut context.out;
     if out.format() == Format::Json {
         let (enrollment_ref, status, rollout_state) = match row {

@@ -5,6 +5,7 @@ use std::{env, sync::Arc};
 use gate_core::{NodeId, TrustedKeys};
 use host_native::{
     config::{self, Config, Variables},
+    enrollment::{OrchestratorClient, RemoteStore, SqliteStore, Store},
     key,
     wasm::{self, Wasmtime},
 };
@@ -75,6 +76,62 @@ pub(crate) fn trusted_keys(config: &Config) -> Result<TrustedKeys, CliError> {
         )));
     }
     Ok(key::read_trusted(&paths, config.threshold())?)
+}
+
+/// What is done with a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It is changed, and made where it is missing.
+    Create,
+    /// It is changed.
+    Change,
+    /// It is read.
+    Read,
+}
+
+/// Where enrollments are: with the orchestrator, where one is set, else in a file.
+pub(crate) fn store(config: &Config, access: Access) -> Result<Box<dyn Store>, CliError> {
+    if let Some(client) = orchestrator(config)? {
+        return Ok(Box::new(RemoteStore::new(client)?));
+    }
+    let path = config.store_path();
+    Ok(Box::new(match access {
+        Access::Create => SqliteStore::open(path)?,
+        Access::Change => SqliteStore::open_existing(path)?,
+        Access::Read => SqliteStore::open_read_only(path)?,
+    }))
+}
+
+/// The orchestrator, where one is set.
+pub(crate) fn orchestrator(config: &Config) -> Result<Option<OrchestratorClient>, CliError> {
+    let Some(url) = config.orchestrator_url() else { return Ok(None) };
+    let config::Orchestrator { token_file, ca, client_cert, client_key, .. } = config.orchestrator();
+    let identity = match (client_cert, client_key) {
+        (Some(cert), Some(key)) => Some((cert.as_path(), key.as_path())),
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            return Err(CliError::usage(
+                "a certificate to show the orchestrator is half there: set both `orchestrator.client_cert` and `orchestrator.client_key`",
+            ));
+        }
+    };
+    Ok(Some(OrchestratorClient::new(url, token_file.as_deref(), ca.as_deref(), identity)?))
+}
+
+/// Where enrollments come from, in a word.
+pub(crate) fn enrollments(config: &Config) -> String {
+    config.orchestrator_url().map_or_else(|| config.store_path().display().to_string(), str::to_owned)
+}
+
+/// The keys that may sign leases; needed where an orchestrator is asked.
+pub(crate) fn lease_keys(config: &Config) -> Result<Option<TrustedKeys>, CliError> {
+    match config.lease_keys() {
+        [] if config.orchestrator_url().is_none() => Ok(None),
+        [] => Err(CliError::usage(
+            "no lease keys are trusted: give the public half of the orchestrator's signing key as `--lease-key FILE`, or set `attestation.lease_keys`",
+        )),
+        paths => Ok(Some(key::read_trusted(paths, config.lease_threshold())?)),
+    }
 }
 
 /// What decides, where it is not this program itself.

@@ -7,11 +7,12 @@ use host_native::{
     audit::AuditError,
     bundle::BuildError,
     config::ConfigError,
-    enrollment::StoreError,
+    enrollment::{RemoteError, StoreError},
     gate::{NoDecision, OpenError},
     host::TokenError,
     key::KeyFileError,
     oci::OciError,
+    orchestrator::AccessError,
     serve,
     tool::SetUpError,
     wal::WalError,
@@ -101,7 +102,7 @@ macro_rules! classed {
     )+};
 }
 
-classed!(TokenError, KeyFileError, BuildError, OciError, WalError, AuditError, serve::Error);
+classed!(AccessError, RemoteError, TokenError, KeyFileError, BuildError, OciError, WalError, AuditError, serve::Error);
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {

@@ -5,16 +5,16 @@ use std::{path::PathBuf, sync::Arc};
 use clap::{Args, Subcommand};
 use host_native::{
     config::Config,
-    enrollment::Lookup,
-    host::{self, Host, Token},
+    enrollment::{LeaseLookup, Lookup},
+    host::{self, Enrollments, Host, Token},
     serve::{Listener, Metrics},
     wal::{Options, Wal},
 };
 use serde::Serialize;
 
 use crate::{
-    args::{StoreFlag, WalFlag},
-    context::{Context, Flags},
+    args::{LeaseFlags, StoreFlag, WalFlag},
+    context::{self, Context, Flags},
     error::{CliError, Exit},
     output::Format,
     service,
@@ -35,7 +35,7 @@ pub(crate) enum Command {
 Then:
   curl -s 127.0.0.1:7778/v1/enrollments/robot-7 \\
     -H \"authorization: Bearer $(cat host.token)\"")]
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Make the token that lets runtimes in.
     #[command(after_help = "Examples:
   autonomy host token
@@ -56,6 +56,11 @@ pub(crate) struct Serve {
     token_file: Option<String>,
     #[command(flatten)]
     store: StoreFlag,
+    #[command(flatten)]
+    leases: LeaseFlags,
+    /// How far the orchestrator's clock may be ahead.
+    #[arg(long, value_name = "MS")]
+    max_skew_ms: Option<String>,
     #[command(flatten)]
     wal: WalFlag,
 }
@@ -112,15 +117,21 @@ impl Serve {
         let flags = Flags::default()
             .set("host.listen", self.listen.as_ref())
             .set("host.socket", self.socket.as_ref())
-            .set("host.token_file", self.token_file.as_ref());
-        let config = context.config(&self.wal.add_to(self.store.add_to(flags)))?;
+            .set("host.token_file", self.token_file.as_ref())
+            .set("attestation.max_skew_ms", self.max_skew_ms.as_ref());
+        let config = context.config(&self.leases.add_to(self.wal.add_to(self.store.add_to(flags)))?)?;
         service::block_on(serve(context, &config))
     }
 }
 
 async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliError> {
     let token = Token::read(&config.token_file())?;
-    let lookup = Lookup::new(config.store_path(), host::REFRESH_MS)?;
+    let enrollments = match (context::orchestrator(config)?, context::lease_keys(config)?) {
+        (Some(client), Some(keys)) => {
+            Enrollments::Remote(LeaseLookup::new(client, keys, config.freshness().max_skew_ms))
+        }
+        _ => Lookup::new(config.store_path(), host::REFRESH_MS)?.into(),
+    };
     // Taken before anything is written: a second host on the address leaves no trace in the log.
     let shutdown = service::interrupted()?;
     let mut listener = Listener::default();
@@ -132,13 +143,13 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
     }
     let (wal, opened) = Wal::open(config.wal_dir(), Options::default())?;
     let metrics = Arc::new(Metrics::new("autonomy-host", env!("CARGO_PKG_VERSION")));
-    let host = Arc::new(Host::open(lookup, Arc::new(wal), token, metrics).await?);
+    let host = Arc::new(Host::open(enrollments, Arc::new(wal), token, metrics).await?);
     let started = Started {
         event: "started",
         address: listener.address().map(|address| address.to_string()),
         socket: config.host_socket().map(|path| path.display().to_string()),
         token_file: config.token_file().display().to_string(),
-        store: config.store_path().display().to_string(),
+        store: context::enrollments(config),
         wal_dir: config.wal_dir().display().to_string(),
         wal: service::how_opened(&opened),
     };

@@ -12,6 +12,7 @@ mod error;
 mod host;
 mod key;
 mod node;
+mod orchestrator;
 mod output;
 mod progress;
 mod rollout;
@@ -65,6 +66,7 @@ fn run(command: Command, context: &mut Context<'_>) -> Result<Exit, CliError> {
         Command::Attestation(command) => command.run(context),
         Command::Runtime(command) => command.run(context),
         Command::Host(command) => command.run(context),
+        Command::Orchestrator(command) => command.run(context),
         Command::Wal(command) => command.run(context),
         Command::Audit(command) => command.run(context),
         Command::Config(command) => command.run(context),

@@ -7,12 +7,15 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser as _},
 };
 use gate_core::{Enrollment, EnrollmentRef, NodeId, RolloutState, Status};
-use host_native::enrollment::{Action, Change, IfActive, Mutation, Query, Row, SqliteStore, Store as _, StoreError};
+use host_native::{
+    config::Config,
+    enrollment::{Action, Change, IfActive, Mutation, Query, Row, StoreError},
+};
 use serde::Serialize;
 
 use crate::{
     args::{NodeFlag, StoreFlag},
-    context::{self, Context, Flags},
+    context::{self, Access, Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format},
     time, usage,
@@ -25,7 +28,10 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   autonomy node enroll --node-id robot-7 --enrollment-ref fleet-a
   autonomy node enroll --node-id robot-7 --enrollment-ref fleet-b \\
-    --replace --by ops@example.com")]
+    --replace --by ops@example.com
+  autonomy node enroll --node-id robot-7 --enrollment-ref fleet-a \\
+    --orchestrator-url https://fleet.example.com \\
+    --orchestrator-token-file ops.token")]
     Enroll {
         /// The node: 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`.
         #[arg(long, value_name = "ID")]
@@ -90,15 +96,20 @@ pub(crate) enum Command {
 /// Who makes a change.
 #[derive(Debug, Args)]
 pub(crate) struct By {
-    /// Who makes the change, for the node's history [default: your user name].
+    /// Who makes the change, for the node's history [default: your user name; an orchestrator knows the token's].
     #[arg(long, value_name = "WHO")]
     by: Option<String>,
 }
 
 impl By {
-    pub(crate) fn name(self) -> String {
+    pub(crate) fn name(self, config: &Config) -> Result<String, CliError> {
+        if self.by.is_some() && config.orchestrator_url().is_some() {
+            return Err(CliError::usage(
+                "`--by` is for a local store: an orchestrator writes down the name of the token, so leave it out",
+            ));
+        }
         let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-        self.by.or_else(|| variable("USER")).or_else(|| variable("LOGNAME")).unwrap_or_else(user_id)
+        Ok(self.by.or_else(|| variable("USER")).or_else(|| variable("LOGNAME")).unwrap_or_else(user_id))
     }
 }
 
@@ -170,19 +181,21 @@ impl Command {
         match self {
             Self::Enroll { node_id, enrollment_ref, replace, by, store } => {
                 let config = context.config(&store.add_to(Flags::default()))?;
-                let store = SqliteStore::open(config.store_path())?;
+                let who = by.name(&config)?;
+                let store = context::store(&config, Access::Create)?;
                 let if_active = if replace { IfActive::Replace } else { IfActive::Refuse };
-                let mutation = store.enroll(&node_id, &enrollment_ref, if_active, &by.name(), time::now_ms())?;
+                let mutation = store.enroll(&node_id, &enrollment_ref, if_active, &who, time::now_ms())?;
                 print_mutation(context, &mutation)
             }
             Self::Revoke { node_id, by, store } => {
                 let config = context.config(&store.add_to(Flags::default()))?;
-                let store = SqliteStore::open_existing(config.store_path())?;
-                print_mutation(context, &store.revoke(&node_id, &by.name(), time::now_ms())?)
+                let who = by.name(&config)?;
+                let store = context::store(&config, Access::Change)?;
+                print_mutation(context, &store.revoke(&node_id, &who, time::now_ms())?)
             }
             Self::List { status, after, limit, store } => {
                 let config = context.config(&store.add_to(Flags::default()))?;
-                let store = SqliteStore::open_read_only(config.store_path())?;
+                let store = context::store(&config, Access::Read)?;
                 let limit = usize::try_from(limit).unwrap_or(usize::MAX);
                 // One more than asked for tells whether there is a next page.
                 let mut rows = store.list(&Query { status, after, limit: limit.saturating_add(1) })?;
@@ -193,7 +206,7 @@ impl Command {
             Self::Show { node, history, store } => {
                 let config = context.config(&store.add_to(node.add_to(Flags::default())))?;
                 let node_id = context::node_id(&config)?;
-                let store = SqliteStore::open_read_only(config.store_path())?;
+                let store = context::store(&config, Access::Read)?;
                 let row =
                     store.get(&node_id)?.ok_or(StoreError::NotEnrolled { node_id: node_id.clone(), close: None })?;
                 let first = row.enrollment.serial.saturating_sub(u64::from(history));

@@ -5,11 +5,10 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser as _},
 };
 use gate_core::{NodeId, RolloutState};
-use host_native::enrollment::{SqliteStore, Store as _};
 
 use crate::{
     args::StoreFlag,
-    context::{Context, Flags},
+    context::{self, Access, Context, Flags},
     error::{CliError, Exit},
     node::{self, By},
     time,
@@ -43,8 +42,9 @@ impl Command {
     pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         let Self::Set { node_id, state, by, store } = self;
         let config = context.config(&store.add_to(Flags::default()))?;
-        let store = SqliteStore::open_existing(config.store_path())?;
-        let mutation = store.set_rollout(&node_id, &state, &by.name(), time::now_ms())?;
+        let who = by.name(&config)?;
+        let store = context::store(&config, Access::Change)?;
+        let mutation = store.set_rollout(&node_id, &state, &who, time::now_ms())?;
         node::print_mutation(context, &mutation)
     }
 }

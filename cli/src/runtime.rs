@@ -10,7 +10,7 @@ use gate_core::{
 use host_native::{
     Gate, Policies, bundle,
     config::{Config, Engine, Origin},
-    enrollment::{LocalSource, Source},
+    enrollment::{LeaseSource, LocalSource, Source},
     runtime,
     serve::{Limits, Listener, Metrics},
     tool::{AllowedPrefix, HttpGetConfig, Tools},
@@ -19,7 +19,7 @@ use host_native::{
 use serde::Serialize;
 
 use crate::{
-    args::{EngineFlags, FreshnessFlags, NodeFlag, StoreFlag, TrustFlags, WalFlag},
+    args::{EngineFlags, FreshnessFlags, LeaseFlags, NodeFlag, StoreFlag, TrustFlags, WalFlag},
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::Format,
@@ -39,6 +39,9 @@ pub(crate) enum Command {
     --mode enforce --listen 127.0.0.1:7777
   autonomy runtime start --policy-dir src/policies \\
     --http-allow https://api.example.com
+  autonomy runtime start --bundle bundle.tar --node-id robot-7 \\
+    --mode enforce --orchestrator-url https://fleet.example.com \\
+    --orchestrator-token-file node.token --lease-key lease.pem.pub
 
 Then:
   curl -s 127.0.0.1:7777/v1/tool \\
@@ -72,6 +75,8 @@ pub(crate) struct Start {
     #[command(flatten)]
     trust: TrustFlags,
     #[command(flatten)]
+    leases: LeaseFlags,
+    #[command(flatten)]
     freshness: FreshnessFlags,
     #[command(flatten)]
     engine: EngineFlags,
@@ -103,7 +108,7 @@ impl Command {
             .list("runtime.http_allow", &start.http_allow);
         let flags =
             start.wal.add_to(start.store.add_to(start.node.add_to(start.freshness.add_to(start.engine.add_to(flags)))));
-        let config = context.config(&start.trust.add_to(flags)?)?;
+        let config = context.config(&start.leases.add_to(start.trust.add_to(flags)?)?)?;
         service::block_on(serve(context, &config))
     }
 }
@@ -111,7 +116,8 @@ impl Command {
 async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliError> {
     let (policies, bundle_keys) = policies(config)?;
     let tools = Tools::new(http_get(config)?)?;
-    let (source, engine) = (source(config)?, context::engine(config)?);
+    let (lease_keys, engine) = (context::lease_keys(config)?, context::engine(config)?);
+    let source = source(config).await?;
     // Taken before anything is written: a second runtime on the address leaves no trace in the log.
     let shutdown = service::interrupted()?;
     let listener = Listener::tcp(config.listen()).await?;
@@ -120,7 +126,7 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
         mode: config.mode(),
         node_id: config.node_id().cloned(),
         bundle_keys,
-        lease_keys: None,
+        lease_keys,
         freshness: config.freshness(),
     };
     let metrics = Arc::new(Metrics::new("autonomy-runtime", env!("CARGO_PKG_VERSION")));
@@ -156,11 +162,15 @@ fn http_get(config: &Config) -> Result<HttpGetConfig, CliError> {
     Ok(http_get)
 }
 
-/// The enrollment store of this machine, told again well within the staleness that the gate allows.
-fn source(config: &Config) -> Result<Option<Box<dyn Source>>, CliError> {
-    let Some(node_id) = config.node_id() else { return Ok(None) };
+/// The orchestrator's leases, where one is set; else the enrollment store of this machine, told again well within the
+/// staleness that the gate allows.
+async fn source(config: &Config) -> Result<Option<Box<dyn Source>>, CliError> {
+    let Some(node_id) = config.node_id().cloned() else { return Ok(None) };
+    if let Some(client) = context::orchestrator(config)? {
+        return Ok(Some(Box::new(LeaseSource::start(client, node_id).await)));
+    }
     let Freshness { max_staleness_ms, .. } = config.freshness();
-    Ok(Some(Box::new(LocalSource::new(config.store_path(), node_id.clone(), max_staleness_ms / 4)?)))
+    Ok(Some(Box::new(LocalSource::new(config.store_path(), node_id, max_staleness_ms / 4)?)))
 }
 
 fn announce(
@@ -177,7 +187,7 @@ fn announce(
         mode_origin: config.origin("attestation.mode"),
         node_id: config.node_id().map(ToString::to_string),
         policy_ref: gate.policy_ref().map(ToString::to_string),
-        store: config.store_path().display().to_string(),
+        store: context::enrollments(config),
         wal_dir: config.wal_dir().display().to_string(),
         wal: service::how_opened(opened),
         engine: config.engine(),

@@ -28,9 +28,11 @@ use tokio_rustls::{
     TlsConnector,
     rustls::{
         self, ClientConfig, RootCertStore,
-        pki_types::{CertificateDer, ServerName, pem::PemObject},
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     },
 };
+
+use crate::file;
 
 /// Why a client of `https` cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +43,16 @@ pub enum SetUpError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
+        cause: String,
+    },
+    /// A certificate of ours is not usable.
+    #[error("cannot use certificate `{}` with key `{}`: {cause}: give both as pem, the certificate first in its file, the key readable by its owner alone", cert.display(), key.display())]
+    Identity {
+        /// The file of the certificate.
+        cert: PathBuf,
+        /// The file of its key.
+        key: PathBuf,
+        /// What is wrong with them.
         cause: String,
     },
     /// `https` is wanted, but the machine trusts nobody.
@@ -178,6 +190,7 @@ impl fmt::Display for Target {
 }
 
 /// Makes exchanges.
+#[derive(Clone)]
 pub(crate) struct Client {
     tls: Option<TlsConnector>,
     /// From the look-up of the name to the end of the TLS handshake.
@@ -276,34 +289,74 @@ impl Answer {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// TLS with the roots of a PEM file; without one, those that the machine trusts.
-pub(crate) fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, SetUpError> {
-    let mut roots = RootCertStore::empty();
-    match ca_file {
-        Some(path) => {
-            let unusable = |cause: String| SetUpError::CaFile { path: path.to_owned(), cause };
-            let found = CertificateDer::pem_file_iter(path).map_err(|e| unusable(e.to_string()))?;
-            for certificate in found {
-                let certificate = certificate.map_err(|e| unusable(e.to_string()))?;
-                roots.add(certificate).map_err(|e| unusable(e.to_string()))?;
+/// A certificate of ours, and its private key: their files.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Identity<'a> {
+    pub(crate) cert: &'a Path,
+    pub(crate) key: &'a Path,
+}
+
+impl Identity<'_> {
+    pub(crate) fn read(self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), SetUpError> {
+        let read = || -> Result<_, String> {
+            let certificates =
+                CertificateDer::pem_file_iter(self.cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            if let Some(mode) = file::exposed(self.key).map_err(|e| e.to_string())? {
+                return Err(format!("the key can be read by others (mode {mode:03o})"));
             }
-            if roots.is_empty() {
-                return Err(unusable("it holds no certificate".to_owned()));
-            }
-        }
+            let key = PrivateKeyDer::from_pem_file(self.key).map_err(|e| format!("the key: {e}"))?;
+            Ok((certificates.map_err(|e| format!("the certificate: {e}"))?, key))
+        };
+        read().map_err(|cause| self.refused(cause))
+    }
+
+    pub(crate) fn refused(self, cause: impl ToString) -> SetUpError {
+        SetUpError::Identity { cert: self.cert.to_owned(), key: self.key.to_owned(), cause: cause.to_string() }
+    }
+}
+
+/// Speaks TLS to who has a certificate of these roots, or of those that the machine trusts.
+pub(crate) fn connector(ca_file: Option<&Path>, identity: Option<Identity<'_>>) -> Result<TlsConnector, SetUpError> {
+    let roots = match ca_file {
+        Some(path) => roots(path)?,
         None => {
+            let mut roots = RootCertStore::empty();
             let found = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(found.certs);
             if roots.is_empty() {
                 let causes: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
                 return Err(SetUpError::NoRoots(causes.join("; ")));
             }
+            roots
         }
-    }
-    let mut tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    };
+    let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut tls = match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let (certificates, key) = identity.read()?;
+            builder.with_client_auth_cert(certificates, key).map_err(|e| identity.refused(e))?
+        }
+    };
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(tls)))
+}
+
+pub(crate) fn roots(path: &Path) -> Result<RootCertStore, SetUpError> {
+    let unusable = |cause: String| SetUpError::CaFile { path: path.to_owned(), cause };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unusable(e.to_string()))? {
+        let certificate = certificate.map_err(|e| unusable(e.to_string()))?;
+        roots.add(certificate).map_err(|e| unusable(e.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(unusable("it holds no certificate".to_owned()));
+    }
+    Ok(roots)
+}
+
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }

@@ -23,6 +23,8 @@ pub struct Settings {
     pub attestation: Attestation,
     /// Where enrollments are.
     pub store: Store,
+    /// Where a fleet's enrollments are, and the service that keeps them.
+    pub orchestrator: Orchestrator,
     /// Where the log is.
     pub wal: Wal,
     /// The runtime.
@@ -55,6 +57,10 @@ pub struct Attestation {
     pub trust_dir: Option<PathBuf>,
     /// How many distinct trusted keys must sign.
     pub threshold: Option<usize>,
+    /// The public keys that may sign leases.
+    pub lease_keys: Option<Vec<PathBuf>>,
+    /// How many distinct lease keys must sign.
+    pub lease_threshold: Option<usize>,
     /// What decides.
     pub engine: Option<Engine>,
     /// Where the compiled module is kept.
@@ -87,6 +93,37 @@ impl fmt::Display for Engine {
 pub struct Store {
     /// The SQLite file.
     pub path: Option<PathBuf>,
+}
+
+/// The orchestrator: how it is asked, and how it serves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Orchestrator {
+    /// The service to ask, in the place of the local store.
+    pub url: Option<String>,
+    /// The file of the token that it lets in.
+    pub token_file: Option<PathBuf>,
+    /// The only roots to trust for it.
+    pub ca: Option<PathBuf>,
+    /// The certificate to show it, where it asks for one.
+    pub client_cert: Option<PathBuf>,
+    /// That certificate's private key.
+    pub client_key: Option<PathBuf>,
+    /// Where it listens.
+    #[serde(deserialize_with = "address")]
+    pub listen: Option<SocketAddr>,
+    /// The file of the tokens that it lets in.
+    pub tokens: Option<PathBuf>,
+    /// The private key that signs leases.
+    pub signing_key: Option<PathBuf>,
+    /// How long a lease counts, in milliseconds.
+    pub lease_ttl_ms: Option<u64>,
+    /// Its certificate, with those that lead to a root.
+    pub tls_cert: Option<PathBuf>,
+    /// That certificate's private key.
+    pub tls_key: Option<PathBuf>,
+    /// The roots of the certificates that clients must show.
+    pub tls_client_ca: Option<PathBuf>,
 }
 
 /// Where the log is.
@@ -164,7 +201,7 @@ const fn key(name: &'static str, env: &'static str, flag: &'static str, shape: S
 }
 
 /// Every setting.
-pub const KEYS: [Key; 18] = [
+pub const KEYS: [Key; 32] = [
     key("identity.node_id", "AUTONOMY_NODE_ID", "--node-id", Shape::Text, "which node this is"),
     key("attestation.mode", "AUTONOMY_ATTESTATION_MODE", "--mode", Shape::Text, "`off`, `advisory` or `enforce`"),
     key(
@@ -203,6 +240,20 @@ pub const KEYS: [Key; 18] = [
         "how many distinct trusted keys must sign",
     ),
     key(
+        "attestation.lease_keys",
+        "AUTONOMY_ATTESTATION_LEASE_KEYS",
+        "--lease-key",
+        Shape::Paths,
+        "public keys that may sign leases",
+    ),
+    key(
+        "attestation.lease_threshold",
+        "AUTONOMY_ATTESTATION_LEASE_THRESHOLD",
+        "--lease-threshold",
+        Shape::Number,
+        "how many distinct lease keys must sign",
+    ),
+    key(
         "attestation.engine",
         "AUTONOMY_ATTESTATION_ENGINE",
         "--engine",
@@ -217,6 +268,90 @@ pub const KEYS: [Key; 18] = [
         "the directory that keeps the compiled module",
     ),
     key("store.path", "AUTONOMY_STORE_PATH", "--store", Shape::Path, "the SQLite file of enrollments"),
+    key(
+        "orchestrator.url",
+        "AUTONOMY_ORCHESTRATOR_URL",
+        "--orchestrator-url",
+        Shape::Text,
+        "the service that keeps a fleet's enrollments",
+    ),
+    key(
+        "orchestrator.token_file",
+        "AUTONOMY_ORCHESTRATOR_TOKEN_FILE",
+        "--orchestrator-token-file",
+        Shape::Path,
+        "the file of the token that the orchestrator lets in",
+    ),
+    key(
+        "orchestrator.ca",
+        "AUTONOMY_ORCHESTRATOR_CA",
+        "--orchestrator-ca",
+        Shape::Path,
+        "the only roots to trust for the orchestrator",
+    ),
+    key(
+        "orchestrator.client_cert",
+        "AUTONOMY_ORCHESTRATOR_CLIENT_CERT",
+        "--orchestrator-client-cert",
+        Shape::Path,
+        "the certificate to show the orchestrator",
+    ),
+    key(
+        "orchestrator.client_key",
+        "AUTONOMY_ORCHESTRATOR_CLIENT_KEY",
+        "--orchestrator-client-key",
+        Shape::Path,
+        "the private key of that certificate",
+    ),
+    key(
+        "orchestrator.listen",
+        "AUTONOMY_ORCHESTRATOR_LISTEN",
+        "--listen",
+        Shape::Text,
+        "where the orchestrator listens",
+    ),
+    key(
+        "orchestrator.tokens",
+        "AUTONOMY_ORCHESTRATOR_TOKENS",
+        "--tokens",
+        Shape::Path,
+        "the file of the tokens that the orchestrator lets in",
+    ),
+    key(
+        "orchestrator.signing_key",
+        "AUTONOMY_ORCHESTRATOR_SIGNING_KEY",
+        "--signing-key",
+        Shape::Path,
+        "the private key that signs leases",
+    ),
+    key(
+        "orchestrator.lease_ttl_ms",
+        "AUTONOMY_ORCHESTRATOR_LEASE_TTL_MS",
+        "--lease-ttl-ms",
+        Shape::Number,
+        "how long a lease counts",
+    ),
+    key(
+        "orchestrator.tls_cert",
+        "AUTONOMY_ORCHESTRATOR_TLS_CERT",
+        "--tls-cert",
+        Shape::Path,
+        "the orchestrator's certificate",
+    ),
+    key(
+        "orchestrator.tls_key",
+        "AUTONOMY_ORCHESTRATOR_TLS_KEY",
+        "--tls-key",
+        Shape::Path,
+        "the private key of that certificate",
+    ),
+    key(
+        "orchestrator.tls_client_ca",
+        "AUTONOMY_ORCHESTRATOR_TLS_CLIENT_CA",
+        "--tls-client-ca",
+        Shape::Path,
+        "the roots of the certificates that clients must show",
+    ),
     key("wal.dir", "AUTONOMY_WAL_DIR", "--wal-dir", Shape::Path, "the directory of the write-ahead log"),
     key("runtime.listen", "AUTONOMY_RUNTIME_LISTEN", "--listen", Shape::Text, "where the runtime listens"),
     key("runtime.bundle", "AUTONOMY_RUNTIME_BUNDLE", "--bundle", Shape::Path, "the bundle the runtime runs"),
@@ -301,14 +436,6 @@ pub enum ConfigError {
     /// There is nowhere to keep state.
     #[error("no home directory: set `AUTONOMY_HOME`, or `HOME`")]
     NoHome,
-    /// A variable for something that this version does not have.
-    #[error(
-        "`AUTONOMY_ORCHESTRATOR_URL` is set to `{url}`, and this version reads enrollments only from the local store: unset it"
-    )]
-    Orchestrator {
-        /// Its value.
-        url: String,
-    },
 }
 
 fn known_attestation_variables() -> String {
@@ -490,14 +617,59 @@ impl Config {
         self.settings.attestation.mode.unwrap_or(Mode::Off)
     }
 
-    /// How old an enrollment answer may be.
+    /// How old an enrollment answer may be, and how far the clock of its source may be ahead: an orchestrator has one of
+    /// its own.
     pub fn freshness(&self) -> Freshness {
         let default = Freshness::default();
         let Attestation { max_staleness_ms, max_skew_ms, .. } = self.settings.attestation;
+        let default_skew_ms = if self.orchestrator_url().is_some() { REMOTE_SKEW_MS } else { default.max_skew_ms };
         Freshness {
             max_staleness_ms: max_staleness_ms.unwrap_or(default.max_staleness_ms),
-            max_skew_ms: max_skew_ms.unwrap_or(default.max_skew_ms),
+            max_skew_ms: max_skew_ms.unwrap_or(default_skew_ms),
         }
+    }
+
+    /// The service to ask for enrollments. None where nobody set it, or where somebody named a local store more closely,
+    /// as by a flag.
+    pub fn orchestrator_url(&self) -> Option<&str> {
+        let is_local = self.origin("store.path") < self.origin("orchestrator.url");
+        self.settings.orchestrator.url.as_deref().filter(|_| !is_local)
+    }
+
+    /// How the orchestrator is asked, and how it serves.
+    pub fn orchestrator(&self) -> &Orchestrator {
+        &self.settings.orchestrator
+    }
+
+    /// Where the orchestrator listens.
+    pub fn orchestrator_listen(&self) -> SocketAddr {
+        self.settings.orchestrator.listen.unwrap_or(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7779).into())
+    }
+
+    /// The file of the tokens that the orchestrator lets in.
+    pub fn orchestrator_tokens(&self) -> PathBuf {
+        self.settings.orchestrator.tokens.clone().unwrap_or_else(|| self.places.data.join("orchestrator.tokens"))
+    }
+
+    /// The private key that signs leases.
+    pub fn orchestrator_signing_key(&self) -> PathBuf {
+        let default = || self.places.data.join("keys").join("lease.pem");
+        self.settings.orchestrator.signing_key.clone().unwrap_or_else(default)
+    }
+
+    /// How long a lease counts, in milliseconds.
+    pub fn lease_ttl_ms(&self) -> u64 {
+        self.settings.orchestrator.lease_ttl_ms.unwrap_or(60_000)
+    }
+
+    /// The public keys that may sign leases.
+    pub fn lease_keys(&self) -> &[PathBuf] {
+        self.settings.attestation.lease_keys.as_deref().unwrap_or_default()
+    }
+
+    /// How many distinct lease keys must sign.
+    pub fn lease_threshold(&self) -> usize {
+        self.settings.attestation.lease_threshold.unwrap_or(1)
     }
 
     /// The public keys that may sign bundles: those that are set, else every `*.pub` and `*.pem` in [`Self::trust_dir`].
@@ -612,19 +784,34 @@ impl Config {
     /// A name that is no setting's.
     pub fn value(&self, name: &str) -> Result<String, ConfigError> {
         let path = |path: &Path| path.display().to_string();
+        let paths = |paths: &[PathBuf]| paths.iter().map(|one| path(one)).collect::<Vec<_>>().join(PATH_SEPARATOR);
+        let set = |file: &Option<PathBuf>| file.as_deref().map(path).unwrap_or_default();
+        let orchestrator = &self.settings.orchestrator;
         Ok(match find(name)?.name {
             "identity.node_id" => self.node_id().map(ToString::to_string).unwrap_or_default(),
             "attestation.mode" => self.mode().to_string(),
             "attestation.max_staleness_ms" => self.freshness().max_staleness_ms.to_string(),
             "attestation.max_skew_ms" => self.freshness().max_skew_ms.to_string(),
-            "attestation.trusted_keys" => {
-                self.trusted_keys()?.iter().map(|key| path(key)).collect::<Vec<_>>().join(PATH_SEPARATOR)
-            }
+            "attestation.trusted_keys" => paths(&self.trusted_keys()?),
             "attestation.trust_dir" => path(&self.trust_dir()),
             "attestation.threshold" => self.threshold().to_string(),
+            "attestation.lease_keys" => paths(self.lease_keys()),
+            "attestation.lease_threshold" => self.lease_threshold().to_string(),
             "attestation.engine" => self.engine().to_string(),
             "attestation.wasm_cache" => path(&self.wasm_cache()),
             "store.path" => path(&self.store_path()),
+            "orchestrator.url" => orchestrator.url.clone().unwrap_or_default(),
+            "orchestrator.token_file" => set(&orchestrator.token_file),
+            "orchestrator.ca" => set(&orchestrator.ca),
+            "orchestrator.client_cert" => set(&orchestrator.client_cert),
+            "orchestrator.client_key" => set(&orchestrator.client_key),
+            "orchestrator.listen" => self.orchestrator_listen().to_string(),
+            "orchestrator.tokens" => path(&self.orchestrator_tokens()),
+            "orchestrator.signing_key" => path(&self.orchestrator_signing_key()),
+            "orchestrator.lease_ttl_ms" => self.lease_ttl_ms().to_string(),
+            "orchestrator.tls_cert" => set(&orchestrator.tls_cert),
+            "orchestrator.tls_key" => set(&orchestrator.tls_key),
+            "orchestrator.tls_client_ca" => set(&orchestrator.tls_client_ca),
             "wal.dir" => path(&self.wal_dir()),
             "runtime.listen" => self.listen().to_string(),
             "runtime.bundle" => self.bundle().map(path).unwrap_or_default(),
@@ -671,6 +858,10 @@ impl Config {
 
 const PATH_SEPARATOR: &str = ":";
 
+/// How far the clock of an orchestrator may be ahead, in milliseconds, unless somebody says otherwise: what machines on
+/// NTP are apart, with room.
+const REMOTE_SKEW_MS: u64 = 5_000;
+
 fn find(name: &str) -> Result<&'static Key, ConfigError> {
     KEYS.iter().find(|key| key.name == name).ok_or_else(|| ConfigError::UnknownKey { name: name.to_owned() })
 }
@@ -685,9 +876,6 @@ fn item<'a>(table: &'a Table, name: &'static str) -> Option<&'a Item> {
 }
 
 fn refuse_unknown_variables(variables: &Variables) -> Result<(), ConfigError> {
-    if let Some(url) = variables.text("AUTONOMY_ORCHESTRATOR_URL")? {
-        return Err(ConfigError::Orchestrator { url });
-    }
     // Not every name of ours: a cluster sets some for a service that is called `autonomy-…`.
     for name in variables.0.keys().filter(|name| !KEYS.iter().any(|key| key.env == name.as_str())) {
         if let Some(key) = KEYS.iter().find(|key| is_meant(name, key)) {
@@ -876,11 +1064,6 @@ mod tests {
                 "AUTONOMY_RUNTIME_LISTEN",
                 "localhost",
                 "environment variable `AUTONOMY_RUNTIME_LISTEN`: address `localhost` is not known: use `<ip>:<port>`, such as `127.0.0.1:7777`",
-            ),
-            (
-                "AUTONOMY_ORCHESTRATOR_URL",
-                "http://x",
-                "`AUTONOMY_ORCHESTRATOR_URL` is set to `http://x`, and this version reads enrollments only from the local store: unset it",
             ),
         ];
         for (name, value, message) in environment {

@@ -4,6 +4,8 @@
 //! A [`Source`] is what a runtime asks on every decision. [`LocalSource`] asks the file that a [`SqliteStore`] writes,
 //! and sees a change made by another process on the very next call. [`Lookup`] answers for any node from the same file.
 //!
+//! Both can be far away: [`RemoteStore`] changes what an orchestrator keeps, and [`LeaseSource`] holds a lease of it.
+//!
 //! ```
 //! use gate_core::identity::{EnrollmentRef, NodeId};
 //! use host_native::enrollment::{IfActive, LocalSource, Observation, Source, SqliteStore, Store};
@@ -28,14 +30,17 @@
 mod conformance;
 mod database;
 mod error;
+mod remote;
 mod request;
 mod source;
 mod sqlite;
 mod store;
 #[cfg(test)]
 mod tests;
+pub(crate) mod wire;
 
 pub use error::StoreError;
+pub use remote::{LeaseLookup, LeaseSource, OrchestratorClient, RemoteError, RemoteStore};
 pub use source::{LocalSource, Lookup, Observation, Source};
 pub use sqlite::SqliteStore;
-pub use store::{Action, Change, IfActive, Mutation, Query, Row, Store};
+pub use store::{Action, Change, Changes, IfActive, Mutation, Query, Revised, Row, Store};

@@ -70,6 +70,9 @@ pub enum OpenError {
 pub(crate) trait Core: Send {
     fn set_enrollment(&mut self, answer: Answer);
 
+    /// Takes a lease. One that does not hold makes the enrollment untrusted.
+    fn set_lease(&mut self, envelope: &[u8]);
+
     /// Decides a call. The frame of the facts comes first where they are not those that are logged.
     ///
     /// # Errors
@@ -98,6 +101,12 @@ pub(crate) struct Decided {
 impl Core for gate_core::Gate {
     fn set_enrollment(&mut self, answer: Answer) {
         Self::set_enrollment(self, answer);
+    }
+
+    fn set_lease(&mut self, envelope: &[u8]) {
+        if let Err(error) = Self::set_lease(self, envelope) {
+            tracing::warn!("a lease is not trusted: {error}");
+        }
     }
 
     fn decide(&mut self, call: Call, now_ms: u64, facts_logged: Option<Digest>) -> Result<Decided, NoDecision> {
@@ -431,10 +440,10 @@ impl Gate {
 
 impl State {
     fn observe(&mut self, now_ms: u64) {
-        if let Some(source) = &mut self.source
-            && let Observation::Changed(answer) = source.observe(now_ms)
-        {
-            self.core.set_enrollment(answer);
+        match self.source.as_mut().map(|source| source.observe(now_ms)) {
+            Some(Observation::Changed(answer)) => self.core.set_enrollment(answer),
+            Some(Observation::Lease(envelope)) => self.core.set_lease(&envelope),
+            Some(Observation::Unchanged) | None => {}
         }
     }
 }

@@ -5,7 +5,6 @@
 
 #[cfg(feature = "schema")]
 mod openapi;
-mod token;
 
 use axum::{
     Router,
@@ -31,13 +30,13 @@ use std::{
     time::Instant,
 };
 
+pub use crate::token::{Token, TokenError};
 #[cfg(feature = "schema")]
 pub use openapi::openapi;
-pub use token::{Token, TokenError};
 
 use crate::{
     ErrorClass,
-    enrollment::Lookup,
+    enrollment::{LeaseLookup, Lookup},
     gate::{frame, new_audit_id, now_ms},
     serve::{
         self, Limits, Listener, Metrics, Readiness, Report, error_response, fallbacks, health_routes, json_response,
@@ -60,12 +59,36 @@ pub fn limits() -> Limits {
 /// Answers look-ups and writes frames.
 #[derive(Debug)]
 pub struct Host {
-    lookup: Mutex<Lookup>,
+    enrollments: Enrollments,
     wal: Arc<Wal>,
     /// The facts that this process has put into the log: no decision goes in before its facts.
     known: Mutex<BTreeSet<Digest>>,
     token: Token,
     metrics: Arc<Metrics>,
+}
+
+/// Where it looks who is enrolled.
+#[derive(Debug)]
+pub enum Enrollments {
+    /// In the store of this machine.
+    Local(Box<Mutex<Lookup>>),
+    /// With an orchestrator.
+    Remote(LeaseLookup),
+}
+
+impl From<Lookup> for Enrollments {
+    fn from(lookup: Lookup) -> Self {
+        Self::Local(Box::new(Mutex::new(lookup)))
+    }
+}
+
+impl Enrollments {
+    async fn answer(&self, node_id: &NodeId) -> Answer {
+        match self {
+            Self::Local(lookup) => lookup.lock().unwrap_or_else(PoisonError::into_inner).answer(node_id, now_ms()),
+            Self::Remote(leases) => leases.answer(node_id, now_ms(), REFRESH_MS).await,
+        }
+    }
 }
 
 const HEALTH: &str = "/v1/health";
@@ -112,8 +135,13 @@ impl Host {
     ///
     /// # Errors
     /// The log did not take the first frame.
-    pub async fn open(lookup: Lookup, wal: Arc<Wal>, token: Token, metrics: Arc<Metrics>) -> Result<Self, WalError> {
-        let host = Self { lookup: Mutex::new(lookup), wal, known: Mutex::default(), token, metrics };
+    pub async fn open(
+        enrollments: impl Into<Enrollments>,
+        wal: Arc<Wal>,
+        token: Token,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, WalError> {
+        let host = Self { enrollments: enrollments.into(), wal, known: Mutex::default(), token, metrics };
         host.record("host_started").await?;
         Ok(host)
     }
@@ -193,7 +221,7 @@ async fn look_up(State(host): State<Arc<Host>>, node_id: Result<Path<String>, Pa
         Ok(node_id) => node_id,
         Err(why) => return error_response(StatusCode::BAD_REQUEST, why),
     };
-    let answer = host.lookup.lock().unwrap_or_else(PoisonError::into_inner).answer(&node_id, now_ms());
+    let answer = host.enrollments.answer(&node_id).await;
     match &answer {
         Answer::Unavailable { why } => error_response(StatusCode::SERVICE_UNAVAILABLE, why),
         Answer::NotEnrolled { .. } | Answer::Enrolled { .. } => json_response(StatusCode::OK, &answer),

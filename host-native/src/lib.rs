@@ -18,9 +18,11 @@ pub mod host;
 pub mod key;
 mod layer;
 pub mod oci;
+pub mod orchestrator;
 pub mod policy;
 pub mod runtime;
 pub mod serve;
+mod token;
 pub mod tool;
 pub mod wal;
 #[cfg(feature = "wasm")]

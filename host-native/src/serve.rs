@@ -5,7 +5,7 @@
 //!
 //! | attack or accident | answer |
 //! | --- | --- |
-//! | head sent slowly, or an idle connection | closed after [`Limits::head_timeout`] |
+//! | TLS handshake or head sent slowly, or an idle connection | closed after [`Limits::head_timeout`] |
 //! | body sent slowly | 408 after [`Limits::body_timeout`] |
 //! | body too large, announced or not | 413 |
 //! | head too large, too many headers | 431, closed |
@@ -46,7 +46,7 @@ pub(crate) use self::{error::json_response, metrics::Recorded};
 pub use self::{
     error::{ErrorBody, error_response, fallbacks},
     health::{Readiness, health_routes},
-    listener::Listener,
+    listener::{Listener, Tls},
     metrics::{Call, Decision, Metrics},
 };
 
@@ -96,7 +96,7 @@ pub enum Error {
     /// Others on the network could reach it.
     #[error(
         "`{0}` is not a loopback address: listen on `127.0.0.1` or `[::1]`; anything else needs tls and authentication, \
-         which this listener does not have"
+         which `autonomy orchestrator serve` alone has, with `--tls-cert` and `--tls-key`"
     )]
     NotLoopback(SocketAddr),
     /// The address cannot be listened on.
@@ -205,10 +205,13 @@ pub async fn serve(
         };
         report.served = report.served.saturating_add(1);
         let open = metrics.connection_opened();
-        let connection =
-            connection::run(accepted.into_stream(), router.clone(), Arc::clone(&limits), stop.clone(), open);
+        let (router, limits, stop) = (router.clone(), Arc::clone(&limits), stop.clone());
         connections.spawn(async move {
-            connection.await;
+            match tokio::time::timeout(limits.head_timeout, accepted.into_stream()).await {
+                Ok(Ok(stream)) => connection::run(stream, router, limits, stop, open).await,
+                Ok(Err(error)) => tracing::debug!(%error, "tls handshake failed"),
+                Err(_) => tracing::debug!("tls handshake took too long"),
+            }
             drop(permit);
         });
     }

@@ -3,7 +3,7 @@
 //! Nothing here decides whether a call may be made: that is over before [`Tools::run`] is called.
 
 mod http_get;
-mod url;
+pub(crate) mod url;
 
 use gate_core::identity::ToolName;
 use serde::Deserialize;

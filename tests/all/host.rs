@@ -204,7 +204,7 @@ fn every_request_gets_the_answer_of_the_contract() {
     let metrics = home.program("curl").args(["-s", &format!("http://{}/metrics", host.address)]).output().unwrap();
     let metrics = String::from_utf8(metrics.stdout).unwrap();
     for line in [
-        r#"autonomy_host_requests_total{route="/v1/frames",status="409"} 2"#,
+        r#"autonomy_requests_total{route="/v1/frames",status="409"} 2"#,
         r#"autonomy_decisions_total{effect="allow",reason="policy: allowed",mode="enforce"} 2"#,
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");

@@ -15,6 +15,7 @@ mod crash;
 mod host;
 mod independent;
 mod module;
+mod orchestrator;
 mod published;
 mod registry;
 mod runbook;

@@ -1,5 +1,6 @@
 //! What is generated from the types of the code and published: the documents of gate.wasm as JSON Schema, and the native
-//! host as OpenAPI. `cargo xtask codegen` writes the files by running this with `AUTONOMY_WRITE=1`.
+//! host and the
+//! orchestrator as OpenAPI. `cargo xtask codegen` writes the files by running this with `AUTONOMY_WRITE=1`.
 
 use serde_json::Value;
 use std::{env, fs};
@@ -26,4 +27,9 @@ fn published_documents_of_the_module() {
 #[test]
 fn published_contract_of_the_native_host() {
     is_published("docs/src/spec/host.openapi.json", &host_native::host::openapi());
+}
+
+#[test]
+fn published_contract_of_the_orchestrator() {
+    is_published("docs/src/spec/orchestrator.openapi.json", &host_native::orchestrator::openapi());
 }

@@ -14,9 +14,9 @@ use gate_core::{
     reason::Attestation,
 };
 use host_native::{
-    bundle,
+    ErrorClass, bundle,
     config::Config,
-    enrollment::{SqliteStore, Store as _, StoreError},
+    enrollment::Store,
     evaluate::{Lookup, Matrix},
 };
 use indicatif::ProgressBar;
@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use crate::{
     args::{EngineFlags, StoreFlag, TrustFlags, short},
-    context::{self, Context, Flags},
+    context::{self, Access, Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format, Output, Table},
     progress, time,
@@ -144,14 +144,19 @@ fn some_nodes(
     matrix: &mut Matrix,
     report: &mut Report<'_>,
 ) -> Result<(), CliError> {
-    let store = SqliteStore::open_read_only(config.store_path());
+    // A store that cannot be asked is an answer about every node.
+    let store = match context::store(config, Access::Read) {
+        Ok(store) => Ok(store),
+        Err(CliError::Failed { class: ErrorClass::Unavailable, message }) => Err(message),
+        Err(error) => return Err(error),
+    };
     for node_id in nodes {
-        let unavailable = |error: &StoreError| Lookup::Unavailable(error.to_string());
-        let answer = match store.as_ref().map(|store| store.get(&node_id)) {
-            Ok(Ok(Some(row))) => Lookup::Enrolled(row.enrollment),
-            Ok(Ok(None)) => Lookup::NotEnrolled,
-            Ok(Err(error)) => unavailable(&error),
-            Err(error) => unavailable(error),
+        let found =
+            store.as_ref().map_err(Clone::clone).and_then(|store| store.get(&node_id).map_err(|e| e.to_string()));
+        let answer = match found {
+            Ok(Some(row)) => Lookup::Enrolled(row.enrollment),
+            Ok(None) => Lookup::NotEnrolled,
+            Err(why) => Lookup::Unavailable(why),
         };
         matrix.set_node(node_id, answer);
         report.node(matrix)?;
@@ -160,8 +165,8 @@ fn some_nodes(
 }
 
 fn all_nodes(config: &Config, matrix: &mut Matrix, report: &mut Report<'_>) -> Result<(), CliError> {
-    let store = SqliteStore::open_read_only(config.store_path())?;
-    let bar = progress(&store, report.is_watched())?;
+    let store = context::store(config, Access::Read)?;
+    let bar = progress(&*store, report.is_watched())?;
     let mut outcome = Ok(());
     let walked = store.for_each(&mut |row| {
         matrix.set_node(row.node_id.clone(), Lookup::Enrolled(row));
@@ -175,7 +180,7 @@ fn all_nodes(config: &Config, matrix: &mut Matrix, report: &mut Report<'_>) -> R
 }
 
 /// A bar where somebody watches and the rows go elsewhere; rows on a terminal are progress enough.
-fn progress(store: &SqliteStore, rows_are_watched: bool) -> Result<ProgressBar, CliError> {
+fn progress(store: &dyn Store, rows_are_watched: bool) -> Result<ProgressBar, CliError> {
     if rows_are_watched || !io::stderr().is_terminal() {
         return Ok(ProgressBar::hidden());
     }

@@ -210,9 +210,9 @@ fn each_mistyped_variable_or_key_of_the_config_file_is_refused_before_anything_i
         "environment variable `AUTONOMY_ATTESTATION_MODE`: mode `` is not known: use `off`, `advisory` or `enforce`"
     );
     assert!(with("AUTONOMY_HOME", "").ends_with("`AUTONOMY_HOME`: is empty: name a directory, or unset it"));
-    assert!(
-        with("AUTONOMY_ORCHESTRATOR_URL", "http://x")
-            .ends_with("reads enrollments only from the local store: unset it")
+    assert_eq!(
+        with("AUTONOMY_ORCHESTRATOR_URL", "http://x"),
+        "orchestrator url `http://x` is neither https nor on this machine: use https, so that nobody between reads the token"
     );
     for (file, part) in [
         ("[attestation]\nmodus = \"off\"", "unknown field `modus`"),

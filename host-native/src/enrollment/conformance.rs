@@ -7,7 +7,7 @@ use gate_core::{
     identity::{EnrollmentRef, NodeId},
 };
 
-use super::{Action, Change, IfActive, Query, Row, Store};
+use super::{Action, Change, Changes, IfActive, Query, Row, Store};
 
 pub(super) fn node(id: &str) -> NodeId {
     NodeId::parse(id).unwrap()
@@ -27,6 +27,7 @@ pub(super) fn check(store: &dyn Store) {
     sets_only_known_rollout_states(store);
     refuses_changes_without_author_or_time(store);
     lists_in_pages(store);
+    numbers_changes_without_a_gap(store);
     for row in all(store) {
         history_replays_to_the_row(store, &row.enrollment.node_id);
     }
@@ -63,6 +64,8 @@ fn starts_empty(store: &dyn Store) {
     assert_eq!(store.count(None).unwrap(), 0);
     assert_eq!(store.get(&node("a")).unwrap(), None);
     assert_eq!(store.history(&node("a"), 0, 10).unwrap(), []);
+    assert_eq!(store.revision().unwrap(), 0);
+    assert_eq!(store.changes(0, None, 10).unwrap(), Changes { changes: Vec::new(), cursor: 0 });
 }
 
 fn enrolls_once(store: &dyn Store) {
@@ -239,4 +242,40 @@ fn lists_in_pages(store: &dyn Store) {
         })
         .unwrap();
     assert_eq!(visits, 3);
+}
+
+/// Every change of the suite, in pages, and each node's alone.
+fn numbers_changes_without_a_gap(store: &dyn Store) {
+    let latest = store.revision().unwrap();
+    let nothing = store.enroll(&node("once"), &enrollment_ref("fleet/a"), IfActive::Refuse, "ana", 90).unwrap();
+    assert_eq!((nothing.change, store.revision().unwrap()), (None, latest), "nothing changed");
+    let whole = store.changes(0, None, usize::MAX).unwrap();
+    assert_eq!(whole.cursor, latest);
+    assert!(whole.changes.iter().map(|revised| revised.revision).eq(1..=latest));
+    for limit in [1, 7] {
+        let (mut paged, mut after) = (Vec::new(), 0);
+        loop {
+            let Changes { changes, cursor } = store.changes(after, None, limit).unwrap();
+            assert!(changes.len() <= limit);
+            if changes.is_empty() {
+                assert_eq!(cursor, latest);
+                break;
+            }
+            paged.extend(changes);
+            after = cursor;
+        }
+        assert_eq!(paged, whole.changes);
+    }
+    for row in all(store) {
+        let id = row.enrollment.node_id;
+        let of_node = store.changes(0, Some(&id), usize::MAX).unwrap();
+        assert_eq!(of_node.cursor, latest, "as far as anybody's");
+        let changes: Vec<_> = of_node.changes.into_iter().map(|revised| revised.change).collect();
+        assert_eq!(changes, store.history(&id, 0, usize::MAX).unwrap());
+    }
+    assert_eq!(store.changes(latest, None, 10).unwrap(), Changes { changes: Vec::new(), cursor: latest });
+    store.revoke(&node("once"), "ana", 91).unwrap();
+    let Changes { changes, cursor } = store.changes(latest, None, 10).unwrap();
+    assert_eq!((changes.len(), cursor, store.revision().unwrap()), (1, latest + 1, latest + 1));
+    assert_eq!(changes[0].change.action, Action::Revoke);
 }

@@ -5,6 +5,7 @@ use gate_core::{
     identity::{EnrollmentRef, NodeId},
 };
 
+use super::RemoteError;
 use crate::ErrorClass;
 
 /// Why a store refused or could not do what was asked.
@@ -163,6 +164,9 @@ pub enum StoreError {
         /// What the operating system says.
         source: io::Error,
     },
+    /// The orchestrator refused, or could not be asked.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The database engine refused.
     #[error("cannot use `{}` ({source}): check the disk and who may read and write it", .path.display())]
     Engine {
@@ -184,6 +188,7 @@ impl StoreError {
             | Self::Author { .. }
             | Self::ReadOnly { .. }
             | Self::Time { .. } => ErrorClass::Usage,
+            Self::Remote(error) => error.class(),
             Self::Missing { .. }
             | Self::NotAFile { .. }
             | Self::Foreign { .. }

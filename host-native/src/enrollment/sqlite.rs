@@ -12,7 +12,7 @@ use gate_core::{
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::{
-    Action, Change, IfActive, Mutation, Query, Row, Store, StoreError,
+    Action, Change, Changes, IfActive, Mutation, Query, Revised, Row, Store, StoreError,
     database::{self, Fault, Look, OnDisk, ROW, Watch},
     request::{Found, Request},
 };
@@ -237,6 +237,52 @@ impl Store for SqliteStore {
             Ok(changes)
         })
     }
+
+    fn revision(&self) -> Result<u64, StoreError> {
+        self.read(revision)
+    }
+
+    fn changes(&self, after: u64, node_id: Option<&NodeId>, limit: usize) -> Result<Changes, StoreError> {
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
+        let up_to = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read(|reader| {
+            // What is committed later is beyond it, and is the next call's.
+            let latest = revision(reader)?;
+            let head = i64::try_from(latest).unwrap_or(i64::MAX);
+            let mut changes = Vec::new();
+            let mut statement = reader.prepare_cached(match node_id {
+                Some(_) => {
+                    "SELECT serial, action, who, at_ms, before_ref, before_status, before_rollout_state,
+                            after_ref, after_status, after_rollout_state, change_id, node_id
+                     FROM history WHERE node_id = ?4 AND change_id > ?1 AND change_id <= ?2 ORDER BY serial LIMIT ?3"
+                }
+                None => {
+                    "SELECT serial, action, who, at_ms, before_ref, before_status, before_rollout_state,
+                            after_ref, after_status, after_rollout_state, change_id, node_id
+                     FROM history WHERE change_id > ?1 AND change_id <= ?2 ORDER BY change_id LIMIT ?3"
+                }
+            })?;
+            let mut rows = match node_id {
+                Some(node_id) => statement.query(params![after, head, up_to, node_id.as_str()])?,
+                None => statement.query(params![after, head, up_to])?,
+            };
+            while let Some(row) = rows.next()? {
+                let on_disk = OnDisk { row, node_id: database::text(row, 11)? };
+                let (revision, of) = (on_disk.count("change_id", 10)?, on_disk.parse("node_id", 11, NodeId::parse)?);
+                changes.push(Revised { revision, change: change(row, &of)? });
+            }
+            let last = changes.last().map(|revised| revised.revision);
+            let cursor = if changes.len() < limit { latest } else { last.unwrap_or(latest) };
+            Ok(Changes { changes, cursor })
+        })
+    }
+}
+
+/// `AUTOINCREMENT` under the one write lock: the next number, taken in the order of the commits, and rolled back with them.
+fn revision(connection: &Connection) -> Result<u64, Fault> {
+    let latest = "SELECT coalesce(max(change_id), 0) FROM history";
+    let latest = connection.prepare_cached(latest)?.query_row([], |row| row.get::<_, i64>(0))?;
+    Ok(u64::try_from(latest).unwrap_or_default())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

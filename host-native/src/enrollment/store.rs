@@ -4,6 +4,7 @@ use gate_core::{
     enrollment::{Enrollment, RolloutState, Status},
     identity::{EnrollmentRef, NodeId},
 };
+use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 
@@ -64,7 +65,7 @@ pub trait Store: Send + Sync {
     fn count(&self, status: Option<&Status>) -> Result<u64, StoreError>;
 
     /// Shows every enrollment to `visit`, in the byte order of their node ids, as they stood at one instant, until it
-    /// breaks. Holds one row at a time.
+    /// breaks. Holds one row at a time. (Over a network: one page at a time, each as it then stood.)
     ///
     /// # Errors
     /// A row on disk does not parse; the store cannot be used.
@@ -75,6 +76,22 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// A change on disk does not parse; the store cannot be used.
     fn history(&self, node_id: &NodeId, after_serial: u64, limit: usize) -> Result<Vec<Change>, StoreError>;
+
+    /// The revision of the latest change; 0 when there never was one.
+    ///
+    /// Each change has the next number, given to it in the order in which changes become visible: whoever has seen a
+    /// revision has seen every one before it. A database whose sequences become visible out of order keeps a counter that
+    /// each change locks until it is committed.
+    ///
+    /// # Errors
+    /// The store cannot be used.
+    fn revision(&self) -> Result<u64, StoreError>;
+
+    /// Up to `limit` changes after a revision, oldest first: of one node, or of all.
+    ///
+    /// # Errors
+    /// A change on disk does not parse; the store cannot be used.
+    fn changes(&self, after: u64, node_id: Option<&NodeId>, limit: usize) -> Result<Changes, StoreError>;
 }
 
 /// What enrolling does with a node that is active with another ref.
@@ -98,7 +115,9 @@ pub struct Query {
 }
 
 /// An enrollment and its dates.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct Row {
     /// What decides.
     pub enrollment: Enrollment,
@@ -109,7 +128,9 @@ pub struct Row {
 }
 
 /// What a mutation left behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct Mutation {
     /// The row as it is now.
     pub row: Row,
@@ -117,8 +138,32 @@ pub struct Mutation {
     pub change: Option<Change>,
 }
 
+/// Changes in the order in which they were made, and how far they reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Changes {
+    /// The changes.
+    pub changes: Vec<Revised>,
+    /// The revision to go on after.
+    pub cursor: u64,
+}
+
+/// A change and its place among all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Revised {
+    /// Its place.
+    pub revision: u64,
+    /// The change.
+    pub change: Change,
+}
+
 /// One entry of the history.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct Change {
     /// What was done.
     pub action: Action,
@@ -135,9 +180,10 @@ pub struct Change {
 macro_rules! actions {
     ($($(#[$doc:meta])* $variant:ident = $word:literal,)+) => {
         /// What was done to an enrollment.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         pub enum Action {
-            $($(#[$doc])* $variant,)+
+            $($(#[$doc])* #[serde(rename = $word)] $variant,)+
         }
 
         impl Action {

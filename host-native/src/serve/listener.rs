@@ -1,4 +1,4 @@
-//! Where a service is reached: a loopback address, or a Unix socket that its owner alone can open.
+//! Where a service is reached: a loopback address, a Unix socket that its owner alone can open, or an address with TLS.
 
 use std::{
     fmt, fs,
@@ -10,19 +10,62 @@ use std::{
         net::{SocketAddr as SocketAddress, UnixStream as StdUnixStream},
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
 };
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, server::WebPkiClientVerifier},
+};
 
 use super::Error;
+use crate::client::{self, Identity, SetUpError};
+
+/// A certificate to show, and whose certificates to ask for.
+#[derive(Clone)]
+pub struct Tls(TlsAcceptor);
+
+impl Tls {
+    /// Reads a certificate, with those that lead to a root, and its key, both as PEM. With `client_ca` a client must show a
+    /// certificate that leads to one of its roots.
+    ///
+    /// # Errors
+    /// What cannot be used.
+    pub fn read(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Self, SetUpError> {
+        let identity = Identity { cert, key };
+        let (certificates, private_key) = identity.read()?;
+        let builder = ServerConfig::builder_with_provider(client::provider()).with_safe_default_protocol_versions()?;
+        let builder = match client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let roots = Arc::new(client::roots(path)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, client::provider()).build();
+                let unusable = |cause: String| SetUpError::CaFile { path: path.to_owned(), cause };
+                builder.with_client_cert_verifier(verifier.map_err(|error| unusable(error.to_string()))?)
+            }
+        };
+        let config = builder.with_single_cert(certificates, private_key);
+        let mut config = config.map_err(|error| identity.refused(error))?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls(…)")
+    }
+}
 
 /// Accepts connections for [`serve`](super::serve): on an address, on a socket, or on both.
 #[derive(Debug, Default)]
 pub struct Listener {
     tcp: Option<(TcpListener, SocketAddr)>,
+    tls: Option<Tls>,
     unix: Option<(UnixListener, SocketFile)>,
 }
 
@@ -35,10 +78,22 @@ impl Listener {
         if !address.ip().to_canonical().is_loopback() {
             return Err(Error::NotLoopback(address));
         }
+        Self::bind(address, None).await
+    }
+
+    /// Listens on any address, with TLS. What is served there must know its callers by itself.
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub async fn tls(address: SocketAddr, tls: Tls) -> Result<Self, Error> {
+        Self::bind(address, Some(tls)).await
+    }
+
+    async fn bind(address: SocketAddr, tls: Option<Tls>) -> Result<Self, Error> {
         let failed = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { tcp: Some((listener, address)), unix: None })
+        Ok(Self { tcp: Some((listener, address)), tls, unix: None })
     }
 
     /// Listens on a socket with mode 0600, which is removed when the listener is dropped. One that nobody listens on any
@@ -84,7 +139,13 @@ impl Listener {
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
         let tcp = async {
             match &self.tcp {
-                Some((listener, _)) => listener.accept().await.map(|(stream, _)| Accepted::Tcp(stream)),
+                Some((listener, _)) => {
+                    let (stream, _) = listener.accept().await?;
+                    Ok(match &self.tls {
+                        None => Accepted::Tcp(stream),
+                        Some(tls) => Accepted::Tls(stream, tls.clone()),
+                    })
+                }
                 None => pending().await,
             }
         };
@@ -104,7 +165,8 @@ impl Listener {
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some((_, address)) = &self.tcp {
-            write!(f, "http://{address}")?;
+            let scheme = if self.tls.is_some() { "https" } else { "http" };
+            write!(f, "{scheme}://{address}")?;
         }
         if self.tcp.is_some() && self.unix.is_some() {
             f.write_str(" and ")?;
@@ -139,6 +201,8 @@ impl Drop for SocketFile {
 /// A connection as it came in.
 pub(super) enum Accepted {
     Tcp(TcpStream),
+    /// Before the handshake.
+    Tls(TcpStream, Tls),
     Unix(UnixStream),
 }
 
@@ -148,14 +212,19 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 impl Accepted {
-    pub(super) fn into_stream(self) -> Box<dyn Stream> {
-        match self {
+    /// What HTTP is spoken on, once a handshake is over that there may have to be.
+    pub(super) async fn into_stream(self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
             Self::Tcp(stream) => {
                 let _ = stream.set_nodelay(true); // an answer is one write: it shall not wait for an acknowledgement
                 Box::new(stream)
             }
+            Self::Tls(stream, Tls(tls)) => {
+                let _ = stream.set_nodelay(true);
+                Box::new(tls.accept(stream).await?)
+            }
             Self::Unix(stream) => Box::new(stream),
-        }
+        })
     }
 
     /// Sends `answer` and closes, without a timer or a wait: it must cost less than what it protects.
@@ -170,6 +239,8 @@ impl Accepted {
                 let _ = stream.shutdown(std::net::Shutdown::Write);
                 let _ = io::Read::read(&mut &stream, &mut [0; 4096]);
             }
+            // It could only be told after a handshake, which is what there are too many of.
+            Self::Tls(..) => {}
             Self::Unix(stream) => {
                 let Ok(stream) = stream.into_std() else { return };
                 let _ = io::Write::write(&mut &stream, answer);

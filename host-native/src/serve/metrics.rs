@@ -41,7 +41,7 @@ pub(crate) struct Recorded {
     pub(crate) would_deny: Option<&'static str>,
 }
 
-/// One request to the native host, as it is counted.
+/// One request to the native host or the orchestrator, as it is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
     /// The route's pattern.
@@ -66,6 +66,7 @@ pub struct Metrics {
     decide_seconds: Histogram,
     wal_append_seconds: Histogram,
     wal_seq: Gauge<u64, AtomicU64>,
+    revision: Gauge<u64, AtomicU64>,
     connections_open: Gauge<i64, AtomicI64>,
     connections: Counter,
     connections_refused: Counter,
@@ -98,6 +99,7 @@ impl Metrics {
             decide_seconds: Histogram::new(DECIDE_SECONDS),
             wal_append_seconds: Histogram::new(WAL_APPEND_SECONDS),
             wal_seq: Gauge::default(),
+            revision: Gauge::default(),
             connections_open: Gauge::default(),
             connections: Counter::default(),
             connections_refused: Counter::default(),
@@ -110,10 +112,11 @@ impl Metrics {
             metrics.would_deny.clone(),
         );
         registry.register("tool_calls", "tool calls by the status answered", metrics.calls.clone());
-        registry.register("host_requests", "requests by route and the status answered", metrics.requests.clone());
+        registry.register("requests", "requests by route and the status answered", metrics.requests.clone());
         registry.register("decide_seconds", "time to decide", metrics.decide_seconds.clone());
         registry.register("wal_append_seconds", "time until an append is durable", metrics.wal_append_seconds.clone());
         registry.register("wal_seq", "sequence number of the last durable frame", metrics.wal_seq.clone());
+        registry.register("revision", "latest change of an enrollment that was seen", metrics.revision.clone());
         registry.register("connections_open", "connections being served", metrics.connections_open.clone());
         registry.register("connections", "connections served", metrics.connections.clone());
         registry.register("connections_refused", "connections answered 503", metrics.connections_refused.clone());
@@ -144,9 +147,14 @@ impl Metrics {
         }
     }
 
-    /// A request to one of the native host's routes was answered.
+    /// A request to one of the native host's or the orchestrator's routes was answered.
     pub(crate) fn requested(&self, route: &str, status: u16) {
         self.requests.get_or_create(&Request { route: route.to_owned(), status }).inc();
+    }
+
+    /// Changes up to this one were seen.
+    pub(crate) fn revision(&self, revision: u64) {
+        self.revision.set(revision);
     }
 
     /// An append became durable, in this time; `seq` is its last frame.

@@ -23,8 +23,8 @@ pub struct ParseUrlError {
 
 /// A canonical `http` or `https` URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Url {
-    origin: Origin,
+pub(crate) struct Url {
+    pub(crate) origin: Origin,
     /// Starts with `/`; no dot segments; no escaped slash, backslash, dot or control character;
     /// what is escaped is UTF-8.
     path: String,
@@ -32,14 +32,14 @@ pub(super) struct Url {
 }
 
 impl Url {
-    pub(super) fn parse(text: &str) -> Result<Self, ParseUrlError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseUrlError> {
         parse(text).map_err(|fault| ParseUrlError {
             url: text.chars().take(200).flat_map(char::escape_debug).collect(),
             fault,
         })
     }
 
-    pub(super) fn target(&self) -> Result<Target, InvalidUri> {
+    pub(crate) fn target(&self) -> Result<Target, InvalidUri> {
         let path = match &self.query {
             None => self.path.parse(),
             Some(query) => format!("{}?{query}", self.path).parse(),

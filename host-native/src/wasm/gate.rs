@@ -20,7 +20,16 @@ pub struct Gate {
     instance: Box<dyn Instance>,
     configuration: Vec<u8>,
     bundle: Option<Vec<u8>>,
-    answer: Option<Vec<u8>>,
+    /// The last lease that held: a new instance has to know its serial.
+    lease: Option<Vec<u8>>,
+    enrollment: Option<Told>,
+}
+
+/// What was told of the enrollment, and how.
+#[derive(Clone)]
+struct Told {
+    export: Export,
+    input: Vec<u8>,
 }
 
 /// In: `gate_configure`.
@@ -124,7 +133,7 @@ impl Gate {
         })
         .into_bytes();
         let instance = instantiate(&*engine, &configuration)?;
-        Ok(Self { engine, instance, configuration, bundle: None, answer: None })
+        Ok(Self { engine, instance, configuration, bundle: None, lease: None, enrollment: None })
     }
 
     /// Makes a tar the active bundle.
@@ -144,11 +153,25 @@ impl Gate {
     /// # Errors
     /// No instance takes it.
     pub fn set_enrollment(&mut self, answer: &Answer) -> Result<(), WasmError> {
-        let document = json::write(answer).into_bytes();
-        let told = tell(&mut *self.instance, Export::SetEnrollment, &document);
-        self.answer = Some(document);
+        self.tell_enrollment(Told::answer(answer))
+    }
+
+    /// Takes a lease, the envelope's own bytes.
+    ///
+    /// # Errors
+    /// It does not hold: the enrollment is then untrusted. Or no instance takes it.
+    pub fn set_lease(&mut self, envelope: &[u8]) -> Result<(), WasmError> {
+        self.tell_enrollment(Told { export: Export::SetLease, input: envelope.to_vec() })
+    }
+
+    fn tell_enrollment(&mut self, enrollment: Told) -> Result<(), WasmError> {
+        let told = tell(&mut *self.instance, enrollment.export, &enrollment.input);
+        if enrollment.export == Export::SetLease && told.is_ok() {
+            self.lease = Some(enrollment.input.clone());
+        }
+        self.enrollment = Some(enrollment);
         match told {
-            Err(WasmError::Trap(_)) => self.rebuild(self.answer.clone().as_deref()),
+            Err(WasmError::Trap(_)) => self.rebuild(self.enrollment.clone().as_ref()),
             told => told,
         }
     }
@@ -179,20 +202,37 @@ impl Gate {
         self.or_rebuilt(explained)
     }
 
-    /// Replaces the instance, tells the new one what the old one knew, and this answer.
-    fn rebuild(&mut self, answer: Option<&[u8]>) -> Result<(), WasmError> {
+    /// Replaces the instance, tells the new one what the old one knew, and this of the enrollment.
+    fn rebuild(&mut self, enrollment: Option<&Told>) -> Result<(), WasmError> {
         self.instance = instantiate(&*self.engine, &self.configuration)?;
         if let Some(bundle) = &self.bundle {
             tell(&mut *self.instance, Export::LoadBundle, bundle)?;
         }
-        answer.map_or(Ok(()), |answer| tell(&mut *self.instance, Export::SetEnrollment, answer))
+        if let Some(lease) = &self.lease {
+            tell(&mut *self.instance, Export::SetLease, lease)?;
+        }
+        enrollment.map_or(Ok(()), |enrollment| enrollment.again(&mut *self.instance))
     }
 
     fn or_rebuilt<T>(&mut self, result: Result<T, WasmError>) -> Result<T, WasmError> {
         if let Err(WasmError::Trap(_)) = &result {
-            self.rebuild(self.answer.clone().as_deref())?;
+            self.rebuild(self.enrollment.clone().as_ref())?;
         }
         result
+    }
+}
+
+impl Told {
+    fn answer(answer: &Answer) -> Self {
+        Self { export: Export::SetEnrollment, input: json::write(answer).into_bytes() }
+    }
+
+    /// Tells a new instance. A lease that does not hold is not trusted by it either, which is not a failure.
+    fn again(&self, instance: &mut dyn Instance) -> Result<(), WasmError> {
+        match (self.export, tell(instance, self.export, &self.input)) {
+            (Export::SetLease, Err(WasmError::Refused(_))) => Ok(()),
+            (_, told) => told,
+        }
     }
 }
 
@@ -201,6 +241,12 @@ impl Core for Gate {
         if let Err(error) = Self::set_enrollment(self, &answer) {
             // The instance knows of no enrollment then, and denies.
             tracing::error!("the enrollment could not be told: {error}");
+        }
+    }
+
+    fn set_lease(&mut self, envelope: &[u8]) {
+        if let Err(error) = Self::set_lease(self, envelope) {
+            tracing::warn!("a lease is not trusted: {error}");
         }
     }
 
@@ -218,11 +264,11 @@ impl Core for Gate {
         let Err(WasmError::Trap(why)) = decided else { return Ok(decided?) };
         tracing::error!("a call is decided without its enrollment, by a new instance: the module failed ({why})");
         let unavailable = Answer::Unavailable { why: format!("the module failed on this call: {why}") };
-        self.rebuild(Some(json::write(&unavailable).as_bytes()))?;
+        self.rebuild(Some(&Told::answer(&unavailable)))?;
         let decided = decide(&mut *self.instance, document.as_bytes());
-        match &self.answer {
-            Some(answer) if decided.is_ok() => tell(&mut *self.instance, Export::SetEnrollment, answer)?,
-            _ => self.rebuild(self.answer.clone().as_deref())?,
+        match &self.enrollment {
+            Some(enrollment) if decided.is_ok() => enrollment.again(&mut *self.instance)?,
+            _ => self.rebuild(self.enrollment.clone().as_ref())?,
         }
         match decided? {
             Decided { effect: Effect::Allow, .. } => Err(WasmError::Trap(why).into()),

@@ -1,4 +1,4 @@
-//! What lets a runtime in: a secret in a file that its owner alone can read.
+//! What lets somebody in: a secret in a file that its owner alone can read, known to the service by its hash alone.
 
 use std::{
     fmt, io,
@@ -6,8 +6,8 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::{HeaderMap, header};
-use sha2::{Digest, Sha256};
+use gate_core::Digest;
+use http::{HeaderMap, HeaderValue, header};
 
 use crate::{ErrorClass, file};
 
@@ -16,7 +16,7 @@ const SHORTEST: usize = 32;
 /// Longest, in bytes.
 const LONGEST: usize = 512;
 /// How to make one.
-const REMEDY: &str = "make one with `autonomy host token`";
+const REMEDY: &str = "make one with `autonomy host token` or `autonomy orchestrator token`";
 
 /// Why there is no token. The token itself is in no message.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +76,8 @@ impl TokenError {
 }
 
 /// A bearer token (RFC 6750), kept as its hash alone.
-#[derive(Clone, Copy)]
-pub struct Token([u8; 32]);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Token(Digest);
 
 impl Token {
     /// Reads a token that only its owner can read.
@@ -85,23 +85,14 @@ impl Token {
     /// # Errors
     /// Why it cannot be used.
     pub fn read(path: &Path) -> Result<Self, TokenError> {
-        let read = |source| TokenError::Read { path: path.to_owned(), source };
-        if let Some(mode) = file::exposed(path).map_err(read)? {
-            return Err(TokenError::Exposed { path: path.to_owned(), mode });
-        }
-        let text = file::read_text(path, file::KEY_BYTES).map_err(read)?;
-        let token = text.trim_ascii_end();
-        if !(SHORTEST..=LONGEST).contains(&token.len()) || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(TokenError::Malformed { path: path.to_owned() });
-        }
-        Ok(Self::of(token.as_bytes()))
+        Ok(Self::of(read_secret(path)?.as_bytes()))
     }
 
     /// Writes a new token of 32 random bytes to a file with mode 0600, and its directory if it is missing.
     ///
     /// # Errors
     /// Why it cannot be written. A file that exists is kept.
-    pub fn generate(path: &Path) -> Result<(), TokenError> {
+    pub fn generate(path: &Path) -> Result<Self, TokenError> {
         let failed = |source: io::Error| {
             let path = path.to_owned();
             if source.kind() == io::ErrorKind::AlreadyExists {
@@ -111,24 +102,63 @@ impl Token {
         };
         let mut random = [0; 32];
         getrandom::fill(&mut random).map_err(TokenError::Random)?;
+        let secret = URL_SAFE_NO_PAD.encode(random);
         if let Some(directory) = path.parent() {
             file::create_directory(directory, 0o700).map_err(failed)?;
         }
-        file::create_new(path, format!("{}\n", URL_SAFE_NO_PAD.encode(random)).as_bytes(), 0o600).map_err(failed)
+        file::create_new(path, format!("{secret}\n").as_bytes(), 0o600).map_err(failed)?;
+        Ok(Self::of(secret.as_bytes()))
+    }
+
+    /// The token whose SHA-256 this is.
+    pub(crate) fn from_hash(hash: Digest) -> Self {
+        Self(hash)
+    }
+
+    /// Its SHA-256.
+    pub(crate) fn hash(&self) -> Digest {
+        self.0
+    }
+
+    /// The token that a request carries, where it carries one.
+    pub(crate) fn presented(headers: &HeaderMap) -> Option<Self> {
+        let mut given = headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(value), None) = (given.next(), given.next()) else { return None };
+        let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then(|| Self::of(token))
     }
 
     /// Whether a request carries this token, once.
-    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
-        let mut given = headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (given.next(), given.next()) else { return false };
-        let Some((scheme, token)) = value.as_bytes().split_at_checked("Bearer ".len()) else { return false };
+    pub(crate) fn admits(&self, headers: &HeaderMap) -> bool {
         // Hashes are compared: how long that takes says nothing of the token.
-        scheme.eq_ignore_ascii_case(b"Bearer ") && Self::of(token).0 == self.0
+        Self::presented(headers).is_some_and(|presented| presented == *self)
     }
 
     fn of(token: &[u8]) -> Self {
-        Self(Sha256::digest(token).into())
+        Self(Digest::of(token))
     }
+}
+
+/// The header that carries the token in a file that only its owner can read. It is never shown.
+pub(crate) fn read_authorization(path: &Path) -> Result<HeaderValue, TokenError> {
+    let secret = read_secret(path)?;
+    let header = HeaderValue::try_from(format!("Bearer {secret}"));
+    let mut header = header.map_err(|_| TokenError::Malformed { path: path.to_owned() })?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+fn read_secret(path: &Path) -> Result<String, TokenError> {
+    let read = |source| TokenError::Read { path: path.to_owned(), source };
+    if let Some(mode) = file::exposed(path).map_err(read)? {
+        return Err(TokenError::Exposed { path: path.to_owned(), mode });
+    }
+    let text = file::read_text(path, file::KEY_BYTES).map_err(read)?;
+    let secret = text.trim_ascii_end();
+    if !(SHORTEST..=LONGEST).contains(&secret.len()) || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(TokenError::Malformed { path: path.to_owned() });
+    }
+    Ok(secret.to_owned())
 }
 
 impl fmt::Debug for Token {
@@ -140,7 +170,6 @@ impl fmt::Debug for Token {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
     #[test]
@@ -204,6 +233,9 @@ mod tests {
         assert!(Token::read(&path).is_ok());
         let missing = Token::read(&home.path().join("none")).unwrap_err();
         assert_eq!(missing.class(), ErrorClass::Unavailable);
-        assert!(missing.to_string().ends_with("or make one with `autonomy host token`"), "{missing}");
+        assert!(
+            missing.to_string().ends_with("or make one with `autonomy host token` or `autonomy orchestrator token`"),
+            "{missing}"
+        );
     }
 }

@@ -1,0 +1,242 @@
+//! `autonomy orchestrator`
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use clap::{Args, Subcommand, ValueEnum};
+use gate_core::NodeId;
+use host_native::{
+    config::{self, Config},
+    enrollment::SqliteStore,
+    key::PrivateKey,
+    orchestrator::{self, Access, Caller, Orchestrator, Role},
+    serve::{Listener, Metrics, Tls},
+};
+use serde::Serialize;
+
+use crate::{
+    context::{Context, Flags},
+    error::{CliError, Exit},
+    output::Format,
+    service,
+};
+
+/// Keep the enrollments of a fleet, and sign leases.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve enrollments, leases and changes until interrupted.
+    ///
+    /// Operators and runtimes ask it where `AUTONOMY_ORCHESTRATOR_URL` or `--orchestrator-url` leads to it. Whoever has a
+    /// token is let in, for what the token's role may do; `autonomy orchestrator token` makes one.
+    #[command(after_help = "Examples:
+  autonomy orchestrator serve --signing-key keys/lease.pem
+  autonomy orchestrator serve --listen 0.0.0.0:7779 \\
+    --tls-cert fleet.pem --tls-key fleet.key
+  autonomy orchestrator serve --lease-ttl-ms 30000
+
+Before:
+  autonomy key generate --out keys/lease.pem
+  autonomy orchestrator token --name ops --role operator --out ops.token")]
+    Serve(Serve),
+    /// Make a token that lets somebody in.
+    ///
+    /// The token goes to a new file that its owner alone can read; the orchestrator keeps its hash in `--tokens`, a line
+    /// each. It counts from the next request on. Whoever removes its line takes it back.
+    #[command(after_help = "Examples:
+  autonomy orchestrator token --name ops --role operator --out ops.token
+  autonomy orchestrator token --name wall --role reader --out wall.token
+  autonomy orchestrator token --role node --node-id robot-7 \\
+    --out robot-7.token")]
+    Token(MakeToken),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:7779].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// The SQLite file of enrollments (else `AUTONOMY_STORE_PATH`, else `store.path`).
+    #[arg(long, value_name = "FILE")]
+    store: Option<String>,
+    /// The file of the tokens' hashes (else `AUTONOMY_ORCHESTRATOR_TOKENS`, else `orchestrator.tokens`).
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<String>,
+    /// The private key that signs leases [default: keys/lease.pem among the data].
+    #[arg(long, value_name = "FILE")]
+    signing_key: Option<String>,
+    /// How long a lease counts [default: 60000].
+    #[arg(long, value_name = "MS")]
+    lease_ttl_ms: Option<String>,
+    /// PEM file of the certificate to show, with those that lead to a root. Only with one may others be listened to.
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// PEM file of that certificate's private key.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// PEM file of roots: every client must show a certificate that leads to one, besides its token.
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MakeToken {
+    /// What it is for.
+    #[arg(long, value_enum)]
+    role: RoleWord,
+    /// The node that a token with role `node` is for.
+    #[arg(long, value_name = "ID", required_if_eq("role", "node"))]
+    node_id: Option<NodeId>,
+    /// Its name, for the history and the log [default: the node id].
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Where the token is written.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// The file of the tokens' hashes (else `AUTONOMY_ORCHESTRATOR_TOKENS`, else `orchestrator.tokens`).
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<String>,
+}
+
+/// What a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RoleWord {
+    /// May read everything.
+    Reader,
+    /// May read and change everything.
+    Operator,
+    /// May read what concerns its node.
+    Node,
+}
+
+/// What an orchestrator says when it is ready.
+#[derive(Debug, Serialize)]
+struct Started {
+    event: &'static str,
+    address: Option<SocketAddr>,
+    store: String,
+    tokens: String,
+    signing_key_id: String,
+    lease_ttl_ms: u64,
+}
+
+/// What was made.
+#[derive(Debug, Serialize)]
+struct Made {
+    name: String,
+    role: String,
+    token_file: PathBuf,
+    tokens: PathBuf,
+}
+
+impl Command {
+    pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        match self {
+            Self::Serve(serve) => serve.run(context),
+            Self::Token(token) => token.run(context),
+        }
+    }
+}
+
+impl MakeToken {
+    fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        let Self { role, node_id, name, out: token_file, tokens } = self;
+        let config = context.config(&Flags::default().set("orchestrator.tokens", tokens.as_ref()))?;
+        let name = name.or_else(|| node_id.as_ref().map(ToString::to_string));
+        let name = name.ok_or_else(|| CliError::usage("a token needs a name for the history: give `--name NAME`"))?;
+        let role = match (role, node_id) {
+            (RoleWord::Reader, None) => Role::Reader,
+            (RoleWord::Operator, None) => Role::Operator,
+            (RoleWord::Node, Some(node_id)) => Role::Node(node_id),
+            (RoleWord::Node, None) => return Err(CliError::usage("role `node` needs its node: give `--node-id ID`")),
+            (RoleWord::Reader | RoleWord::Operator, Some(_)) => {
+                return Err(CliError::usage(
+                    "`--node-id` is for role `node` alone: leave it out, or give `--role node`",
+                ));
+            }
+        };
+        let (caller, tokens) = (Caller::new(&name, role)?, config.orchestrator_tokens());
+        Access::add(&tokens, &caller, &token_file)?;
+        let made = Made { name, role: caller.role.to_string(), token_file, tokens };
+        let out = &mut context.out;
+        if out.format() == Format::Json {
+            out.json(&made)?;
+            return Ok(Exit::Success);
+        }
+        let Made { name, role, token_file, tokens } = made;
+        out.line(format_args!("wrote {}, mode 600: token `{name}` ({role})", token_file.display()))?;
+        out.note(format_args!("its hash is in {}: whoever removes that line takes it back", tokens.display()))?;
+        Ok(Exit::Success)
+    }
+}
+
+impl Serve {
+    fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        let flags = Flags::default()
+            .set("orchestrator.listen", self.listen.as_ref())
+            .set("store.path", self.store.as_ref())
+            .set("orchestrator.tokens", self.tokens.as_ref())
+            .set("orchestrator.signing_key", self.signing_key.as_ref())
+            .set("orchestrator.lease_ttl_ms", self.lease_ttl_ms.as_ref())
+            .set("orchestrator.tls_cert", self.tls_cert.as_ref())
+            .set("orchestrator.tls_key", self.tls_key.as_ref())
+            .set("orchestrator.tls_client_ca", self.tls_client_ca.as_ref());
+        let config = context.config(&flags)?;
+        service::block_on(serve(context, &config))
+    }
+}
+
+async fn listen(config: &Config) -> Result<Listener, CliError> {
+    let (address, config::Orchestrator { tls_cert, tls_key, tls_client_ca, .. }) =
+        (config.orchestrator_listen(), config.orchestrator());
+    match (tls_cert, tls_key) {
+        (Some(cert), Some(key)) => {
+            let tls = Tls::read(cert, key, tls_client_ca.as_deref())?;
+            Ok(Listener::tls(address, tls).await?)
+        }
+        (None, None) if tls_client_ca.is_none() => Ok(Listener::tcp(address).await?),
+        _ => Err(CliError::usage(
+            "tls is half there: set both `orchestrator.tls_cert` and `orchestrator.tls_key`, or neither, without `orchestrator.tls_client_ca`",
+        )),
+    }
+}
+
+async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliError> {
+    let lease_ttl_ms = config.lease_ttl_ms();
+    if lease_ttl_ms < orchestrator::SHORTEST_LEASE_MS {
+        return Err(CliError::usage(format!(
+            "setting `orchestrator.lease_ttl_ms`: {lease_ttl_ms} is too short to be renewed in time: give {} or more",
+            orchestrator::SHORTEST_LEASE_MS
+        )));
+    }
+    let signing_key = PrivateKey::read(&config.orchestrator_signing_key())?;
+    let signing_key_id = signing_key.id().to_string();
+    let access = Access::open(config.orchestrator_tokens())?;
+    let shutdown = service::interrupted()?;
+    let listener = listen(config).await?;
+    let store = SqliteStore::open(config.store_path())?;
+    let metrics = Arc::new(Metrics::new("autonomy-orchestrator", env!("CARGO_PKG_VERSION")));
+    let orchestrator = Orchestrator::new(Arc::new(store), signing_key, lease_ttl_ms, access, metrics);
+    let started = Started {
+        event: "started",
+        address: listener.address(),
+        store: config.store_path().display().to_string(),
+        tokens: config.orchestrator_tokens().display().to_string(),
+        signing_key_id,
+        lease_ttl_ms,
+    };
+    let out = &mut context.out;
+    if out.format() == Format::Json {
+        out.json(&started)?;
+    } else {
+        let Started { store, tokens, signing_key_id, .. } = &started;
+        out.line(format_args!("enrollments {store}"))?;
+        out.line(format_args!("tokens {tokens}"))?;
+        out.line(format_args!("leases signed by key {signing_key_id}, for {lease_ttl_ms} ms"))?;
+        out.line(format_args!("listening on {listener}"))?;
+    }
+    out.flush()?;
+    orchestrator::run(listener, Arc::new(orchestrator), orchestrator::limits(), shutdown).await;
+    if context.out.format() == Format::Text {
+        context.out.line("stopped: requests in flight were answered")?;
+    }
+    Ok(Exit::Success)
+}

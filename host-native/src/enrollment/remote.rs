@@ -1,0 +1,618 @@
+//! An orchestrator, as those know it who ask it: a store for operators, a source for a runtime.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    ops::ControlFlow,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::body::Bytes;
+use gate_core::{
+    Answer, TrustedKeys,
+    dsse::Envelope,
+    enrollment::{Enrollment, RolloutState, Status},
+    identity::{EnrollmentRef, NodeId},
+    json,
+    lease::Lease,
+};
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::Full;
+use serde::de::DeserializeOwned;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+
+use super::{
+    Change, Changes, IfActive, Mutation, Observation, Query, Row, Source, Store, StoreError,
+    wire::{Count, Enroll, Found, History, PAGE, Page, SetRollout, WAIT_MS},
+};
+use crate::{
+    ErrorClass,
+    client::{self, Client, Identity, Scheme, SetUpError},
+    gate::now_ms,
+    serve::ErrorBody,
+    token::{self, TokenError},
+    tool::{ParseUrlError, url::Url},
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// From the look-up of the name to the end of an answer.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A page of the longest rows has less than a megabyte.
+const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+
+/// Longest error of an orchestrator that is shown, in bytes.
+const SHOWN: usize = 1024;
+
+/// Why an orchestrator did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// Not a URL.
+    #[error("orchestrator {0}")]
+    Url(#[from] ParseUrlError),
+    /// The token would be there for everybody between to read.
+    #[error(
+        "orchestrator url `{url}` is neither https nor on this machine: use https, so that nobody between reads the token"
+    )]
+    Cleartext {
+        /// The URL.
+        url: String,
+    },
+    /// The token cannot be used.
+    #[error("orchestrator {0}")]
+    Token(#[from] TokenError),
+    /// TLS cannot be set up.
+    #[error("orchestrator: {0}")]
+    Tls(#[from] SetUpError),
+    /// The system has no threads or files to spare.
+    #[error("cannot ask the orchestrator ({0}): free some memory, processes or files")]
+    Resources(io::Error),
+    /// No answer.
+    #[error(
+        "cannot ask the orchestrator at `{url}`: {cause}; check that it runs, and `orchestrator.url` and `orchestrator.ca`"
+    )]
+    Unreachable {
+        /// Where it was looked for.
+        url: String,
+        /// Why.
+        cause: String,
+    },
+    /// The orchestrator does not know who asks.
+    #[error(
+        "the orchestrator at `{url}` does not take the token: make one with `autonomy orchestrator token`, and name its file with `--orchestrator-token-file`"
+    )]
+    Unauthorized {
+        /// Where.
+        url: String,
+    },
+    /// The orchestrator refused.
+    #[error("{error}")]
+    Refused {
+        /// The status of its answer.
+        status: u16,
+        /// Why: cause, then remedy.
+        error: String,
+    },
+    /// The answer is none of an orchestrator.
+    #[error("`{url}` answers as no orchestrator does ({why}): correct `orchestrator.url`")]
+    Nonsense {
+        /// What was asked.
+        url: String,
+        /// What is wrong with the answer.
+        why: String,
+    },
+}
+
+impl RemoteError {
+    /// Whose turn it is.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Url(_) | Self::Cleartext { .. } | Self::Unauthorized { .. } => ErrorClass::Usage,
+            Self::Token(error) => error.class(),
+            Self::Refused { status, .. } if *status < 500 && *status != 429 => ErrorClass::Usage,
+            Self::Tls(_)
+            | Self::Resources(_)
+            | Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::Nonsense { .. } => ErrorClass::Unavailable,
+        }
+    }
+}
+
+/// How an orchestrator is asked.
+#[derive(Clone)]
+pub struct OrchestratorClient {
+    /// Without a slash at its end.
+    base: String,
+    client: Client,
+    authorization: Option<HeaderValue>,
+}
+
+impl OrchestratorClient {
+    /// Asks at `url`, with the token of a file, which leases from a plain file server need not have. `ca` has the only roots
+    /// to trust, where the machine's are not meant; `identity` has a certificate to show, and its key.
+    ///
+    /// # Errors
+    /// What cannot be used.
+    pub fn new(
+        url: &str,
+        token_file: Option<&Path>,
+        ca: Option<&Path>,
+        identity: Option<(&Path, &Path)>,
+    ) -> Result<Self, RemoteError> {
+        let base = url.trim_end_matches('/').to_owned();
+        let origin = Url::parse(&format!("{base}/"))?.origin;
+        let tls = match origin.scheme {
+            Scheme::Https => Some(client::connector(ca, identity.map(|(cert, key)| Identity { cert, key }))?),
+            Scheme::Http if origin.is_loopback() => None,
+            Scheme::Http => return Err(RemoteError::Cleartext { url: base }),
+        };
+        let authorization = token_file.map(token::read_authorization).transpose()?;
+        Ok(Self { base, client: Client::new(tls, CONNECT_TIMEOUT), authorization })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+        fresh: bool,
+        total_timeout: Duration,
+    ) -> Result<Bytes, RemoteError> {
+        let text = format!("{}{path}", self.base);
+        let unreachable = |cause: String| RemoteError::Unreachable { url: self.base.clone(), cause };
+        let target = Url::parse(&text)?.target().map_err(|error| unreachable(error.to_string()))?;
+        let mut request = Request::new(Full::<Bytes>::from(body));
+        *request.method_mut() = method;
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+        }
+        if fresh {
+            request.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        }
+        let exchange = async {
+            let answer = self.client.send(&target, request).await.map_err(|error| error.to_string())?;
+            let status = answer.status();
+            Ok((status, answer.read(MAX_BODY_BYTES, |_| {}).await.map_err(|error| error.to_string())?))
+        };
+        let answer = timeout(total_timeout, exchange).await;
+        let answer = answer.unwrap_or_else(|_| Err(format!("no whole answer within {total_timeout:?}")));
+        let (status, body) = answer.map_err(unreachable)?;
+        match status {
+            StatusCode::OK => Ok(body.into()),
+            StatusCode::UNAUTHORIZED => Err(RemoteError::Unauthorized { url: self.base.clone() }),
+            status => Err(match serde_json::from_slice(&body) {
+                Ok(ErrorBody { error }) => {
+                    let error = error.get(..error.floor_char_boundary(SHOWN)).unwrap_or(&error);
+                    let error = error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+                    RemoteError::Refused { status: status.as_u16(), error }
+                }
+                Err(_) if status == StatusCode::NOT_FOUND => RemoteError::Refused {
+                    status: 404,
+                    error: format!("nothing is at `{text}`: correct `orchestrator.url`"),
+                },
+                Err(_) => RemoteError::Nonsense { url: text, why: format!("status {status}") },
+            }),
+        }
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: String) -> Result<T, RemoteError> {
+        let answer = self.send(method, path, body, false, TOTAL_TIMEOUT).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|error| RemoteError::Nonsense { url: format!("{}{path}", self.base), why: error.to_string() })
+    }
+
+    /// A node's lease; none when there is none.
+    async fn lease(&self, node_id: &NodeId, fresh: bool) -> Result<Option<Bytes>, RemoteError> {
+        let path = format!("/v1/leases/{node_id}");
+        match self.send(Method::GET, &path, String::new(), fresh, TOTAL_TIMEOUT).await {
+            Ok(envelope) => Ok(Some(envelope)),
+            Err(RemoteError::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The changes of a node after a revision, once there are some or the wait is over; without one, the revision to begin
+    /// with.
+    async fn changes_of(&self, node_id: &NodeId, after: Option<u64>) -> Result<Changes, RemoteError> {
+        let mut path = format!("/v1/changes?node_id={node_id}");
+        if let Some(after) = after {
+            path.push_str(&format!("&after={after}&wait_ms={WAIT_MS}"));
+        }
+        let total_timeout = TOTAL_TIMEOUT.saturating_add(Duration::from_millis(WAIT_MS));
+        let answer = self.send(Method::GET, &path, String::new(), true, total_timeout).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|error| RemoteError::Nonsense { url: format!("{}{path}", self.base), why: error.to_string() })
+    }
+}
+
+impl std::fmt::Debug for OrchestratorClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OrchestratorClient").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+/// The store that an orchestrator keeps. The history says the token's name for who made a change, and the orchestrator's time.
+///
+/// It waits for answers on the thread that calls, which must not be one of an async runtime.
+#[derive(Debug)]
+pub struct RemoteStore {
+    client: OrchestratorClient,
+    executor: tokio::runtime::Runtime,
+}
+
+impl RemoteStore {
+    /// Asks an orchestrator on each call.
+    ///
+    /// # Errors
+    /// [`RemoteError::Resources`].
+    pub fn new(client: OrchestratorClient) -> Result<Self, RemoteError> {
+        let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Ok(Self { client, executor: executor.map_err(RemoteError::Resources)? })
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, StoreError> {
+        Ok(self.executor.block_on(self.client.ask(Method::GET, path, String::new()))?)
+    }
+
+    fn change(&self, method: Method, path: &str, body: String) -> Result<Mutation, StoreError> {
+        Ok(self.executor.block_on(self.client.ask(method, path, body))?)
+    }
+
+    /// Shows rows page by page.
+    fn pages(&self, query: &Query, visit: &mut dyn FnMut(Row) -> ControlFlow<()>) -> Result<(), StoreError> {
+        let (mut after, mut left) = (query.after.clone(), query.limit);
+        while left > 0 {
+            let mut path = format!("/v1/enrollments?limit={}", left.min(PAGE));
+            for (name, value) in
+                [("after", after.as_ref().map(NodeId::as_str)), ("status", query.status.as_ref().map(Status::as_str))]
+            {
+                if let Some(value) = value {
+                    path.push_str(&format!("&{name}={}", escaped(value)));
+                }
+            }
+            let Page { rows, next_after } = self.get(&path)?;
+            left = left.saturating_sub(rows.len());
+            for row in rows {
+                if visit(row).is_break() {
+                    return Ok(());
+                }
+            }
+            // Each page must lead further, or there would be no end.
+            match next_after {
+                Some(next) if Some(&next) > after.as_ref() => after = Some(next),
+                Some(_) | None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store for RemoteStore {
+    fn enroll(
+        &self,
+        node_id: &NodeId,
+        enrollment_ref: &EnrollmentRef,
+        if_active: IfActive,
+        _who: &str,
+        _now_ms: u64,
+    ) -> Result<Mutation, StoreError> {
+        let replace = Some(if_active == IfActive::Replace);
+        let body = json::write(&Enroll { enrollment_ref: enrollment_ref.clone(), replace });
+        self.change(Method::PUT, &format!("/v1/enrollments/{node_id}"), body)
+    }
+
+    fn revoke(&self, node_id: &NodeId, _who: &str, _now_ms: u64) -> Result<Mutation, StoreError> {
+        self.change(Method::POST, &format!("/v1/enrollments/{node_id}/revoke"), String::new())
+    }
+
+    fn set_rollout(
+        &self,
+        node_id: &NodeId,
+        rollout_state: &RolloutState,
+        _who: &str,
+        _now_ms: u64,
+    ) -> Result<Mutation, StoreError> {
+        let body = json::write(&SetRollout { rollout_state: rollout_state.clone() });
+        self.change(Method::PUT, &format!("/v1/enrollments/{node_id}/rollout"), body)
+    }
+
+    fn get(&self, node_id: &NodeId) -> Result<Option<Row>, StoreError> {
+        let Found { row } = self.get(&format!("/v1/enrollments/{node_id}"))?;
+        Ok(row)
+    }
+
+    fn list(&self, query: &Query) -> Result<Vec<Row>, StoreError> {
+        let mut rows = Vec::new();
+        self.pages(query, &mut |row| {
+            rows.push(row);
+            ControlFlow::Continue(())
+        })?;
+        Ok(rows)
+    }
+
+    fn count(&self, status: Option<&Status>) -> Result<u64, StoreError> {
+        let status = status.map(|status| format!("?status={}", escaped(status.as_str()))).unwrap_or_default();
+        let Count { count } = self.get(&format!("/v1/count{status}"))?;
+        Ok(count)
+    }
+
+    fn for_each(&self, visit: &mut dyn FnMut(Enrollment) -> ControlFlow<()>) -> Result<(), StoreError> {
+        let all = Query { status: None, after: None, limit: usize::MAX };
+        self.pages(&all, &mut |row| visit(row.enrollment))
+    }
+
+    fn history(&self, node_id: &NodeId, after_serial: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
+        let (mut after, mut left, mut all) = (after_serial, limit, Vec::new());
+        while left > 0 {
+            let History { changes, next_after } =
+                self.get(&format!("/v1/enrollments/{node_id}/history?after={after}&limit={}", left.min(PAGE)))?;
+            left = left.saturating_sub(changes.len());
+            all.extend(changes);
+            match next_after {
+                Some(next) if next > after => after = next,
+                Some(_) | None => break,
+            }
+        }
+        Ok(all)
+    }
+
+    fn revision(&self) -> Result<u64, StoreError> {
+        let Changes { cursor, .. } = self.get("/v1/changes")?;
+        Ok(cursor)
+    }
+
+    fn changes(&self, after: u64, node_id: Option<&NodeId>, limit: usize) -> Result<Changes, StoreError> {
+        let of = node_id.map(|node_id| format!("&node_id={node_id}")).unwrap_or_default();
+        self.get(&format!("/v1/changes?after={after}&limit={}{of}", limit.clamp(1, PAGE)))
+    }
+}
+
+/// A value of a query.
+fn escaped(value: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    value.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// Shortest time between two requests for a lease, and after one that failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Holds one node's lease, and has it renewed in the background: before it expires, and as soon as the orchestrator says
+/// that the node's enrollment has changed.
+///
+/// While nobody answers, the lease that is held stands, and the gate stops taking it when it expires. What was fetched is
+/// not trusted here: the gate checks it.
+#[derive(Debug)]
+pub struct LeaseSource {
+    latest: watch::Receiver<Observation>,
+    /// Ends with the source.
+    _tasks: JoinSet<()>,
+}
+
+impl LeaseSource {
+    /// Asks for the node's lease, and from then on in the background. An orchestrator that does not answer is no error: it
+    /// may come back.
+    pub async fn start(client: OrchestratorClient, node_id: NodeId) -> Self {
+        let nothing = Answer::Unavailable { why: "no lease was asked for yet".to_owned() };
+        let (tell, mut latest) = watch::channel(Observation::Changed(nothing));
+        latest.mark_changed();
+        let (wake, woken) = watch::channel(());
+        let mut renewal =
+            Renewal { client: client.clone(), node_id: node_id.clone(), tell, held: None, failing: false };
+        let pause = renewal.fetch(true).await;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(renewal.go_on(pause, woken));
+        tasks.spawn(follow(client, node_id, wake));
+        Self { latest, _tasks: tasks }
+    }
+}
+
+impl Source for LeaseSource {
+    fn observe(&mut self, _now_ms: u64) -> Observation {
+        match self.latest.has_changed() {
+            Ok(true) => self.latest.borrow_and_update().clone(),
+            Ok(false) | Err(_) => Observation::Unchanged,
+        }
+    }
+}
+
+/// Nodes whose leases are held at once.
+const NODES: usize = 1024;
+
+/// Answers for any node from its lease, which is checked here, for those who ask this machine and not the orchestrator.
+#[derive(Debug)]
+pub struct LeaseLookup {
+    client: OrchestratorClient,
+    keys: TrustedKeys,
+    max_skew_ms: u64,
+    nodes: Mutex<BTreeMap<NodeId, Held>>,
+}
+
+/// What is known of a node.
+#[derive(Debug)]
+struct Held {
+    source: LeaseSource,
+    serial: u64,
+    answer: Result<Lease, Answer>,
+}
+
+impl LeaseLookup {
+    /// Takes leases that these keys have signed, from a clock that may be so far ahead.
+    pub fn new(client: OrchestratorClient, keys: TrustedKeys, max_skew_ms: u64) -> Self {
+        Self { client, keys, max_skew_ms, nodes: Mutex::default() }
+    }
+
+    /// What is known of a node now; observed, as far as whoever asked is concerned, at the last multiple of `refresh_ms`.
+    /// The first question about a node waits for the orchestrator.
+    pub async fn answer(&self, node_id: &NodeId, now_ms: u64, refresh_ms: u64) -> Answer {
+        if let Some(held) = self.lock().get_mut(node_id) {
+            return held.answer(node_id, &self.keys, self.max_skew_ms, now_ms, refresh_ms);
+        }
+        let source = LeaseSource::start(self.client.clone(), node_id.clone()).await;
+        let nothing = Err(Answer::Unavailable { why: "no lease was asked for yet".to_owned() });
+        let mut nodes = self.lock();
+        if nodes.len() >= NODES {
+            // Those that are enrolled stay: anybody can ask for strangers.
+            nodes.retain(|_, held| held.answer.is_ok());
+        }
+        if nodes.len() >= NODES {
+            return Answer::Unavailable { why: format!("leases of {NODES} nodes are held: use another host for more") };
+        }
+        let held = nodes.entry(node_id.clone()).or_insert(Held { source, serial: 0, answer: nothing });
+        held.answer(node_id, &self.keys, self.max_skew_ms, now_ms, refresh_ms)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Held>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn answer(&mut self, node_id: &NodeId, keys: &TrustedKeys, skew_ms: u64, now_ms: u64, refresh_ms: u64) -> Answer {
+        match self.source.observe(now_ms) {
+            Observation::Unchanged => {}
+            Observation::Changed(answer) => self.answer = Err(answer),
+            Observation::Lease(envelope) => {
+                self.answer = Lease::verify(&envelope, Some(keys), Some(node_id), self.serial)
+                    .map_err(|error| Answer::Unavailable { why: error.to_string() });
+            }
+        }
+        let lease = match &self.answer {
+            Err(answer) => return answer.clone(),
+            Ok(lease) => lease,
+        };
+        self.serial = lease.serial;
+        if now_ms > lease.expires_at_ms || now_ms < lease.issued_at_ms.saturating_sub(skew_ms) {
+            let (from, to) = (lease.issued_at_ms, lease.expires_at_ms);
+            let why = format!(
+                "the lease counts from {from} to {to} and it is {now_ms}, in milliseconds since 1970: see that the \
+                 orchestrator can be reached, and set the clocks"
+            );
+            return Answer::Unavailable { why };
+        }
+        let observed_at_ms = now_ms.saturating_sub(now_ms % refresh_ms.max(1));
+        Answer::Enrolled { enrollment: lease.enrollment(), observed_at_ms }
+    }
+}
+
+struct Renewal {
+    client: OrchestratorClient,
+    node_id: NodeId,
+    tell: watch::Sender<Observation>,
+    held: Option<Bytes>,
+    failing: bool,
+}
+
+impl Renewal {
+    async fn go_on(mut self, mut pause: Duration, mut woken: watch::Receiver<()>) {
+        let mut fresh = false;
+        loop {
+            fresh |= tokio::select! {
+                () = tokio::time::sleep(pause) => false,
+                // Whoever follows the changes never ends before this.
+                changed = woken.changed() => changed.is_ok(),
+            };
+            pause = self.fetch(fresh).await;
+            fresh &= self.failing;
+        }
+    }
+
+    /// Asks once, and says how long to wait until the next time.
+    async fn fetch(&mut self, fresh: bool) -> Duration {
+        match self.client.lease(&self.node_id, fresh).await {
+            Ok(Some(lease)) => {
+                self.failing = false;
+                // A third of its time, so that one renewal may fail.
+                let pause = lifetime(&lease).map_or(PAUSE, |lifetime| (lifetime / 3).max(PAUSE / 10));
+                if self.held.as_ref() != Some(&lease) {
+                    self.tell.send_replace(Observation::Lease(lease.to_vec()));
+                    self.held = Some(lease);
+                }
+                pause
+            }
+            // Rows are never deleted: where there was a lease, whoever says that there is none is wrong.
+            Ok(None) if self.held.is_some() => self.failed(&"there is no lease where there was one"),
+            Ok(None) => {
+                self.failing = false;
+                self.tell.send_replace(Observation::Changed(Answer::NotEnrolled { observed_at_ms: now_ms() }));
+                PAUSE
+            }
+            Err(error) => {
+                if self.held.is_none() {
+                    self.tell.send_replace(Observation::Changed(Answer::Unavailable { why: error.to_string() }));
+                }
+                self.failed(&error)
+            }
+        }
+    }
+
+    /// Said when it begins, not each time.
+    fn failed(&mut self, why: &dyn std::fmt::Display) -> Duration {
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::warn!("the lease of node `{}` is not renewed: {why}", self.node_id);
+        }
+        PAUSE
+    }
+}
+
+/// How long a lease says that it counts. Nothing is verified: at worst the next one is asked for too early or too late.
+fn lifetime(envelope: &[u8]) -> Option<Duration> {
+    let envelope = Envelope::parse(envelope).ok()?;
+    let lease: Lease = json::read(&envelope.payload).ok()?;
+    Some(Duration::from_millis(lease.expires_at_ms.checked_sub(lease.issued_at_ms)?))
+}
+
+/// Wakes whoever renews the lease each time the node's enrollment has changed, or may have.
+async fn follow(client: OrchestratorClient, node_id: NodeId, wake: watch::Sender<()>) {
+    let mut cursor = None;
+    loop {
+        let begun = Instant::now();
+        match client.changes_of(&node_id, cursor).await {
+            Ok(Changes { changes, cursor: next }) => {
+                // What changed before there was a cursor is in the lease that is asked for from here on.
+                if cursor.is_none() || !changes.is_empty() {
+                    wake.send_replace(());
+                } else if begun.elapsed() < PAUSE {
+                    // It should have waited, and does not.
+                    tokio::time::sleep(PAUSE).await;
+                }
+                cursor = Some(next);
+            }
+            Err(_) => {
+                // The lease's renewal says what is wrong. The cursor may be another store's by the time it is back.
+                cursor = None;
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_that_would_show_the_token_is_refused() {
+        let new = |url| OrchestratorClient::new(url, None, None, None);
+        for url in
+            ["http://127.0.0.1:7779", "http://localhost:7779/", "http://[::1]:7779", "http://127.0.0.1:1/at/a/path"]
+        {
+            assert!(new(url).is_ok(), "{url}");
+        }
+        for (url, message) in [
+            ("http://fleet.example.com", "is neither https nor on this machine: use https"),
+            ("http://10.0.0.1:7779", "is neither https nor on this machine: use https"),
+            ("http://127.0.0.1.example.com", "is neither https nor on this machine: use https"),
+            ("ftp://127.0.0.1", "does not start with `http://` or `https://`"),
+            ("https://me:secret@fleet.example.com", "holds credentials"),
+            ("", "does not start with"),
+        ] {
+            let error = new(url).unwrap_err();
+            assert!(error.to_string().contains(message), "{url}: {error}");
+            assert_eq!(error.class(), ErrorClass::Usage);
+        }
+    }
+}

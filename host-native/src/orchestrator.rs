@@ -1,0 +1,486 @@
+//! The orchestrator as a service: a fleet's enrollments behind HTTP. `docs/src/spec/orchestrator.md` is the contract.
+//!
+//! It keeps nothing in memory that another instance over the same store would miss: what counts is the [`Store`].
+
+mod access;
+mod lease;
+#[cfg(feature = "schema")]
+mod openapi;
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Extension, Router,
+    body::{Body, Bytes},
+    extract::{
+        MatchedPath, Path, Query, Request, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use gate_core::{NodeId, json};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use serde::Serialize;
+use tokio::sync::watch;
+
+pub use access::{Access, AccessError, Caller, Role};
+#[cfg(feature = "schema")]
+pub use openapi::openapi;
+
+use self::lease::{Signed, Signer};
+use crate::{
+    ErrorClass,
+    enrollment::{
+        Changes, IfActive, Mutation, Query as Rows, Store, StoreError,
+        wire::{
+            ChangesQuery, Count, CountQuery, Enroll, Found, History, HistoryQuery, ListQuery, PAGE, Page, SetRollout,
+            WAIT_MS,
+        },
+    },
+    gate::{new_audit_id, now_ms},
+    key::PrivateKey,
+    serve::{
+        self, Limits, Listener, Metrics, Readiness, Report, error_response, fallbacks, health_routes, json_response,
+    },
+};
+
+/// How often the store is asked for changes that others made.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Shortest time that a lease may count, in milliseconds: what it takes to renew it and to try again.
+pub const SHORTEST_LEASE_MS: u64 = 1_000;
+
+const ENROLLMENTS: &str = "/v1/enrollments";
+const ENROLLMENT: &str = "/v1/enrollments/{node_id}";
+const REVOKE: &str = "/v1/enrollments/{node_id}/revoke";
+const ROLLOUT: &str = "/v1/enrollments/{node_id}/rollout";
+const HISTORY: &str = "/v1/enrollments/{node_id}/history";
+const COUNT: &str = "/v1/count";
+const LEASE: &str = "/v1/leases/{node_id}";
+const CHANGES: &str = "/v1/changes";
+
+/// Names a request in the answer and in the service's own log.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What all clients together may take: each runtime keeps a request for changes open.
+pub fn limits() -> Limits {
+    Limits { max_connections: 16 * 1024, max_body_bytes: 64 * 1024, ..Limits::default() }
+}
+
+/// Answers for a store.
+pub struct Orchestrator {
+    store: Arc<dyn Store>,
+    signer: Signer,
+    access: Access,
+    metrics: Arc<Metrics>,
+    /// The latest revision that was seen; nothing once the service stops.
+    latest: watch::Sender<Option<u64>>,
+}
+
+impl Orchestrator {
+    /// Answers for `store` whoever has a token, and signs leases that count for `lease_ttl_ms`.
+    pub fn new(
+        store: Arc<dyn Store>,
+        signing_key: PrivateKey,
+        lease_ttl_ms: u64,
+        access: Access,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let signer = Signer::new(signing_key, lease_ttl_ms);
+        Self { store, signer, access, metrics, latest: watch::Sender::new(Some(0)) }
+    }
+
+    /// Asks the store, which may wait for a disk.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || question(&*store)).await {
+            Ok(answer) => answer.map_err(|error| Refusal::of(&error)),
+            Err(error) => {
+                Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("the store failed ({error}): report it")))
+            }
+        }
+    }
+
+    /// A change, which those who wait for one shall see at once.
+    async fn change(&self, change: impl FnOnce(&dyn Store) -> Result<Mutation, StoreError> + Send + 'static) -> Answer {
+        let (mutation, revision) = self.ask(|store| Ok((change(store)?, store.revision()))).await?;
+        if let Ok(revision) = revision {
+            self.saw(revision);
+        }
+        Ok(json_response(StatusCode::OK, &mutation))
+    }
+
+    fn saw(&self, revision: u64) {
+        self.latest.send_if_modified(|latest| match latest {
+            Some(latest) if *latest != revision => {
+                *latest = revision;
+                true
+            }
+            Some(_) | None => false,
+        });
+        self.metrics.revision(revision);
+    }
+
+    /// Looks for changes that others made to the store, and whether it can be asked at all.
+    async fn watch(&self, readiness: &Readiness) {
+        let mut is_ready = true;
+        loop {
+            match self.ask(|store| store.revision()).await {
+                Ok(revision) => {
+                    self.saw(revision);
+                    readiness.set_ready();
+                    is_ready = true;
+                }
+                Err(Refusal(_, why)) => {
+                    if is_ready {
+                        tracing::error!("the store cannot be asked: {why}");
+                    }
+                    readiness.set_not_ready(why);
+                    is_ready = false;
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Orchestrator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Orchestrator").field("access", &self.access).finish_non_exhaustive()
+    }
+}
+
+/// The orchestrator's routes: `/v1/…` for who has a token; `/healthz`, `/readyz` and `/metrics` for everybody.
+pub fn router(orchestrator: Arc<Orchestrator>, readiness: Readiness) -> Router {
+    let metrics = Arc::clone(&orchestrator.metrics);
+    let api = Router::new()
+        .route(ENROLLMENTS, get(list))
+        .route(ENROLLMENT, get(look_up).put(enroll))
+        .route(REVOKE, post(revoke))
+        .route(ROLLOUT, put(set_rollout))
+        .route(HISTORY, get(history))
+        .route(COUNT, get(count))
+        .route(LEASE, get(lease))
+        .route(CHANGES, get(changes))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&orchestrator), admit))
+        .with_state(orchestrator);
+    fallbacks(api.merge(health_routes(readiness, metrics)))
+}
+
+/// Serves until `shutdown` resolves, and lets requests in flight finish.
+pub async fn run(
+    listener: Listener,
+    orchestrator: Arc<Orchestrator>,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) -> Report {
+    let readiness = Readiness::default();
+    let routes = router(Arc::clone(&orchestrator), readiness.clone());
+    let metrics = Arc::clone(&orchestrator.metrics);
+    let stop = async {
+        tokio::select! {
+            () = shutdown => {}
+            () = orchestrator.watch(&readiness) => {}
+        }
+        readiness.set_not_ready("shutting down");
+        // Those who wait for changes are answered now.
+        orchestrator.latest.send_replace(None);
+    };
+    serve::serve(listener, routes, limits, metrics, stop).await
+}
+
+type App = State<Arc<Orchestrator>>;
+type Answer = Result<Response, Refusal>;
+
+/// Why a request has no other answer.
+#[derive(Debug)]
+struct Refusal(StatusCode, String);
+
+impl Refusal {
+    fn of(error: &StoreError) -> Self {
+        let status = match (error, error.class()) {
+            (StoreError::NotEnrolled { .. }, _) => StatusCode::NOT_FOUND,
+            (StoreError::CaseConflict { .. } | StoreError::RefConflict { .. }, _) => StatusCode::CONFLICT,
+            (_, ErrorClass::Usage) => StatusCode::BAD_REQUEST,
+            (_, ErrorClass::Unavailable | ErrorClass::Damaged) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self(status, error.to_string())
+    }
+
+    fn bad(why: impl Into<String>) -> Self {
+        Self(StatusCode::BAD_REQUEST, why.into())
+    }
+
+    fn may_not(caller: &Caller, what: &str, who_may: &str) -> Self {
+        let why = format!("token `{}` ({}) may not {what}: use one of {who_may}", caller.name, caller.role);
+        Self(StatusCode::FORBIDDEN, why)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        error_response(self.0, self.1)
+    }
+}
+
+impl Caller {
+    fn to_read_all(&self) -> Result<(), Refusal> {
+        if self.reads_all() { Ok(()) } else { Err(Refusal::may_not(self, "read about all nodes", "role `reader`")) }
+    }
+
+    fn to_read(&self, node_id: &NodeId) -> Result<(), Refusal> {
+        if self.reads(node_id) {
+            return Ok(());
+        }
+        Err(Refusal::may_not(self, &format!("read about node `{node_id}`"), "that node or of role `reader`"))
+    }
+
+    fn to_change(&self) -> Result<(), Refusal> {
+        if self.changes() { Ok(()) } else { Err(Refusal::may_not(self, "change enrollments", "role `operator`")) }
+    }
+}
+
+/// Lets in who has a token, counts what was answered, and writes it down.
+async fn admit(State(app): App, path: MatchedPath, mut request: Request, next: Next) -> Response {
+    let (begun, method) = (Instant::now(), request.method().clone());
+    let given = request.headers().get(&REQUEST_ID).and_then(|id| NodeId::parse(id.to_str().ok()?).ok());
+    let request_id = given.map_or_else(|| new_audit_id().to_string(), |id| id.to_string());
+    let who = match app.access.caller(request.headers()) {
+        _ if request.headers().contains_key(header::ORIGIN) => {
+            // A browser adds it, and no page has a token by right.
+            Err(Refusal(StatusCode::FORBIDDEN, "calls from web pages are refused: call from a program".to_owned()))
+        }
+        Ok(Some(caller)) => Ok(caller),
+        Ok(None) => {
+            let why =
+                "the token is missing or wrong: send `authorization: Bearer <token>` with a token of the orchestrator";
+            Err(Refusal(StatusCode::UNAUTHORIZED, why.to_owned()))
+        }
+        Err(error) => {
+            tracing::error!("nobody is let in: {error}");
+            let why = "the orchestrator cannot read its tokens: look at its log";
+            Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, why.to_owned()))
+        }
+    };
+    let name = who.as_ref().map(|caller| caller.name.clone()).unwrap_or_default();
+    let mut response = match who {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(refusal) => refusal.into_response(),
+    };
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if let Ok(id) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    let (route, status, took) = (path.as_str(), response.status().as_u16(), begun.elapsed());
+    app.metrics.requested(route, status);
+    if method == Method::GET {
+        tracing::debug!(request_id, who = name, %method, route, status, ?took, "answered");
+    } else {
+        tracing::info!(request_id, who = name, %method, route, status, ?took, "answered");
+    }
+    response
+}
+
+fn node(path: Result<Path<String>, PathRejection>) -> Result<NodeId, Refusal> {
+    let Path(text) = path.map_err(|_| Refusal::bad("node id is not UTF-8: escape its bytes again"))?;
+    NodeId::parse(&text).map_err(|error| Refusal::bad(error.to_string()))
+}
+
+fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
+    let Query(query) = query.map_err(|error| Refusal::bad(format!("query: {}; correct it", error.body_text())))?;
+    Ok(query)
+}
+
+fn body<T: json::Read>(bytes: &[u8]) -> Result<T, Refusal> {
+    json::read(bytes).map_err(|error| Refusal::bad(format!("the body is not what this takes: {error}; correct it")))
+}
+
+fn limit(asked: Option<usize>) -> Result<usize, Refusal> {
+    match asked.unwrap_or(100) {
+        limit @ 1..=PAGE => Ok(limit),
+        other => Err(Refusal::bad(format!("limit `{other}` is out of range: use 1 to {PAGE}"))),
+    }
+}
+
+fn found(body: &impl Serialize) -> Response {
+    json_response(StatusCode::OK, body)
+}
+
+async fn list(
+    State(app): App,
+    Extension(caller): Extension<Caller>,
+    asked: Result<Query<ListQuery>, QueryRejection>,
+) -> Answer {
+    caller.to_read_all()?;
+    let ListQuery { status, after, limit: asked } = query(asked)?;
+    let limit = limit(asked)?;
+    // One more than asked for tells whether there is a next page.
+    let rows = Rows { status, after, limit: limit.saturating_add(1) };
+    let mut rows = app.ask(move |store| store.list(&rows)).await?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next_after = rows.last().filter(|_| more).map(|row| row.enrollment.node_id.clone());
+    Ok(found(&Page { rows, next_after }))
+}
+
+async fn look_up(
+    State(app): App,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+) -> Answer {
+    let node_id = node(path)?;
+    caller.to_read(&node_id)?;
+    let row = app.ask(move |store| store.get(&node_id)).await?;
+    Ok(found(&Found { row }))
+}
+
+async fn enroll(
+    State(app): App,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+    bytes: Bytes,
+) -> Answer {
+    caller.to_change()?;
+    let (node_id, Enroll { enrollment_ref, replace }) = (node(path)?, body(&bytes)?);
+    let if_active = if replace == Some(true) { IfActive::Replace } else { IfActive::Refuse };
+    app.change(move |store| store.enroll(&node_id, &enrollment_ref, if_active, &caller.name, now_ms())).await
+}
+
+async fn revoke(
+    State(app): App,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+    bytes: Bytes,
+) -> Answer {
+    caller.to_change()?;
+    let node_id = node(path)?;
+    if !bytes.is_empty() {
+        return Err(Refusal::bad("a revoke takes no body: send none"));
+    }
+    app.change(move |store| store.revoke(&node_id, &caller.name, now_ms())).await
+}
+
+async fn set_rollout(
+    State(app): App,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+    bytes: Bytes,
+) -> Answer {
+    caller.to_change()?;
+    let (node_id, SetRollout { rollout_state }) = (node(path)?, body(&bytes)?);
+    app.change(move |store| store.set_rollout(&node_id, &rollout_state, &caller.name, now_ms())).await
+}
+
+async fn history(
+    State(app): App,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+    asked: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Answer {
+    let node_id = node(path)?;
+    caller.to_read(&node_id)?;
+    let HistoryQuery { after, limit: asked } = query(asked)?;
+    let limit = limit(asked)?;
+    let (after, one_more) = (after.unwrap_or(0), limit.saturating_add(1));
+    let mut changes = app.ask(move |store| store.history(&node_id, after, one_more)).await?;
+    let more = changes.len() > limit;
+    changes.truncate(limit);
+    let next_after = changes.last().filter(|_| more).map(|change| change.after.serial);
+    Ok(found(&History { changes, next_after }))
+}
+
+async fn count(
+    State(app): App,
+    Extension(caller): Extension<Caller>,
+    asked: Result<Query<CountQuery>, QueryRejection>,
+) -> Answer {
+    caller.to_read_all()?;
+    let CountQuery { status } = query(asked)?;
+    let count = app.ask(move |store| store.count(status.as_ref())).await?;
+    Ok(found(&Count { count }))
+}
+
+async fn lease(
+    State(app): App,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Answer {
+    let node_id = node(path)?;
+    caller.to_read(&node_id)?;
+    let asked = node_id.clone();
+    let Some(row) = app.ask(move |store| store.get(&asked)).await? else {
+        return Err(Refusal::of(&StoreError::NotEnrolled { node_id, close: None }));
+    };
+    let Signed { bytes, etag, max_age_s } = app.signer.sign(row.enrollment, now_ms());
+    let is_held = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
+    let is_held = is_held.flat_map(|tags| tags.split(',')).any(|tag| tag.trim().trim_start_matches("W/") == etag);
+    let mut response = Response::new(if is_held { Body::empty() } else { Body::from(bytes) });
+    if is_held {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // A cache between gives it again, and only to who sends the same token.
+    headers.insert(header::VARY, HeaderValue::from_static("authorization"));
+    for (name, value) in [(header::ETAG, etag), (header::CACHE_CONTROL, format!("public, max-age={max_age_s}"))] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    Ok(response)
+}
+
+async fn changes(
+    State(app): App,
+    Extension(caller): Extension<Caller>,
+    asked: Result<Query<ChangesQuery>, QueryRejection>,
+) -> Answer {
+    let ChangesQuery { after, node_id, limit: asked, wait_ms } = query(asked)?;
+    match &node_id {
+        Some(node_id) => caller.to_read(node_id)?,
+        None => caller.to_read_all()?,
+    }
+    let limit = limit(asked)?;
+    let wait = match wait_ms.unwrap_or(0) {
+        wait_ms @ 0..=WAIT_MS => Duration::from_millis(wait_ms),
+        other => return Err(Refusal::bad(format!("wait_ms `{other}` is out of range: use 0 to {WAIT_MS}"))),
+    };
+    let Some(mut after) = after else {
+        let cursor = app.ask(|store| store.revision()).await?;
+        return Ok(found(&Changes { changes: Vec::new(), cursor }));
+    };
+    let deadline = tokio::time::Instant::now() + wait;
+    let mut latest = app.latest.subscribe();
+    loop {
+        // Marked as seen before the store is asked: a change in between ends the wait at once.
+        let goes_on = latest.borrow_and_update().is_some();
+        let of = node_id.clone();
+        let changes = app.ask(move |store| store.changes(after, of.as_ref(), limit)).await?;
+        if changes.cursor < after {
+            let why = format!("revision {after} is not yet there: the store was replaced; begin again without `after`");
+            return Err(Refusal(StatusCode::GONE, why));
+        }
+        if !changes.changes.is_empty() || !goes_on {
+            return Ok(found(&changes));
+        }
+        after = changes.cursor;
+        if tokio::time::timeout_at(deadline, latest.changed()).await.is_err() {
+            return Ok(found(&changes));
+        }
+    }
+}

@@ -1,0 +1,521 @@
+//! A fleet: a real orchestrator, real runtimes and the real command, over loopback and over TLS.
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    service::{Connection, PATIENCE, Service},
+    support::{Home, free_address},
+};
+
+const ECHO: &str = r#"{"kind":"tool.echo","params":{"text":"hello"}}"#;
+
+/// A home with a bundle for `fleet-a`, a key that signs leases, and a token for each role.
+fn fleet() -> Home {
+    let home = Home::ready();
+    home.ok("key generate --out lease.pem");
+    for role in ["operator", "reader"] {
+        home.ok(&format!("orchestrator token --role {role} --name {role} --out {role}.token"));
+    }
+    for node in ["robot-7", "robot-8"] {
+        home.ok(&format!("orchestrator token --role node --node-id {node} --out {node}.token"));
+    }
+    home
+}
+
+/// An orchestrator over a store of its own.
+fn orchestrator(home: &Home, flags: &str) -> Service {
+    Service::start(home, &format!("orchestrator serve --store fleet.sqlite --signing-key lease.pem {flags}"))
+}
+
+fn authorization(home: &Home, token: &str) -> String {
+    format!("authorization: Bearer {}\r\n", fs::read_to_string(home.path(token)).unwrap().trim_end())
+}
+
+/// What the runtime answers to a call: `allow`, or the reason.
+fn call(runtime: &mut Connection) -> String {
+    let (status, answer) = runtime.exchange("POST", "/v1/tool", "", ECHO).unwrap();
+    match status {
+        200 => "allow".to_owned(),
+        _ => answer["reason"].as_str().unwrap().to_owned(),
+    }
+}
+
+/// How long it takes until calls are answered so.
+fn until(runtime: &mut Connection, wanted: &str) -> Duration {
+    let begun = Instant::now();
+    loop {
+        let answer = call(runtime);
+        if answer == wanted {
+            return begun.elapsed();
+        }
+        assert!(begun.elapsed() < PATIENCE, "`{answer}` and never `{wanted}`");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A private CA, a certificate of `127.0.0.1` and one of a client: PEM files in the home.
+fn certificates(home: &Home) {
+    let write = |name: &str, text: String| {
+        fs::write(home.path(name), text).unwrap();
+        fs::set_permissions(home.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let ca_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    write("ca.pem", params.self_signed(&ca_key).unwrap().pem());
+    let ca = Issuer::new(params, ca_key);
+    for (name, host) in [("server", "127.0.0.1"), ("client", "robot-7")] {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+        write(&format!("{name}.pem"), certificate.pem());
+        write(&format!("{name}.key"), key.serialize_pem());
+    }
+}
+
+#[test]
+fn a_fleet_over_tls_is_enrolled_and_revoked_and_outlives_its_orchestrator_until_its_leases_expire() {
+    let home = fleet();
+    certificates(&home);
+    let address = free_address();
+    let serve = format!(
+        "--listen {address} --lease-ttl-ms 6000 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem"
+    );
+    let running = orchestrator(&home, &serve);
+    assert!(Connection::open(&address).unwrap().exchange("GET", "/healthz", "", "").is_err(), "nothing without tls");
+    let tls = format!(
+        "--orchestrator-url https://{address} --orchestrator-ca ca.pem \
+         --orchestrator-client-cert client.pem --orchestrator-client-key client.key"
+    );
+    let operator = format!("{tls} --orchestrator-token-file operator.token");
+    let start = |node: &str| {
+        Service::start(
+            &home,
+            &format!(
+                "runtime start --listen 127.0.0.1:0 --bundle bundle.tar --mode enforce --node-id {node} --wal-dir wal-{node} \
+                 --lease-key lease.pem.pub {tls} --orchestrator-token-file {node}.token"
+            ),
+        )
+    };
+    let (seven, eight) = (start("robot-7"), start("robot-8"));
+    let (mut seven, mut eight) = (seven.connect(), eight.connect());
+    assert_eq!(call(&mut seven), "attestation: not_enrolled", "the local store, where it is, is not asked");
+
+    let enrolled = home.ok(&format!("node enroll --node-id robot-7 --enrollment-ref fleet-a {operator}"));
+    assert_eq!(enrolled, "enrolled node `robot-7` with ref `fleet-a` (serial 1)\n");
+    home.ok(&format!("node enroll --node-id robot-8 --enrollment-ref fleet-a {operator}"));
+    until(&mut seven, "allow");
+    until(&mut eight, "allow");
+    home.ok(&format!("attestation eval --all-nodes --bundle bundle.tar {operator}"));
+
+    let began = Instant::now();
+    home.ok(&format!("node revoke --node-id robot-7 {operator}"));
+    let (told, took) = (began.elapsed(), until(&mut seven, "attestation: enrollment_revoked"));
+    println!("the command took {told:?}; the first denied call came {took:?} after it");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(call(&mut eight), "allow");
+    let again = home.ok(&format!("node enroll --node-id robot-7 --enrollment-ref fleet-a {operator}"));
+    assert_eq!(again, "enrolled node `robot-7` again, with ref `fleet-a` (serial 3)\n");
+    until(&mut seven, "allow");
+
+    running.kill();
+    let began = Instant::now();
+    assert_eq!(call(&mut seven), "allow", "a lease outlives who signed it");
+    until(&mut seven, "attestation: enrollment_stale");
+    println!("without an orchestrator, the lease of 6 s was over after {:?}", began.elapsed());
+    until(&mut eight, "attestation: enrollment_stale");
+    let gone = home.run(&format!("node list {operator}"));
+    assert_eq!(gone.status.code(), Some(3));
+    let eval = home.run(&format!("attestation eval --bundle bundle.tar --node-id robot-7 {operator}"));
+    assert_eq!(eval.status.code(), Some(3), "{eval:?}");
+
+    let _running = orchestrator(&home, &serve);
+    until(&mut seven, "allow");
+    until(&mut eight, "allow");
+    for (flags, what) in [
+        (operator.replace("ca.pem", "client.pem"), "tls handshake"),
+        (
+            operator.replace("--orchestrator-client-cert client.pem --orchestrator-client-key client.key", ""),
+            "cannot ask",
+        ),
+        (operator.replace("operator.token", "ca.pem"), "is not 32 to 512 printable characters"),
+        (format!("{tls} --orchestrator-token-file reader.token --by ana"), "`--by` is for a local store"),
+        (format!("{tls} --orchestrator-token-file reader.token"), "token `reader` (reader) may not change enrollments"),
+        (tls.clone(), "does not take the token"),
+    ] {
+        let refused = home.run(&format!("node revoke --node-id robot-7 {flags}"));
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(error.contains(what) && error.lines().count() == 1, "{flags}: {error}");
+    }
+    assert_eq!(call(&mut seven), "allow");
+}
+
+#[test]
+fn the_command_prints_the_same_of_an_orchestrator_as_of_a_file() {
+    let home = fleet();
+    let service = orchestrator(&home, "--listen 127.0.0.1:0");
+    let remote = format!("--orchestrator-url http://{} --orchestrator-token-file operator.token", service.address);
+    let lines = [
+        "node enroll --node-id robot-7 --enrollment-ref fleet-a",
+        "node enroll --node-id robot-7 --enrollment-ref fleet-a",
+        "node enroll --node-id robot-7 --enrollment-ref fleet-b",
+        "node enroll --node-id robot-7 --enrollment-ref fleet-b --replace",
+        "node enroll --node-id Robot-7 --enrollment-ref fleet-b",
+        "node enroll --node-id robot-8 --enrollment-ref fleet-a",
+        "rollout set --node-id robot-8 --state pending",
+        "node revoke --node-id robot-8",
+        "node revoke --node-id robot-8",
+        "node revoke --node-id robot-9",
+        "node list --limit 1",
+        "node list --status revoked",
+        "node show --node-id robot-7",
+        "node show --node-id robot-9",
+        "attestation status --node-id robot-7",
+        "attestation status --node-id robot-9",
+        "attestation eval --all-nodes --bundle bundle.tar",
+        "attestation eval --node-id robot-9 --bundle bundle.tar",
+    ];
+    for line in lines {
+        let run = |flags: &str| {
+            let ran = home.run(&format!("{line} {flags}"));
+            let text = |bytes| -> Vec<String> {
+                // Times and who did it differ.
+                let is_time = |word: &str| word.bytes().filter(u8::is_ascii_digit).count() >= 13;
+                let plain = |word: &&str| !is_time(word) && !["ago)", "operator", "ana"].contains(word);
+                let words = String::from_utf8(bytes).unwrap();
+                let words = words.split_whitespace().filter(plain);
+                words.filter(|word| !word.starts_with('(') && *word != "s").map(str::to_owned).collect()
+            };
+            (ran.status.code(), text(ran.stdout), text(ran.stderr))
+        };
+        let changes = ["node enroll", "node revoke", "rollout set"].iter().any(|words| line.starts_with(words));
+        let by = if changes { "--by ana" } else { "" };
+        assert_eq!(run(&remote), run(&format!("--store local.sqlite {by}")), "{line}");
+    }
+    let shown: Value =
+        serde_json::from_str(&home.ok(&format!("node show --node-id robot-8 --output json {remote}"))).unwrap();
+    assert!(shown["history"].as_array().unwrap().iter().all(|entry| entry["by"] == "operator"), "{shown}");
+}
+
+#[test]
+fn each_role_may_do_on_each_route_what_it_may() {
+    let home = fleet();
+    let service = orchestrator(&home, "--listen 127.0.0.1:0");
+    let enroll = json!({"enrollment_ref": "fleet-a"}).to_string();
+    let rollout = json!({"rollout_state": "pending"}).to_string();
+    // Method, path, body; the status for an operator, a reader, `robot-7`, `robot-8`.
+    let routes = [
+        ("PUT", "/v1/enrollments/robot-7", enroll.as_str(), [200, 403, 403, 403]),
+        ("PUT", "/v1/enrollments/robot-7/rollout", &rollout, [200, 403, 403, 403]),
+        ("GET", "/v1/enrollments/robot-7", "", [200, 200, 200, 403]),
+        ("GET", "/v1/enrollments/robot-7/history", "", [200, 200, 200, 403]),
+        ("GET", "/v1/leases/robot-7", "", [200, 200, 200, 403]),
+        ("GET", "/v1/changes?node_id=robot-7", "", [200, 200, 200, 403]),
+        ("GET", "/v1/changes", "", [200, 200, 403, 403]),
+        ("GET", "/v1/enrollments", "", [200, 200, 403, 403]),
+        ("GET", "/v1/count", "", [200, 200, 403, 403]),
+        ("POST", "/v1/enrollments/robot-7/revoke", "", [200, 403, 403, 403]),
+    ];
+    let tokens =
+        ["operator", "reader", "robot-7", "robot-8"].map(|name| authorization(&home, &format!("{name}.token")));
+    let wrong = "authorization: Bearer 0123456789012345678901234567890123456789\r\n";
+    for (method, path, body, statuses) in routes {
+        let ask = |headers: &str| service.connect().exchange(method, path, headers, body).unwrap();
+        for (token, status) in tokens.iter().zip(statuses) {
+            let (found, answer) = ask(token);
+            assert_eq!(found, status, "{method} {path}: {answer}");
+            let web = ask(&format!("{token}origin: https://example.com\r\n"));
+            assert_eq!(web.0, 403, "{method} {path} from a page");
+        }
+        for none in ["", wrong, "authorization: Basic b3BlcmF0b3I6eA==\r\n", &format!("{0}{0}", tokens[0])] {
+            assert_eq!(ask(none).0, 401, "{method} {path} {none}");
+        }
+    }
+    // A token that is taken back lets nobody in from the next request on, and one that is added lets in.
+    let lines = fs::read_to_string(home.path("orchestrator.tokens")).unwrap();
+    for secret in tokens.iter().map(|token| token.trim_end().rsplit(' ').next().unwrap()) {
+        assert!(!lines.contains(secret), "a token is kept as its hash alone");
+    }
+    let left: String = lines.lines().filter(|line| !line.contains("reader")).map(|line| format!("{line}\n")).collect();
+    fs::write(home.path("orchestrator.tokens"), left).unwrap();
+    let mut connection = service.connect();
+    assert_eq!(connection.exchange("GET", "/v1/count", &tokens[1], "").unwrap().0, 401);
+    home.ok("orchestrator token --role reader --name wall --out wall.token");
+    assert_eq!(connection.exchange("GET", "/v1/count", &authorization(&home, "wall.token"), "").unwrap().0, 200);
+    fs::write(home.path("orchestrator.tokens"), "{}\n").unwrap();
+    assert_eq!(
+        connection.exchange("GET", "/v1/count", &tokens[0], "").unwrap().0,
+        503,
+        "what cannot be read lets nobody in"
+    );
+}
+
+#[test]
+fn what_is_malformed_is_refused_with_its_remedy() {
+    let home = fleet();
+    let service = orchestrator(&home, "--listen 127.0.0.1:0");
+    let operator = authorization(&home, "operator.token");
+    let name = "x".repeat(129);
+    let long = format!("/v1/enrollments/{name}");
+    for (method, path, body, status, message) in [
+        ("GET", "/v1/enrollments/a%20b", "", 400, "node id `a b` holds ` `"),
+        ("GET", "/v1/enrollments/%ff", "", 400, "is not UTF-8"),
+        ("GET", "/v1/enrollments/.a", "", 400, "node id `.a`"),
+        ("GET", &long, "", 400, "node id"),
+        ("GET", "/v1/enrollments?limit=0", "", 400, "limit `0` is out of range: use 1 to 1000"),
+        ("GET", "/v1/enrollments?limit=1001", "", 400, "limit `1001` is out of range"),
+        ("GET", "/v1/enrollments?limit=x", "", 400, "query: "),
+        ("GET", "/v1/enrollments?afer=a", "", 400, "unknown field `afer`"),
+        ("GET", "/v1/enrollments?after=a%20b", "", 400, "query: "),
+        ("GET", "/v1/changes?after=0&wait_ms=30001", "", 400, "wait_ms `30001` is out of range: use 0 to 30000"),
+        ("GET", "/v1/changes?after=-1", "", 400, "query: "),
+        ("GET", "/v1/changes?after=99", "", 410, "begin again without `after`"),
+        ("GET", "/v1/leases/nobody", "", 404, "node `nobody` is not enrolled"),
+        ("PUT", "/v1/enrollments/a", "", 400, "the body is not what this takes"),
+        ("PUT", "/v1/enrollments/a", "[]", 400, "the body is not what this takes"),
+        ("PUT", "/v1/enrollments/a", r#"{"enrollment_ref":"a b"}"#, 400, "enrollment ref"),
+        ("PUT", "/v1/enrollments/a", r#"{"enrollment_ref":"a","who":"root"}"#, 400, "`who`"),
+        ("PUT", "/v1/enrollments/a", r#"{"enrollment_ref":"a","enrollment_ref":"b"}"#, 400, "stands twice"),
+        ("PUT", "/v1/enrollments/a/rollout", r#"{"rollout_state":"active"}"#, 404, "node `a` is not enrolled"),
+        (
+            "PUT",
+            "/v1/enrollments/a/rollout",
+            r#"{"rollout_state":"Active"}"#,
+            400,
+            "rollout state `Active` is not known",
+        ),
+        ("POST", "/v1/enrollments/a/revoke", "", 404, "node `a` is not enrolled"),
+        ("POST", "/v1/enrollments/a/revoke", "{}", 400, "a revoke takes no body: send none"),
+        ("DELETE", "/v1/enrollments/a", "", 405, "method not allowed"),
+        ("GET", "/v1/nodes", "", 404, "no such path"),
+    ] {
+        let (found, answer) = service.connect().exchange(method, path, &operator, body).unwrap();
+        let error = answer["error"].as_str().unwrap_or_default();
+        assert!(found == status && error.contains(message), "{method} {path} {body}: {found} {answer}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+    let count = service.connect().exchange("GET", "/v1/count", &operator, "").unwrap();
+    assert_eq!(count, (200, json!({"count": 0})));
+}
+
+#[test]
+fn an_orchestrator_that_others_could_read_or_nobody_may_ask_does_not_start() {
+    let home = fleet();
+    certificates(&home);
+    home.ok("host token");
+    let serve = "orchestrator serve --signing-key lease.pem";
+    for (line, code, message) in [
+        (format!("{serve} --listen 0.0.0.0:0"), 2, "is not a loopback address"),
+        (format!("{serve} --listen 0.0.0.0:0 --tls-cert server.pem"), 2, "tls is half there"),
+        (format!("{serve} --tls-client-ca ca.pem"), 2, "tls is half there"),
+        (format!("{serve} --tls-cert server.pem --tls-key client.key"), 3, "cannot use certificate"),
+        (format!("{serve} --tls-cert none.pem --tls-key server.key"), 3, "cannot use certificate"),
+        (format!("{serve} --tokens none.tokens"), 3, "cannot use tokens `none.tokens`"),
+        (format!("{serve} --tokens bundle.tar"), 2, "can be read by others"),
+        (format!("{serve} --lease-ttl-ms 999"), 2, "is too short to be renewed in time: give 1000 or more"),
+        ("orchestrator serve --signing-key none.pem".to_owned(), 3, "make a key with `autonomy key generate`"),
+        ("orchestrator token --role node --out x.token".to_owned(), 2, "--node-id"),
+        (
+            "orchestrator token --role reader --name reader --out x.token".to_owned(),
+            2,
+            "a token named `reader` is there already",
+        ),
+        (
+            "orchestrator token --role reader --name a --node-id a --out x.token".to_owned(),
+            2,
+            "`--node-id` is for role `node` alone",
+        ),
+        ("runtime start --node-id robot-7 --orchestrator-url https://x".to_owned(), 2, "no lease keys are trusted"),
+        (
+            "host serve --orchestrator-url http://10.0.0.1:1 --lease-key lease.pem.pub".to_owned(),
+            2,
+            "is neither https nor on this machine",
+        ),
+    ] {
+        let ran = home.run(&line);
+        let error = String::from_utf8(ran.stderr).unwrap();
+        assert!(error.contains(message) && error.lines().count() == 1, "{line}: {error}");
+        assert_eq!(ran.status.code(), Some(code), "{line}: {error}");
+        assert!(!home.path("x.token").exists(), "{line}");
+    }
+}
+
+#[test]
+fn changes_come_in_order_without_a_gap_while_they_are_made() {
+    const WRITERS: usize = 4;
+    const EACH: usize = 15;
+    let home = fleet();
+    let service = orchestrator(&home, "--listen 127.0.0.1:0");
+    let (operator, reader) = (authorization(&home, "operator.token"), authorization(&home, "reader.token"));
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let (mut connection, operator) = (service.connect(), operator.clone());
+            thread::spawn(move || {
+                for at in 0..EACH {
+                    let path = format!("/v1/enrollments/w{writer}-{at}");
+                    let body = r#"{"enrollment_ref":"fleet-a"}"#;
+                    assert_eq!(connection.exchange("PUT", &path, &operator, body).unwrap().0, 200);
+                }
+            })
+        })
+        .collect();
+    // Written to the file by another process: it comes as well.
+    home.ok("node enroll --node-id aside --enrollment-ref fleet-a --store fleet.sqlite");
+    let (mut seen, mut cursor, mut answers) = (Vec::new(), 0, 0);
+    let mut connection = service.connect();
+    let end = Instant::now() + PATIENCE;
+    while seen.len() < WRITERS * EACH + 1 {
+        assert!(Instant::now() < end, "{seen:?}");
+        let path = format!("/v1/changes?after={cursor}&wait_ms=10000&limit=7");
+        let (status, answer) = connection.exchange("GET", &path, &reader, "").unwrap();
+        assert_eq!(status, 200, "{answer}");
+        seen.extend(answer["changes"].as_array().unwrap().iter().map(|change| change["revision"].as_u64().unwrap()));
+        cursor = answer["cursor"].as_u64().unwrap();
+        answers += 1;
+    }
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    println!("{} changes in {answers} answers", seen.len());
+    assert!(seen.iter().copied().eq(1..=seen.len() as u64), "{seen:?}");
+
+    // Whoever waits for one node is not woken with another's change, and is answered when the service stops.
+    let path = format!("/v1/changes?after={cursor}&wait_ms=30000&node_id=w0-0");
+    let waiting = thread::spawn(move || connection.exchange("GET", &path, &reader, "").unwrap());
+    home.ok("node revoke --node-id w1-1 --store fleet.sqlite");
+    thread::sleep(Duration::from_millis(500));
+    assert!(!waiting.is_finished());
+    service.signal(rustix::process::Signal::TERM);
+    let (status, answer) = waiting.join().unwrap();
+    assert_eq!((status, answer["changes"].as_array().unwrap().len()), (200, 0), "{answer}");
+    assert_eq!(service.ended().0, 0);
+}
+
+/// Serves files by their paths, as any web server does: no change feed, no tokens.
+fn static_server(files: Arc<Mutex<BTreeMap<String, String>>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let (mut first, mut line) = (String::new(), String::new());
+            stream.read_line(&mut first).unwrap();
+            while stream.read_line(&mut line).unwrap() > 2 {
+                line.clear();
+            }
+            let path = first.split(' ').nth(1).unwrap_or_default();
+            let (status, body) = match files.lock().unwrap().get(path) {
+                Some(body) => ("200 OK", body.clone()),
+                None => ("404 Not Found", "<html>not found</html>".to_owned()),
+            };
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let _ = stream.get_mut().write_all(answer.as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn a_lease_counts_however_it_comes_and_each_forgery_has_its_own_reason() {
+    let home = fleet();
+    let service = orchestrator(&home, "--listen 127.0.0.1:0 --lease-ttl-ms 6000");
+    let operator = authorization(&home, "operator.token");
+    let put = |path: &str, body: Value| {
+        let path = format!("/v1/enrollments/{path}");
+        assert_eq!(service.connect().exchange("PUT", &path, &operator, &body.to_string()).unwrap().0, 200);
+    };
+    put("robot-7", json!({"enrollment_ref": "fleet-a"}));
+    put("robot-8", json!({"enrollment_ref": "fleet-a"}));
+    // Its members are in the order of their names, and so are those of a JSON value: these are the very bytes.
+    let lease = |node: &str| {
+        let mut connection = service.connect();
+        connection.exchange("GET", &format!("/v1/leases/{node}"), &operator, "").unwrap().1.to_string()
+    };
+    let files = Arc::new(Mutex::new(BTreeMap::new()));
+    let address = static_server(Arc::clone(&files));
+    let publish = |lease: String| files.lock().unwrap().insert("/v1/leases/robot-7".to_owned(), lease);
+
+    let old = lease("robot-7");
+    for (engine, state) in [("native", "pending"), ("wasm", "active")] {
+        let runtime = Service::start(
+            &home,
+            &format!(
+                "runtime start --listen 127.0.0.1:0 --bundle bundle.tar --mode enforce --node-id robot-7 --engine {engine} \
+                 --wal-dir wal-{engine} --lease-key lease.pem.pub --orchestrator-url http://{address}"
+            ),
+        );
+        // Compiling the module may take longer than a lease counts.
+        publish(lease("robot-7"));
+        let mut runtime = runtime.connect();
+        until(&mut runtime, "allow");
+        put("robot-7/rollout", json!({"rollout_state": state}));
+        publish(lease("robot-7"));
+        // The log has it, so the gate has it: an older one is a replay from here on.
+        let (renewed, end) = (format!("\"rollout_state\":\"{state}\""), Instant::now() + PATIENCE);
+        while !home.ok(&format!("wal inspect --wal-dir wal-{engine}")).contains(&renewed) {
+            assert!(Instant::now() < end, "the renewed lease does not come");
+            call(&mut runtime);
+        }
+        for (what, forged) in [
+            ("already seen", old.clone()),
+            ("lease is for node `robot-8`, this node is `robot-7`", lease("robot-8")),
+            (
+                "does not hold: the payload or the signature was changed",
+                lease("robot-7").replacen("\"payload\":\"eyJ", "\"payload\":\"fyJ", 1),
+            ),
+            ("envelope is not DSSE JSON", "<html>hello</html>".to_owned()),
+        ] {
+            publish(forged);
+            until(&mut runtime, "attestation: enrollment_untrusted");
+            let log = home.ok(&format!("wal inspect --wal-dir wal-{engine}"));
+            assert!(log.contains(what), "{what}: {log}");
+            publish(lease("robot-7"));
+            until(&mut runtime, "allow");
+        }
+    }
+}
+
+#[test]
+fn a_native_host_answers_from_leases_and_no_longer_than_they_count() {
+    let home = fleet();
+    let address = free_address();
+    let serve = format!("--listen {address} --lease-ttl-ms 3000");
+    let running = orchestrator(&home, &serve);
+    home.ok("host token");
+    let operator = format!("--orchestrator-url http://{address} --orchestrator-token-file operator.token");
+    home.ok(&format!("node enroll --node-id robot-7 --enrollment-ref fleet-a {operator}"));
+    let host = Service::start(&home, &format!("host serve --listen 127.0.0.1:0 --lease-key lease.pem.pub {operator}"));
+    let token = authorization(&home, "host.token");
+    let until = |node: &str, wanted: &dyn Fn(u16, &Value) -> bool| {
+        let begun = Instant::now();
+        loop {
+            let (status, answer) =
+                host.connect().exchange("GET", &format!("/v1/enrollments/{node}"), &token, "").unwrap();
+            if wanted(status, &answer) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{status} {answer}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let is =
+        |word: &'static str| move |status: u16, answer: &Value| status == 200 && answer["enrollment"]["status"] == word;
+    until("robot-7", &is("active"));
+    until("robot-9", &|status, answer| status == 200 && answer["answer"] == "not_enrolled");
+    home.ok(&format!("node revoke --node-id robot-7 {operator}"));
+    until("robot-7", &is("revoked"));
+    running.kill();
+    until("robot-7", &|status, answer| {
+        status == 503 && answer["error"].as_str().unwrap().contains("the lease counts from")
+    });
+    let _running = orchestrator(&home, &serve);
+    until("robot-7", &is("revoked"));
+}
