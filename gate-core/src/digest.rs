@@ -36,9 +36,9 @@ impl Digest {
         let (prefix, digits) = text.split_at_mut(PREFIX.len());
         prefix.copy_from_slice(PREFIX.as_bytes());
         let mut pairs = digits.as_chunks_mut::<2>().0.iter_mut();
-        for byte in self.0 {
+        for byte in &self.0 {
             if let Some(pair) = pairs.next() {
-                *pair = hex(byte);
+                *pair = hex(*byte);
             }
         }
         read(core::str::from_utf8(&text).unwrap_or_default())

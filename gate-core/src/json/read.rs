@@ -213,7 +213,8 @@ impl<'a> Object<'a> {
 
     fn member(&mut self, key: &'static str) -> Value<'a> {
         self.taken = key;
-        for mut members in [self.rest, self.members] {
+        for members in &[self.rest, self.members] {
+            let mut members = *members;
             while let (Some(name), Some(value)) = (members.next(), members.next()) {
                 if name.as_str() == Some(key) {
                     self.rest = members;
