@@ -139,22 +139,22 @@ pub struct FactsAttrs {
 
 impl json::Read for Layer {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        let word = value.into_text()?;
-        match &*word {
+        let word = value.text()?;
+        match word {
             "policy" => Ok(Self::Policy),
             "attestation" => Ok(Self::Attestation),
-            _ => Err(json::Error::unknown_word(&word, "`policy` or `attestation`")),
+            _ => Err(json::Error::unknown_word(word, "`policy` or `attestation`")),
         }
     }
 }
 
 impl json::Read for Outcome {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        let word = value.into_text()?;
-        match &*word {
+        let word = value.text()?;
+        match word {
             "allow" => Ok(Self::Allow),
             "deny" => Ok(Self::Deny),
-            _ => Err(json::Error::unknown_word(&word, "`allow` or `deny`")),
+            _ => Err(json::Error::unknown_word(word, "`allow` or `deny`")),
         }
     }
 }

@@ -7,6 +7,8 @@ use sha2::Digest as _;
 
 use crate::json;
 
+const PREFIX: &str = "sha256:";
+
 /// A SHA-256 digest (FIPS 180-4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
@@ -25,39 +27,48 @@ impl Digest {
 
     /// 64 lower-case hexadecimal digits, without the `sha256:` before them.
     pub fn to_hex(&self) -> String {
-        let mut text = String::with_capacity(64);
-        self.push_hex(&mut text);
-        text
+        self.with_text(|text| text.get(PREFIX.len()..).unwrap_or_default().into())
     }
 
-    /// Appends its digits, all at once: a decision's frames name three digests.
-    fn push_hex(&self, text: &mut String) {
-        let mut digits = [0; 64];
-        for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
-            *pair = hex(byte);
+    /// Its text, made in place: a decision's frames name three digests.
+    fn with_text<T>(&self, read: impl FnOnce(&str) -> T) -> T {
+        let mut text = [0; PREFIX.len() + 64];
+        let (prefix, digits) = text.split_at_mut(PREFIX.len());
+        prefix.copy_from_slice(PREFIX.as_bytes());
+        let mut pairs = digits.as_chunks_mut::<2>().0.iter_mut();
+        for byte in &self.0 {
+            if let Some(pair) = pairs.next() {
+                *pair = hex(*byte);
+            }
         }
-        text.push_str(core::str::from_utf8(&digits).unwrap_or_default());
+        read(core::str::from_utf8(&text).unwrap_or_default())
     }
 
     /// Reads what [`Self::to_hex`] writes; `None` for anything else, upper case too.
     pub fn from_hex(hex: &str) -> Option<Self> {
         let digits: &[u8; 64] = hex.as_bytes().try_into().ok()?;
-        let value = |digit: u8| match digit {
-            b'0'..=b'9' => Some(digit - b'0'),
-            b'a'..=b'f' => Some(digit - b'a' + 10),
-            _ => None,
-        };
         let (pairs, _) = digits.as_chunks::<2>();
         let mut bytes = [0; 32];
         for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-            *byte = value(*high)? << 4 | value(*low)?;
+            *byte = value_of(*high)? << 4 | value_of(*low)?;
         }
         Some(Self(bytes))
     }
 }
 
+#[inline(always)]
+fn value_of(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
 /// A byte's two lower-case hexadecimal digits.
+#[inline(always)]
 pub(crate) const fn hex(byte: u8) -> [u8; 2] {
+    #[inline(always)]
     const fn digit(nibble: u8) -> u8 {
         if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
     }
@@ -66,13 +77,13 @@ pub(crate) const fn hex(byte: u8) -> [u8; 2] {
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&String::from(*self))
+        self.with_text(|text| serializer.serialize_str(text))
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from(*self))
+        self.with_text(|text| f.write_str(text))
     }
 }
 
@@ -97,7 +108,7 @@ impl core::error::Error for ParseDigestError {}
 impl FromStr for Digest {
     type Err = ParseDigestError;
     fn from_str(text: &str) -> Result<Self, ParseDigestError> {
-        text.strip_prefix("sha256:")
+        text.strip_prefix(PREFIX)
             .and_then(Self::from_hex)
             .ok_or_else(|| ParseDigestError(format!("{}", crate::text::shown(crate::text::cut(text, 80)))))
     }
@@ -118,10 +129,7 @@ impl TryFrom<String> for Digest {
 
 impl From<Digest> for String {
     fn from(digest: Digest) -> Self {
-        let mut text = Self::with_capacity(71);
-        text.push_str("sha256:");
-        digest.push_hex(&mut text);
-        text
+        digest.with_text(|text| text.into())
     }
 }
 

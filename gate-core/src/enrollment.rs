@@ -58,7 +58,7 @@ macro_rules! words {
 
         impl json::Read for $name {
             fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-                value.into_text().map(|word| Self::from_word(&word))
+                value.text().map(Self::from_word)
             }
         }
 

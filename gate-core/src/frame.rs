@@ -186,12 +186,12 @@ impl json::Read for Received {
 
 impl json::Read for ActionOutcome {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        let word = value.into_text()?;
-        match &*word {
+        let word = value.text()?;
+        match word {
             "completed" => Ok(Self::Completed),
             "failed" => Ok(Self::Failed),
             "abandoned" => Ok(Self::Abandoned),
-            _ => Err(json::Error::unknown_word(&word, "`completed`, `failed` or `abandoned`")),
+            _ => Err(json::Error::unknown_word(word, "`completed`, `failed` or `abandoned`")),
         }
     }
 }

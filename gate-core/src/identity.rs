@@ -67,7 +67,8 @@ struct Rule {
     max_bytes: usize,
     /// What it may not start with.
     not_first: Option<char>,
-    allows: fn(char) -> bool,
+    /// Whether all of a text may stand in it.
+    allows: fn(&[u8]) -> bool,
 }
 
 impl Rule {
@@ -87,7 +88,7 @@ impl Rule {
 
     fn fault(&self, value: &str) -> Option<Fault> {
         // All that a name allows is ASCII, so a good one is told by its bytes.
-        let fits = (1..=self.max_bytes).contains(&value.len()) && value.bytes().all(|b| (self.allows)(char::from(b)));
+        let fits = (1..=self.max_bytes).contains(&value.len()) && (self.allows)(value.as_bytes());
         if fits && !self.not_first.is_some_and(|first| value.starts_with(first)) {
             return None;
         }
@@ -97,10 +98,10 @@ impl Rule {
         if value.len() > self.max_bytes {
             return Some(Fault::TooLong { bytes: value.len() });
         }
-        if value.trim().len() != value.len() {
+        if value.starts_with(char::is_whitespace) || value.ends_with(char::is_whitespace) {
             return Some(Fault::OuterSpace);
         }
-        if let Some(c) = value.chars().find(|&c| !(self.allows)(c)) {
+        if let Some(c) = value.chars().find(|c| !(self.allows)(c.encode_utf8(&mut [0; 4]).as_bytes())) {
             return Some(if is_look_alike_dash(c) { Fault::LookAlikeDash(c) } else { Fault::Forbidden(c) });
         }
         self.not_first.filter(|first| value.starts_with(*first)).map(Fault::First)
@@ -163,8 +164,9 @@ macro_rules! name {
     };
 }
 
-fn is_word(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+#[inline(always)]
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 }
 
 name! {
@@ -175,7 +177,7 @@ name! {
         text: "use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`",
         max_bytes: limits::NODE_ID_BYTES,
         not_first: Some('.'),
-        allows: is_word,
+        allows: |text| text.iter().all(|byte| is_word(*byte)),
     }
 }
 
@@ -187,7 +189,7 @@ name! {
         text: "use 1 to 256 printable ASCII characters without spaces",
         max_bytes: limits::ENROLLMENT_REF_BYTES,
         not_first: None,
-        allows: |c| c.is_ascii_graphic(),
+        allows: |text| text.iter().all(u8::is_ascii_graphic),
     }
 }
 
@@ -199,7 +201,7 @@ name! {
         text: "use 1 to 128 of `A-Z a-z 0-9 . _ : / -`, not starting with `-`",
         max_bytes: limits::TOOL_NAME_BYTES,
         not_first: Some('-'),
-        allows: |c| is_word(c) || matches!(c, ':' | '/'),
+        allows: |text| text.iter().all(|byte| is_word(*byte) || matches!(byte, b':' | b'/')),
     }
 }
 
@@ -211,7 +213,7 @@ name! {
         text: "use 1 to 64 of `A-Z a-z 0-9 -`, not starting with `-`",
         max_bytes: limits::AUDIT_ID_BYTES,
         not_first: Some('-'),
-        allows: |c| c.is_ascii_alphanumeric() || c == '-',
+        allows: |text| text.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-'),
     }
 }
 
@@ -223,7 +225,7 @@ name! {
         text: "use 1 to 256 printable ASCII characters without spaces",
         max_bytes: limits::POLICY_REF_BYTES,
         not_first: Some('-'),
-        allows: |c| c.is_ascii_graphic(),
+        allows: |text| text.iter().all(u8::is_ascii_graphic),
     }
 }
 
@@ -251,11 +253,12 @@ impl EnrollmentRef {
         if a.eq_ignore_ascii_case(b) {
             return Some("they differ only in upper and lower case");
         }
-        let dashes = |s: &str| s.replace('_', "-");
-        if dashes(a) == dashes(b) {
+        let dashes = |byte: u8| if byte == b'_' { b'-' } else { byte };
+        if a.bytes().map(dashes).eq(b.bytes().map(dashes)) {
             return Some("they differ only in `-` and `_`");
         }
-        if a.trim_end_matches('/') == b.trim_end_matches('/') {
+        let is_slash = |c| c == '/';
+        if a.trim_end_matches(is_slash) == b.trim_end_matches(is_slash) {
             return Some("they differ only in a trailing `/`");
         }
         if a.starts_with(b) || b.starts_with(a) {

@@ -7,15 +7,16 @@
 mod read;
 mod write;
 
-use alloc::{format, string::String};
+use alloc::{boxed::Box, format, string::String};
 use core::fmt;
 
-pub use read::{Member, Object, Read, Value, read};
-pub use write::write;
+pub use read::{Object, Read, Value, read};
+pub use write::{write, write_to};
 
 /// Why a text is not the JSON that is wanted. One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error(String);
+#[expect(clippy::box_collection, reason = "one word: it is carried along with every value that is read")]
+pub struct Error(Box<String>);
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,18 +29,18 @@ impl core::error::Error for Error {}
 impl Error {
     /// What does not hold between members that are each as they should be.
     pub fn new(why: String) -> Self {
-        Self(why)
+        Self(Box::new(why))
     }
 
     /// A word that is none of those expected.
     pub fn unknown_word(word: &str, expected: &str) -> Self {
-        Self(format!("`{}` is not known: use {expected}", crate::text::shown(crate::text::cut(word, 80))))
+        Self::new(format!("`{}` is not known: use {expected}", crate::text::shown(crate::text::cut(word, 80))))
     }
 
     /// Says in which member it is.
     #[must_use]
     pub fn within(&self, key: &str) -> Self {
-        Self(format!("`{}`: {self}", crate::text::shown(crate::text::cut(key, crate::limits::BUNDLE_PATH_BYTES))))
+        Self::new(format!("`{}`: {self}", crate::text::shown(crate::text::cut(key, crate::limits::BUNDLE_PATH_BYTES))))
     }
 }
 

@@ -100,9 +100,9 @@ impl Channel {
 
 impl json::Read for Channel {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        let word = value.into_text()?;
+        let word = value.text()?;
         let channel = Self::ALL.into_iter().find(|channel| channel.as_str() == word);
-        channel.ok_or_else(|| json::Error::unknown_word(&word, "`dev`, `canary` or `stable`"))
+        channel.ok_or_else(|| json::Error::unknown_word(word, "`dev`, `canary` or `stable`"))
     }
 }
 
@@ -154,7 +154,7 @@ enum Kind {
 
 impl json::Read for Kind {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        match &*value.into_text()? {
+        match value.text()? {
             "bundle" => Ok(Self::Bundle),
             other => Err(json::Error::unknown_word(other, "`bundle`")),
         }
@@ -217,7 +217,7 @@ struct Field(Option<String>);
 
 impl json::Read for Field {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        if matches!(value, json::Value::Absent) {
+        if value.is_absent() {
             return Ok(Self(None));
         }
         String::read(value).map(|text| Self(Some(text)))
@@ -234,10 +234,10 @@ struct WireProvenance {
 
 impl json::Read for WireProvenance {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        if matches!(value, json::Value::Absent) {
+        if value.is_absent() {
             return Ok(Self::default());
         }
-        let (whole, rest) = value.open_object(|object| {
+        let (mut whole, unknown) = value.open_object(|object| {
             let mut field = |key| object.take::<Field>(key).map(|field| field.0);
             Ok(Self {
                 enrollment_ref: field("enrollment_ref")?,
@@ -251,7 +251,36 @@ impl json::Read for WireProvenance {
                 unknown: None,
             })
         })?;
-        Ok(Self { unknown: rest.first().map(|(key, _)| format!("provenance.{key}")), ..whole })
+        whole.unknown = unknown.map(|key| format!("provenance.{key}"));
+        Ok(whole)
+    }
+}
+
+/// The manifest without its ref, the text of that, and the first field that the schema does not have.
+struct WireManifest {
+    manifest: Manifest,
+    enrollment_ref: Option<String>,
+    unknown: Option<String>,
+}
+
+impl json::Read for WireManifest {
+    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+        let (mut whole, unknown) = value.open_object(|object| {
+            let kind = object.take("kind")?;
+            let schema_version = object.take("schema_version")?;
+            let name = object.take("name")?;
+            let version = object.take("version")?;
+            let channel = object.take("channel")?;
+            let policy_version = object.take("policy_version")?;
+            let WireProvenance { provenance, enrollment_ref, unknown } = object.take("provenance")?;
+            let files = object.take("files")?;
+            let manifest = Manifest { kind, schema_version, name, version, channel, policy_version, provenance, files };
+            Ok(Self { manifest, enrollment_ref, unknown })
+        })?;
+        if let Some(key) = unknown {
+            whole.unknown = Some(key.into());
+        }
+        Ok(whole)
     }
 }
 
@@ -300,29 +329,37 @@ impl Serialize for Files {
 impl json::Read for Files {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
         let mut files = Self::default();
-        for (path, value) in value.into_members()? {
-            let digest = Digest::read(value).map_err(|error| error.within(&path))?;
-            files.insert(path.into_owned(), digest);
+        for (path, value) in value.members()? {
+            let digest = Digest::read(value).map_err(|error| error.within(path))?;
+            files.insert(path.into(), digest);
         }
         Ok(files)
     }
 }
 
 /// Whether `text` is a semantic version (<https://semver.org>, 2.0.0).
-fn is_semantic_version(text: &str) -> bool {
-    let (text, build) = text.split_once('+').map_or((text, None), |(text, build)| (text, Some(build)));
-    let (core, pre) = text.split_once('-').map_or((text, None), |(core, pre)| (core, Some(pre)));
-    let is_number = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) && (part == "0" || !part.starts_with('0'))
-    };
+fn is_semantic_version(text: &[u8]) -> bool {
+    let (text, build) = cut_at(text, b'+');
+    let (core, pre) = cut_at(text, b'-');
+    let is_digits = |part: &[u8]| part.iter().all(u8::is_ascii_digit);
+    let is_number = |part: &[u8]| is_digits(part) && matches!(part, [b'0'] | [b'1'..=b'9', ..]);
     let is_identifier =
-        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let is_pre =
-        |part: &str| is_identifier(part) && (is_number(part) || !part.bytes().all(|byte| byte.is_ascii_digit()));
-    core.split('.').count() == 3
-        && core.split('.').all(is_number)
-        && pre.is_none_or(|pre| pre.split('.').all(is_pre))
-        && build.is_none_or(|build| build.split('.').all(is_identifier))
+        |part: &[u8]| !part.is_empty() && part.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+    let is_pre = |part: &[u8]| is_identifier(part) && (is_number(part) || !is_digits(part));
+    parts(core, b'.').count() == 3
+        && parts(core, b'.').all(is_number)
+        && pre.is_none_or(|pre| parts(pre, b'.').all(is_pre))
+        && build.is_none_or(|build| parts(build, b'.').all(is_identifier))
+}
+
+/// What is before the first `byte`, and what is after it, where there is one.
+fn cut_at(text: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
+    let mut halves = text.splitn(2, |other| *other == byte);
+    (halves.next().unwrap_or_default(), halves.next())
+}
+
+fn parts(text: &[u8], between: u8) -> impl Iterator<Item = &[u8]> {
+    text.split(move |byte| *byte == between)
 }
 
 impl Manifest {
@@ -332,7 +369,7 @@ impl Manifest {
     /// The first thing that does not hold.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         let malformed = |error| ManifestError::Malformed(crate::text::line(&error));
-        let (mut manifest, declared, unknown) = Self::read(bytes).map_err(malformed)?;
+        let WireManifest { mut manifest, enrollment_ref: declared, unknown } = json::read(bytes).map_err(malformed)?;
         let schema = manifest.schema_version;
         if schema.major != SCHEMA_VERSION.major {
             return Err(ManifestError::SchemaMajor(schema));
@@ -350,24 +387,6 @@ impl Manifest {
         }
         manifest.check()?;
         Ok(manifest)
-    }
-
-    /// The manifest without its ref, the text of that, and the first field that the schema does not have.
-    fn read(bytes: &[u8]) -> Result<(Self, Option<String>, Option<String>), json::Error> {
-        let ((manifest, enrollment_ref, unknown), rest) = json::Value::parse(bytes)?.open_object(|object| {
-            let kind = object.take("kind")?;
-            let schema_version = object.take("schema_version")?;
-            let name = object.take("name")?;
-            let version = object.take("version")?;
-            let channel = object.take("channel")?;
-            let policy_version = object.take("policy_version")?;
-            let WireProvenance { provenance, enrollment_ref, unknown } = object.take("provenance")?;
-            let files = object.take("files")?;
-            let manifest = Self { kind, schema_version, name, version, channel, policy_version, provenance, files };
-            Ok((manifest, enrollment_ref, unknown))
-        })?;
-        let unknown = rest.first().map(|(key, _)| String::from(&**key)).or(unknown);
-        Ok((manifest, enrollment_ref, unknown))
     }
 
     /// A manifest in the schema that this version writes.
@@ -410,20 +429,19 @@ impl Manifest {
         let fail = |field, value: &str, rule: &str| {
             Err(ManifestError::Field { field, value: crate::text::cut(value, 200).into(), rule: rule.into() })
         };
-        let is_segment = |segment: &str| {
-            segment.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-                && segment
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
+        let is_letter_or_digit = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let is_segment = |segment: &[u8]| {
+            segment.first().is_some_and(is_letter_or_digit)
+                && segment.iter().all(|byte| is_letter_or_digit(byte) || matches!(byte, b'.' | b'_' | b'-'))
         };
-        if self.name.len() > 128 || !self.name.split('/').all(is_segment) {
+        if self.name.len() > 128 || !parts(self.name.as_bytes(), b'/').all(is_segment) {
             return fail(
                 "name",
                 &self.name,
                 "use 1 to 128 of `a-z 0-9 . _ - /`, each part starting with a letter or digit",
             );
         }
-        if self.version.len() > 100 || !is_semantic_version(&self.version) {
+        if self.version.len() > 100 || !is_semantic_version(self.version.as_bytes()) {
             return fail("version", &self.version, "use a semantic version such as `1.4.0`");
         }
         let is_printable = |text: &str| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());

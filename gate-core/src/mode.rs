@@ -62,7 +62,7 @@ impl FromStr for Mode {
 
 impl json::Read for Mode {
     fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        if matches!(value, json::Value::Absent) {
+        if value.is_absent() {
             return Ok(Self::Off);
         }
         value.parsed(str::parse)

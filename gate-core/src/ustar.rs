@@ -81,48 +81,49 @@ impl fmt::Display for TarError {
 
 impl fmt::Display for TarFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        // A table of texts, and what is in none.
+        f.write_str(match self {
             Self::TooLarge { bytes } => {
-                write!(f, "{bytes} bytes are more than a bundle may have ({})", limits::BUNDLE_BYTES)
+                return write!(f, "{bytes} bytes are more than a bundle may have ({})", limits::BUNDLE_BYTES);
             }
-            Self::TooManyEntries => write!(f, "more than {} entries", limits::BUNDLE_ENTRIES),
-            Self::Truncated => f.write_str("the file is cut short"),
-            Self::NoEnd => f.write_str("the file ends without the two zero blocks of a complete tar"),
-            Self::OneZeroBlock => f.write_str("a zero block stands alone where two must end the tar"),
-            Self::TrailingBytes { bytes } => write!(f, "{bytes} bytes follow the end of the tar"),
-            Self::GnuFormat => f.write_str("GNU tar format: only USTAR is read"),
-            Self::NotUstar => f.write_str("not a USTAR header"),
-            Self::Checksum => f.write_str("the header's checksum does not hold"),
-            Self::HardLink => f.write_str("a hard link: only regular files are read"),
-            Self::SymbolicLink => f.write_str("a symbolic link: only regular files are read"),
-            Self::Device => f.write_str("a device: only regular files are read"),
-            Self::Directory => f.write_str("a directory: only regular files are read"),
-            Self::Fifo => f.write_str("a FIFO: only regular files are read"),
-            Self::PaxHeader => f.write_str("a PAX extended header: only plain USTAR is read"),
-            Self::GlobalPaxHeader => f.write_str("a PAX global header: only plain USTAR is read"),
-            Self::GnuLongName => f.write_str("a GNU long name: only plain USTAR is read"),
-            Self::GnuLongLink => f.write_str("a GNU long link: only plain USTAR is read"),
-            Self::Sparse => f.write_str("a sparse file: only regular files are read"),
+            Self::TooManyEntries => return write!(f, "more than {} entries", limits::BUNDLE_ENTRIES),
+            Self::TrailingBytes { bytes } => return write!(f, "{bytes} bytes follow the end of the tar"),
             Self::EntryType(flag) => {
-                write!(f, "entry type `{}`: only regular files are read", flag.escape_ascii())
+                return write!(f, "entry type `{}`: only regular files are read", flag.escape_ascii());
             }
-            Self::BinarySize => f.write_str("a binary (base-256) size: sizes are octal"),
-            Self::Size => f.write_str("the size is not eleven octal digits"),
-            Self::Field(name) => write!(f, "the header's {name} is not what a bundle's header holds"),
-            Self::Padding => f.write_str("the padding after the file is not zero"),
-            Self::EmptyPath => f.write_str("the path is empty"),
-            Self::PathLength => write!(f, "the path is longer than {} bytes", limits::BUNDLE_PATH_BYTES),
-            Self::AbsolutePath => f.write_str("the path is absolute"),
-            Self::ParentPath => f.write_str("the path holds `..`"),
-            Self::DotPath => f.write_str("the path holds a `.` segment"),
-            Self::EmptySegment => f.write_str("the path holds an empty segment"),
-            Self::PathCharacter => f.write_str("the path holds a character outside `A-Z a-z 0-9 . _ - /`"),
-            Self::Duplicate => f.write_str("the path stands twice"),
+            Self::Field(name) => return write!(f, "the header's {name} is not what a bundle's header holds"),
+            Self::PathLength => return write!(f, "the path is longer than {} bytes", limits::BUNDLE_PATH_BYTES),
             Self::FileAndDirectory { other } => {
-                write!(f, "with `{other}`, one name is both a file and a directory")
+                return write!(f, "with `{other}`, one name is both a file and a directory");
             }
-            Self::CaseTwin { of } => write!(f, "the path differs from `{of}` only in upper and lower case"),
-        }
+            Self::CaseTwin { of } => return write!(f, "the path differs from `{of}` only in upper and lower case"),
+            Self::Truncated => "the file is cut short",
+            Self::NoEnd => "the file ends without the two zero blocks of a complete tar",
+            Self::OneZeroBlock => "a zero block stands alone where two must end the tar",
+            Self::GnuFormat => "GNU tar format: only USTAR is read",
+            Self::NotUstar => "not a USTAR header",
+            Self::Checksum => "the header's checksum does not hold",
+            Self::HardLink => "a hard link: only regular files are read",
+            Self::SymbolicLink => "a symbolic link: only regular files are read",
+            Self::Device => "a device: only regular files are read",
+            Self::Directory => "a directory: only regular files are read",
+            Self::Fifo => "a FIFO: only regular files are read",
+            Self::PaxHeader => "a PAX extended header: only plain USTAR is read",
+            Self::GlobalPaxHeader => "a PAX global header: only plain USTAR is read",
+            Self::GnuLongName => "a GNU long name: only plain USTAR is read",
+            Self::GnuLongLink => "a GNU long link: only plain USTAR is read",
+            Self::Sparse => "a sparse file: only regular files are read",
+            Self::BinarySize => "a binary (base-256) size: sizes are octal",
+            Self::Size => "the size is not eleven octal digits",
+            Self::Padding => "the padding after the file is not zero",
+            Self::EmptyPath => "the path is empty",
+            Self::AbsolutePath => "the path is absolute",
+            Self::ParentPath => "the path holds `..`",
+            Self::DotPath => "the path holds a `.` segment",
+            Self::EmptySegment => "the path holds an empty segment",
+            Self::PathCharacter => "the path holds a character outside `A-Z a-z 0-9 . _ - /`",
+            Self::Duplicate => "the path stands twice",
+        })
     }
 }
 
@@ -142,14 +143,14 @@ pub fn check_path(path: &str) -> Result<(), TarFault> {
     if path.starts_with('/') {
         return Err(TarFault::AbsolutePath);
     }
-    for segment in path.split('/') {
+    for segment in path.as_bytes().split(|byte| *byte == b'/') {
         match segment {
-            "" => return Err(TarFault::EmptySegment),
-            "." => return Err(TarFault::DotPath),
-            ".." => return Err(TarFault::ParentPath),
+            b"" => return Err(TarFault::EmptySegment),
+            b"." => return Err(TarFault::DotPath),
+            b".." => return Err(TarFault::ParentPath),
             _ => {}
         }
-        if !segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')) {
+        if !segment.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')) {
             return Err(TarFault::PathCharacter);
         }
     }
@@ -325,13 +326,14 @@ fn name(block: &[u8; BLOCK]) -> &[u8] {
 }
 
 fn displayed_path(block: &[u8; BLOCK]) -> String {
-    format!("{}", name(block).escape_ascii())
+    name(block).escape_ascii().map(char::from).collect()
 }
 
 /// The name among these that lies above or below this one: unpacked to a disk, one of the two is lost.
 fn nested<'a>(names: &'a [String], name: &str) -> Option<&'a str> {
     let place = |path: &str| names.binary_search_by(|other| other.as_str().cmp(path));
-    let above = name.match_indices('/').find_map(|(at, _)| names.get(place(name.get(..at)?).ok()?));
+    let slashes = name.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
+    let above = slashes.filter_map(|(at, _)| names.get(place(name.get(..at)?).ok()?)).next();
     let below = || {
         let directory = format!("{name}/");
         let (Ok(at) | Err(at)) = place(&directory);

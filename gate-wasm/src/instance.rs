@@ -188,7 +188,7 @@ impl Instance {
         let mut count = 0;
         for line in lines.split(|byte| *byte == b'\n') {
             if let Err(error) = decide(&self.gate, line, &mut self.output) {
-                write(&mut self.output, &document::Error { error: &error });
+                json::write_to(&mut self.output, &document::Error { error: &error });
             }
             self.output.push(b'\n');
             count += 1;
@@ -208,7 +208,7 @@ impl Instance {
             facts: self.gate.facts(),
             sub_checks: self.gate.explain(now_ms),
         };
-        write(&mut self.output, &explanation);
+        json::write_to(&mut self.output, &explanation);
         0
     }
 
@@ -237,7 +237,7 @@ impl Instance {
 
     fn say(&mut self, document: &impl Serialize) -> i32 {
         self.output.clear();
-        write(&mut self.output, document);
+        json::write_to(&mut self.output, document);
         0
     }
 
@@ -248,14 +248,17 @@ impl Instance {
 }
 
 fn config(configuration: document::Configuration) -> Result<Config, KeyError> {
-    let keys = |pems: Option<Vec<String>>, threshold: Option<u64>| match pems.unwrap_or_default().as_slice() {
-        [] => Ok(None),
-        pems => {
-            let keys = pems.iter().map(|pem| PublicKey::from_pem(pem)).collect::<Result<Vec<_>, _>>()?;
-            // A threshold that is no `usize` here is out of reach as well.
-            let threshold = threshold.map_or(1, |threshold| usize::try_from(threshold).unwrap_or(usize::MAX));
-            TrustedKeys::new(keys, threshold).map(Some)
+    let keys = |pems: Option<Vec<String>>, threshold: Option<u64>| {
+        let mut keys = Vec::new();
+        for pem in pems.unwrap_or_default() {
+            keys.push(PublicKey::from_pem(&pem)?);
         }
+        if keys.is_empty() {
+            return Ok(None);
+        }
+        // A threshold that is no `usize` here is out of reach as well.
+        let threshold = threshold.map_or(1, |threshold| usize::try_from(threshold).unwrap_or(usize::MAX));
+        TrustedKeys::new(keys, threshold).map(Some)
     };
     let default = Freshness::default();
     Ok(Config {
@@ -273,7 +276,7 @@ fn config(configuration: document::Configuration) -> Result<Config, KeyError> {
 fn decide(gate: &Gate, input: &[u8], output: &mut Vec<u8>) -> Result<i32, String> {
     let call = read(input).map_err(|error| format!("the call is malformed: {error}"))?;
     let (decision, frames) = decide_call(gate, call)?;
-    write(output, &decision);
+    json::write_to(output, &decision);
     // The frames' own JSON goes out as it will be hashed: it is put in as the last member.
     output.pop();
     output.extend_from_slice(b",\"frames\":");
@@ -295,7 +298,9 @@ pub(crate) fn decide_call(gate: &Gate, call: document::Call) -> Result<(document
     let decision =
         gate.decide(gate_core::Call { audit_id, tool, policy: PolicyAnswer { policy_ref, reason, detail } }, now_ms);
     let mut frames = decision.frames;
-    frames.splice(0..0, facts_frame);
+    if let Some(frame) = facts_frame {
+        frames.insert(0, frame);
+    }
     let (effect, reason) = match decision.effect {
         Effect::Allow => (document::Effect::Allow, None),
         Effect::Deny(reason) => (document::Effect::Deny, Some(reason)),
@@ -317,10 +322,6 @@ pub(crate) fn write_frames(output: &mut Vec<u8>, frames: &[Frame]) {
 
 fn read<T: json::Read>(input: &[u8]) -> Result<T, String> {
     json::read(input).map_err(line)
-}
-
-fn write(output: &mut Vec<u8>, document: &impl Serialize) {
-    output.extend_from_slice(json::write(document).as_bytes());
 }
 
 pub(crate) fn line(error: impl Display) -> String {

@@ -1,20 +1,22 @@
-//! From bytes to a tree to a typed value.
+//! From bytes to what stands where to a typed value.
 
-use alloc::{borrow::Cow, format, string::String, vec::Vec};
-use core::fmt::Display;
+use alloc::{
+    borrow::{Cow, ToOwned},
+    format,
+    string::String,
+    vec::Vec,
+};
+use core::{cell::Cell, fmt::Display, iter};
 
 use super::Error;
 use crate::limits;
-
-/// Up to how many keys are compared with each other: for the few that a document has, faster than keeping an order.
-const FEW_KEYS: usize = 16;
 
 /// A type that has one form in JSON.
 ///
 /// serde's derived readers are five times as large, and the module must be small.
 pub trait Read: Sized {
-    /// Takes the value apart. [`Value::Absent`] is a member that an object does not have: a type that has a meaning for that
-    /// gives it.
+    /// Takes the value apart. A type that has a meaning for a member that an object does not have
+    /// ([`Value::is_absent`]) gives it.
     ///
     /// # Errors
     /// What of it is of another kind.
@@ -26,7 +28,8 @@ pub trait Read: Sized {
 /// # Errors
 /// What is not JSON, or not a `T`.
 pub fn read<T: Read>(bytes: &[u8]) -> Result<T, Error> {
-    T::read(Value::parse(bytes)?)
+    let document = parse(bytes)?;
+    T::read(Value { document: &document, at: Some(0) })
 }
 
 /// Reads an object with exactly the named members into a struct with fields of these names.
@@ -43,65 +46,53 @@ macro_rules! read_object {
     (@key $field:ident $key:literal) => { $key };
 }
 
-/// Any JSON.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value<'a> {
-    /// Nothing: a member that an object does not have. No text reads as this.
-    Absent,
-    /// `null`.
+/// A value in a text that is JSON, or a member that an object does not have.
+#[derive(Debug)]
+pub struct Value<'a> {
+    document: &'a Document<'a>,
+    at: Option<usize>,
+}
+
+/// An object that is being taken apart.
+#[derive(Debug)]
+pub struct Object<'a> {
+    members: Siblings<'a>,
+    /// Those behind what was taken last: members mostly come in the order in which they are taken.
+    rest: Siblings<'a>,
+    /// What was taken last: the place of an error.
+    taken: &'static str,
+}
+
+/// A whole text: every value before those that it holds, in their order; a member is its key and its value.
+type Document<'a> = [Node<'a>];
+
+#[derive(Debug)]
+struct Node<'a> {
+    kind: Kind<'a>,
+    /// The node after this one and all that it holds.
+    next: usize,
+    /// Of a key: whether its member was taken.
+    taken: Cell<bool>,
+}
+
+#[derive(Debug)]
+enum Kind<'a> {
     Null,
-    /// A truth value.
     Bool(bool),
     /// A whole number that is not negative.
     Integer(u64),
     /// Any other number: read over.
     OtherNumber,
-    /// A string.
+    /// A copy only where it has escapes.
     Text(Cow<'a, str>),
-    /// A list.
-    List(Vec<Value<'a>>),
-    /// An object: its members in their order; no two have the same key.
-    Object(Vec<Member<'a>>),
-}
-
-/// A member of an object: its key and its value.
-pub type Member<'a> = (Cow<'a, str>, Value<'a>);
-
-/// An object that is being taken apart.
-#[derive(Debug)]
-pub struct Object<'a> {
-    /// What was not taken yet, in its order.
-    members: Vec<Member<'a>>,
-    /// What was taken last: the place of an error.
-    taken: &'static str,
+    List,
+    Object,
 }
 
 impl<'a> Value<'a> {
-    /// Reads a whole text.
-    ///
-    /// # Errors
-    /// The first fault, with its place in bytes.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
-        let text =
-            core::str::from_utf8(bytes).map_err(|error| Error(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
-        let mut parser = Parser { text, at: 0 };
-        let value = parser.value(limits::JSON_DEPTH)?;
-        parser.skip_space();
-        match parser.peek() {
-            None => Ok(value),
-            Some(_) => Err(Error(format!("more text at byte {}, after the value", parser.at))),
-        }
-    }
-
-    /// The members of an object.
-    ///
-    /// # Errors
-    /// What it is instead.
-    pub fn into_members(self) -> Result<Vec<Member<'a>>, Error> {
-        let Self::Object(members) = self else {
-            return Err(self.instead_of("an object"));
-        };
-        Ok(members)
+    /// Whether it is a member that an object does not have.
+    pub fn is_absent(&self) -> bool {
+        self.at.is_none()
     }
 
     /// An object of which `read` takes every member.
@@ -109,49 +100,54 @@ impl<'a> Value<'a> {
     /// # Errors
     /// What it is instead, what `read` says, or the first member that it did not take.
     pub fn object<T>(self, read: impl FnOnce(&mut Object<'a>) -> Result<T, Error>) -> Result<T, Error> {
-        let (whole, rest) = self.open_object(read)?;
-        match rest.first() {
-            None => Ok(whole),
-            Some((key, _)) => Err(Error(format!("member `{}` is not known", crate::text::shown(key)))),
+        let mut object = self.open()?;
+        let mut whole = read(&mut object);
+        // The value stays where it is, and what is the same for every type is not here: there are twenty of them.
+        if let Some(error) = object.fault(whole.as_ref().err()) {
+            whole = Err(error);
         }
+        whole
     }
 
-    /// An object of which `read` takes what it knows, and the members that are left. An error of `read` is placed in the
-    /// member that it took last.
+    /// An object of which `read` takes what it knows, and the key of the first member that is left. An error of `read` is
+    /// placed in the member that it took last.
     ///
     /// # Errors
     /// What it is instead, or what `read` says.
     pub fn open_object<T>(
         self,
         read: impl FnOnce(&mut Object<'a>) -> Result<T, Error>,
-    ) -> Result<(T, Vec<Member<'a>>), Error> {
-        let mut object = Object { members: self.into_members()?, taken: "" };
+    ) -> Result<(T, Option<&'a str>), Error> {
+        let mut object = self.open()?;
         match read(&mut object) {
-            Ok(whole) => Ok((whole, object.members)),
+            Ok(whole) => Ok((whole, object.left())),
             Err(error) => Err(error.within(object.taken)),
         }
+    }
+
+    /// The members of an object, in their order; no two have the same key.
+    ///
+    /// # Errors
+    /// What it is instead.
+    pub fn members(&self) -> Result<impl Iterator<Item = (&'a str, Self)>, Error> {
+        let mut siblings = self.children(true)?;
+        Ok(iter::from_fn(move || Some((siblings.next()?.as_str()?, siblings.next()?))))
     }
 
     /// The items of a list.
     ///
     /// # Errors
     /// What it is instead.
-    pub fn into_list(self) -> Result<Vec<Value<'a>>, Error> {
-        let Self::List(items) = self else {
-            return Err(self.instead_of("a list"));
-        };
-        Ok(items)
+    pub fn items(&self) -> Result<impl Iterator<Item = Self>, Error> {
+        self.children(false)
     }
 
     /// The text of a string.
     ///
     /// # Errors
     /// What it is instead.
-    pub fn into_text(self) -> Result<Cow<'a, str>, Error> {
-        let Self::Text(text) = self else {
-            return Err(self.instead_of("a string"));
-        };
-        Ok(text)
+    pub fn text(&self) -> Result<&'a str, Error> {
+        self.as_str().ok_or_else(|| self.instead_of("a string"))
     }
 
     /// A string, parsed.
@@ -159,20 +155,50 @@ impl<'a> Value<'a> {
     /// # Errors
     /// What it is instead, or what the parser says.
     pub fn parsed<T, E: Display>(self, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Error> {
-        parse(&self.into_text()?).map_err(|error| Error(format!("{error}")))
+        parse(self.text()?).map_err(|error| Error::new(format!("{error}")))
+    }
+
+    fn open(self) -> Result<Object<'a>, Error> {
+        let members = self.children(true)?;
+        Ok(Object { members, rest: members, taken: "" })
+    }
+
+    fn as_str(&self) -> Option<&'a str> {
+        if let Some(Kind::Text(text)) = self.kind() { Some(text) } else { None }
+    }
+
+    fn children(&self, of_object: bool) -> Result<Siblings<'a>, Error> {
+        match (of_object, self.node()) {
+            (true, Some(Node { kind: Kind::Object, next, .. }))
+            | (false, Some(Node { kind: Kind::List, next, .. })) => {
+                Ok(Siblings { document: self.document, at: self.at.map_or(0, |at| at + 1), end: *next })
+            }
+            (true, _) => Err(self.instead_of("an object")),
+            (false, _) => Err(self.instead_of("a list")),
+        }
+    }
+
+    #[inline(always)]
+    fn kind(&self) -> Option<&'a Kind<'a>> {
+        self.node().map(|node| &node.kind)
+    }
+
+    #[inline(always)]
+    fn node(&self) -> Option<&'a Node<'a>> {
+        self.document.get(self.at?)
     }
 
     fn instead_of(&self, expected: &str) -> Error {
-        let found = match self {
-            Self::Absent => return Error(format!("is missing, expected {expected}")),
-            Self::Null => "`null`",
-            Self::Bool(_) => "a truth value",
-            Self::Integer(_) | Self::OtherNumber => "a number",
-            Self::Text(_) => "a string",
-            Self::List(_) => "a list",
-            Self::Object(_) => "an object",
+        let found = match self.kind() {
+            None => return Error::new(format!("is missing, expected {expected}")),
+            Some(Kind::Null) => "`null`",
+            Some(Kind::Bool(_)) => "a truth value",
+            Some(Kind::Integer(_) | Kind::OtherNumber) => "a number",
+            Some(Kind::Text(_)) => "a string",
+            Some(Kind::List) => "a list",
+            Some(Kind::Object) => "an object",
         };
-        Error(format!("found {found}, expected {expected}"))
+        Error::new(format!("found {found}, expected {expected}"))
     }
 }
 
@@ -182,27 +208,76 @@ impl<'a> Object<'a> {
     /// # Errors
     /// It is missing, or of another kind.
     pub fn take<T: Read>(&mut self, key: &'static str) -> Result<T, Error> {
-        T::read(self.take_value(key))
+        T::read(self.member(key))
     }
 
-    fn take_value(&mut self, key: &'static str) -> Value<'a> {
+    fn member(&mut self, key: &'static str) -> Value<'a> {
         self.taken = key;
-        match self.members.iter().position(|member| member.0 == key) {
-            Some(at) => self.members.remove(at).1,
-            None => Value::Absent,
+        for members in &[self.rest, self.members] {
+            let mut members = *members;
+            while let (Some(name), Some(value)) = (members.next(), members.next()) {
+                if name.as_str() == Some(key) {
+                    self.rest = members;
+                    if let Some(node) = name.node() {
+                        node.taken.set(true);
+                    }
+                    return value;
+                }
+            }
         }
+        Value { document: self.members.document, at: None }
+    }
+
+    /// What is wrong with it, when its reader said `error`, or nothing.
+    fn fault(&self, error: Option<&Error>) -> Option<Error> {
+        match error {
+            Some(error) => Some(error.within(self.taken)),
+            None => self.left().map(|key| Error::new(format!("member `{}` is not known", crate::text::shown(key)))),
+        }
+    }
+
+    /// The key of the first member that was not taken.
+    fn left(&self) -> Option<&'a str> {
+        let mut members = self.members;
+        while let (Some(key), Some(_)) = (members.next(), members.next()) {
+            if key.node().is_some_and(|node| !node.taken.get()) {
+                return key.as_str();
+            }
+        }
+        None
+    }
+}
+
+/// Values side by side.
+#[derive(Debug, Clone, Copy)]
+struct Siblings<'a> {
+    document: &'a Document<'a>,
+    at: usize,
+    end: usize,
+}
+
+impl<'a> Iterator for Siblings<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Value<'a>> {
+        if self.at >= self.end {
+            return None;
+        }
+        let value = Value { document: self.document, at: Some(self.at) };
+        self.at = value.node()?.next;
+        Some(value)
     }
 }
 
 impl Read for String {
     fn read(value: Value<'_>) -> Result<Self, Error> {
-        Ok(value.into_text()?.into_owned())
+        value.text().map(ToOwned::to_owned)
     }
 }
 
 impl Read for bool {
     fn read(value: Value<'_>) -> Result<Self, Error> {
-        let Value::Bool(truth) = value else {
+        let Some(&Kind::Bool(truth)) = value.kind() else {
             return Err(value.instead_of("a truth value"));
         };
         Ok(truth)
@@ -211,7 +286,7 @@ impl Read for bool {
 
 impl Read for u64 {
     fn read(value: Value<'_>) -> Result<Self, Error> {
-        let Value::Integer(number) = value else {
+        let Some(&Kind::Integer(number)) = value.kind() else {
             return Err(value.instead_of("a whole number below 2^64"));
         };
         Ok(number)
@@ -220,7 +295,7 @@ impl Read for u64 {
 
 impl<T: Read> Read for Option<T> {
     fn read(value: Value<'_>) -> Result<Self, Error> {
-        if matches!(value, Value::Absent | Value::Null) {
+        if matches!(value.kind(), None | Some(Kind::Null)) {
             return Ok(None);
         }
         T::read(value).map(Some)
@@ -230,140 +305,167 @@ impl<T: Read> Read for Option<T> {
 impl<T: Read> Read for Vec<T> {
     fn read(value: Value<'_>) -> Result<Self, Error> {
         let mut items = Self::new();
-        for item in value.into_list()? {
+        for item in value.items()? {
             items.push(T::read(item)?);
         }
         Ok(items)
     }
 }
 
-/// Puts a key in its place; false when it is there already.
-fn insert<'a>(sorted: &mut Vec<Cow<'a, str>>, key: Cow<'a, str>) -> bool {
-    match sorted.binary_search(&key) {
-        Ok(_) => false,
-        Err(at) => {
-            sorted.insert(at, key);
-            true
-        }
+/// What stands where in a text.
+fn parse(bytes: &[u8]) -> Result<Vec<Node<'_>>, Error> {
+    let text = core::str::from_utf8(bytes).map_err(|error| fault("not UTF-8", error.valid_up_to(), ""))?;
+    // Room for a call, so that nothing is moved while they grow.
+    let mut parser = Parser { text, at: 0, nodes: Vec::with_capacity(16), keys: Vec::with_capacity(8) };
+    parser.value(limits::JSON_DEPTH)?;
+    parser.skip_space();
+    match parser.peek() {
+        None => Ok(parser.nodes),
+        Some(_) => Err(fault("more text", parser.at, ", after the value")),
     }
+}
+
+/// What is wrong at a byte.
+fn fault(what: &str, at: usize, how: &str) -> Error {
+    Error::new(format!("{what} at byte {at}{how}"))
 }
 
 struct Parser<'a> {
     text: &'a str,
     at: usize,
+    /// What was read: see [`Document`].
+    nodes: Vec<Node<'a>>,
+    /// The keys of each object around this place, as nodes: those of the innermost last, each object's in their order.
+    keys: Vec<usize>,
 }
 
 impl<'a> Parser<'a> {
-    fn value(&mut self, depth: usize) -> Result<Value<'a>, Error> {
+    fn value(&mut self, depth: usize) -> Result<(), Error> {
         self.skip_space();
         match self.peek() {
-            None => Err(Error(format!("the text ends at byte {}, where a value is wanted", self.at))),
-            Some(b'"') => Ok(Value::Text(self.string()?)),
-            Some(b'{') => Ok(Value::Object(self.object(self.deeper(depth)?)?)),
-            Some(b'[') => Ok(Value::List(self.list(self.deeper(depth)?)?)),
+            None => Err(fault("the text ends", self.at, ", where a value is wanted")),
+            Some(b'"') => self.string(),
+            Some(b'{') => self.container(Kind::Object, depth, Self::object),
+            Some(b'[') => self.container(Kind::List, depth, Self::list),
             Some(_) => self.scalar(),
         }
     }
 
-    fn deeper(&self, depth: usize) -> Result<usize, Error> {
-        depth
-            .checked_sub(1)
-            .ok_or_else(|| Error(format!("nested deeper than {} levels at byte {}", limits::JSON_DEPTH, self.at)))
+    fn container(
+        &mut self,
+        kind: Kind<'a>,
+        depth: usize,
+        read: fn(&mut Self, usize) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Some(depth) = depth.checked_sub(1) else {
+            return Err(Error::new(format!("nested deeper than {} levels at byte {}", limits::JSON_DEPTH, self.at)));
+        };
+        let node = self.nodes.len();
+        self.push(kind);
+        self.at += 1;
+        self.skip_space();
+        read(self, depth)?;
+        let next = self.nodes.len();
+        if let Some(container) = self.nodes.get_mut(node) {
+            container.next = next;
+        }
+        Ok(())
     }
 
-    fn object(&mut self, depth: usize) -> Result<Vec<Member<'a>>, Error> {
-        self.at += 1;
-        let mut members: Vec<Member<'a>> = Vec::new();
-        // The keys in order, once there are more than a few.
-        let mut sorted: Vec<Cow<'a, str>> = Vec::new();
-        self.skip_space();
+    fn object(&mut self, depth: usize) -> Result<(), Error> {
+        let first_key = self.keys.len();
         if self.takes(b'}') {
-            return Ok(members);
+            return Ok(());
         }
         loop {
             self.skip_space();
             if self.peek() != Some(b'"') {
-                return Err(Error(format!("no key at byte {}", self.at)));
+                return Err(fault("no key", self.at, ""));
             }
-            let key = self.string()?;
-            if members.len() == limits::JSON_MEMBERS {
-                return Err(Error(format!("an object has more than {} members", limits::JSON_MEMBERS)));
-            }
-            let twice = if members.len() < FEW_KEYS {
-                members.iter().any(|member| member.0 == key)
-            } else {
-                if sorted.is_empty() {
-                    members.iter().for_each(|member| {
-                        insert(&mut sorted, member.0.clone());
-                    });
-                }
-                !insert(&mut sorted, key.clone())
-            };
-            if twice {
-                return Err(Error(format!("key `{}` stands twice", crate::text::shown(&key))));
-            }
+            self.string()?;
+            self.key(first_key)?;
             self.skip_space();
             if !self.takes(b':') {
-                return Err(Error(format!("no `:` at byte {}", self.at)));
+                return Err(fault("no `:`", self.at, ""));
             }
-            let value = self.value(depth)?;
-            members.push((key, value));
+            self.value(depth)?;
             self.skip_space();
             if self.takes(b'}') {
-                return Ok(members);
+                self.keys.truncate(first_key);
+                return Ok(());
             }
             if !self.takes(b',') {
-                return Err(Error(format!("no `,` or `}}` at byte {}", self.at)));
+                return Err(fault("no `,` or `}`", self.at, ""));
             }
         }
     }
 
-    fn list(&mut self, depth: usize) -> Result<Vec<Value<'a>>, Error> {
-        self.at += 1;
-        let mut items = Vec::new();
-        self.skip_space();
+    /// Puts the last node, a key, in its place among those of its object.
+    fn key(&mut self, first_key: usize) -> Result<(), Error> {
+        let text = |node: usize| Value { document: &self.nodes, at: Some(node) }.as_str().unwrap_or_default();
+        let node = self.nodes.len() - 1;
+        let others = self.keys.get(first_key..).unwrap_or_default();
+        if others.len() == limits::JSON_MEMBERS {
+            return Err(Error::new(format!("an object has more than {} members", limits::JSON_MEMBERS)));
+        }
+        let key = text(node);
+        // By length first: that tells most of them apart.
+        let order = |other: &str| other.len().cmp(&key.len()).then_with(|| other.cmp(key));
+        match others.binary_search_by(|other| order(text(*other))) {
+            Ok(_) => Err(Error::new(format!("key `{}` stands twice", crate::text::shown(key)))),
+            Err(place) => {
+                self.keys.insert(first_key + place, node);
+                Ok(())
+            }
+        }
+    }
+
+    fn list(&mut self, depth: usize) -> Result<(), Error> {
         if self.takes(b']') {
-            return Ok(items);
+            return Ok(());
         }
         loop {
-            items.push(self.value(depth)?);
+            self.value(depth)?;
             self.skip_space();
             if self.takes(b']') {
-                return Ok(items);
+                return Ok(());
             }
             if !self.takes(b',') {
-                return Err(Error(format!("no `,` or `]` at byte {}", self.at)));
+                return Err(fault("no `,` or `]`", self.at, ""));
             }
         }
     }
 
-    fn string(&mut self) -> Result<Cow<'a, str>, Error> {
+    fn string(&mut self) -> Result<(), Error> {
         let start = self.at;
-        self.at += 1;
         let mut kept = String::new();
+        self.at += 1;
         loop {
             let from = self.at;
             self.at += super::plain(self.text.as_bytes().get(from..).unwrap_or_default());
             // Both ends are at ASCII characters.
             let plain = self.text.get(from..self.at).unwrap_or_default();
             match self.peek() {
-                None => return Err(Error(format!("the string at byte {start} has no end"))),
+                None => return Err(fault("the string", start, " has no end")),
+                Some(b'"') if kept.is_empty() => {
+                    self.push(Kind::Text(Cow::Borrowed(plain)));
+                    break;
+                }
                 Some(b'"') => {
-                    self.at += 1;
-                    if kept.is_empty() {
-                        return Ok(Cow::Borrowed(plain));
-                    }
                     kept.push_str(plain);
-                    return Ok(Cow::Owned(kept));
+                    self.push(Kind::Text(Cow::Owned(kept)));
+                    break;
                 }
                 Some(b'\\') => {
                     kept.push_str(plain);
                     let at = self.at;
-                    kept.push(self.escape().ok_or_else(|| Error(format!("no escape at byte {at}")))?);
+                    kept.push(self.escape().ok_or_else(|| fault("no escape", at, ""))?);
                 }
-                Some(_) => return Err(Error(format!("a control character at byte {}, in a string", self.at))),
+                Some(_) => return Err(fault("a control character", self.at, ", in a string")),
             }
         }
+        self.at += 1;
+        Ok(())
     }
 
     fn escape(&mut self) -> Option<char> {
@@ -401,19 +503,22 @@ impl<'a> Parser<'a> {
         Some(unit)
     }
 
-    fn scalar(&mut self) -> Result<Value<'a>, Error> {
-        let rest = self.text.get(self.at..).unwrap_or_default();
-        for (word, value) in [("null", Value::Null), ("true", Value::Bool(true)), ("false", Value::Bool(false))] {
-            if rest.starts_with(word) {
-                self.at += word.len();
-                return Ok(value);
-            }
-        }
+    fn scalar(&mut self) -> Result<(), Error> {
         let start = self.at;
-        self.number().ok_or_else(|| Error(format!("no value at byte {start}")))
+        let rest = self.text.get(start..).unwrap_or_default();
+        let words = [("null", Kind::Null), ("true", Kind::Bool(true)), ("false", Kind::Bool(false))];
+        let kind = match words.into_iter().find(|(word, _)| rest.starts_with(word)) {
+            Some((word, kind)) => {
+                self.at += word.len();
+                kind
+            }
+            None => self.number().ok_or_else(|| fault("no value", start, ""))?,
+        };
+        self.push(kind);
+        Ok(())
     }
 
-    fn number(&mut self) -> Option<Value<'a>> {
+    fn number(&mut self) -> Option<Kind<'a>> {
         let negative = self.takes(b'-');
         let mut value = Some(0_u64);
         if !self.takes(b'0') {
@@ -434,7 +539,7 @@ impl<'a> Parser<'a> {
             let _sign = self.takes(b'+') || self.takes(b'-');
             self.digits()?;
         }
-        Some(value.filter(|_| whole).map_or(Value::OtherNumber, Value::Integer))
+        Some(value.filter(|_| whole).map_or(Kind::OtherNumber, Kind::Integer))
     }
 
     fn digits(&mut self) -> Option<()> {
@@ -445,18 +550,25 @@ impl<'a> Parser<'a> {
         (self.at > from).then_some(())
     }
 
+    fn push(&mut self, kind: Kind<'a>) {
+        let next = self.nodes.len() + 1;
+        self.nodes.push(Node { kind, next, taken: Cell::new(false) });
+    }
+
     fn skip_space(&mut self) {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
             self.at += 1;
         }
     }
 
+    #[inline(always)]
     fn takes(&mut self, byte: u8) -> bool {
         let there = self.peek() == Some(byte);
         self.at += usize::from(there);
         there
     }
 
+    #[inline(always)]
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }

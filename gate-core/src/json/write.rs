@@ -1,6 +1,6 @@
 //! From a typed value to compact bytes: no white space, members in the order of the type.
 
-use alloc::string::String;
+use alloc::{string::String, vec::Vec};
 use core::fmt;
 use serde::{
     Serialize, Serializer,
@@ -12,51 +12,57 @@ use serde::{
 /// Values hold text, whole numbers, truth values, lists, objects and words; anything else comes out empty.
 pub fn write(value: &(impl Serialize + ?Sized)) -> String {
     // Room for a decision's attributes, so that they are not moved while they grow.
-    let mut out = String::with_capacity(512);
-    match value.serialize(Writer(&mut out)) {
-        Ok(()) => out,
-        Err(_) => String::new(),
+    let mut out = Vec::with_capacity(512);
+    write_to(&mut out, value);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// Appends what [`write`] gives.
+pub fn write_to(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    let from = out.len();
+    if value.serialize(Writer(out)).is_err() {
+        out.truncate(from);
     }
 }
 
 /// Appends `text` with its quotes, escaped where JSON asks for it and nowhere else.
-fn write_text(out: &mut String, text: &str) {
-    out.push('"');
-    let mut rest = text;
+fn write_text(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let mut rest = text.as_bytes();
     loop {
-        // What is escaped is ASCII, so both sides of it begin and end at characters.
-        let (plain, special) = rest.split_at_checked(super::plain(rest.as_bytes())).unwrap_or((rest, ""));
-        out.push_str(plain);
-        let Some(c) = special.chars().next() else {
+        let (plain, special) = rest.split_at_checked(super::plain(rest)).unwrap_or((rest, &[]));
+        out.extend_from_slice(plain);
+        let Some((byte, after)) = special.split_first() else {
             break;
         };
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c => {
-                out.push_str("\\u00");
-                // Below U+0020: the cast keeps it whole.
-                out.extend(crate::digest::hex(c as u8).map(char::from));
+        out.push(b'\\');
+        match byte {
+            b'"' | b'\\' => out.push(*byte),
+            0x8 => out.push(b'b'),
+            0xc => out.push(b'f'),
+            b'\n' => out.push(b'n'),
+            b'\r' => out.push(b'r'),
+            b'\t' => out.push(b't'),
+            _ => {
+                out.extend_from_slice(b"u00");
+                out.extend_from_slice(&crate::digest::hex(*byte));
             }
         }
-        rest = special.get(1..).unwrap_or_default();
+        rest = after;
     }
-    out.push('"');
+    out.push(b'"');
 }
 
 /// Begins a member. Names of fields need no escaping.
-fn write_name(out: &mut String, name: &str) {
+fn write_name(out: &mut Vec<u8>, name: &str) {
     part(out);
-    out.push('"');
-    out.push_str(name);
-    out.push_str("\":");
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'"');
+    out.push(b':');
 }
 
-fn write_integer(out: &mut String, mut value: u64) {
+fn write_integer(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0; 20];
     let mut from = digits.len();
     for (at, digit) in digits.iter_mut().enumerate().rev() {
@@ -67,21 +73,21 @@ fn write_integer(out: &mut String, mut value: u64) {
             break;
         }
     }
-    out.push_str(digits.get(from..).and_then(|digits| core::str::from_utf8(digits).ok()).unwrap_or_default());
+    out.extend_from_slice(digits.get(from..).unwrap_or_default());
 }
 
-struct Writer<'a>(&'a mut String);
+struct Writer<'a>(&'a mut Vec<u8>);
 
 /// A list that is being written.
-struct Items<'a>(&'a mut String);
+struct Items<'a>(&'a mut Vec<u8>);
 
 /// An object that is being written.
-struct Members<'a>(&'a mut String);
+struct Members<'a>(&'a mut Vec<u8>);
 
 /// Puts a comma between what is written and the next of a list or an object. What begins one is never the end of an item.
-fn part(out: &mut String) {
-    if !out.ends_with(['[', '{']) {
-        out.push(',');
+fn part(out: &mut Vec<u8>) {
+    if !matches!(out.last(), Some(b'[' | b'{')) {
+        out.push(b',');
     }
 }
 
@@ -119,7 +125,7 @@ impl<'a> Serializer for Writer<'a> {
     type SerializeStructVariant = Impossible<(), Unsupported>;
 
     fn serialize_bool(self, value: bool) -> Result<(), Unsupported> {
-        self.0.push_str(if value { "true" } else { "false" });
+        self.0.extend_from_slice(if value { b"true" } else { b"false" });
         Ok(())
     }
 
@@ -146,7 +152,7 @@ impl<'a> Serializer for Writer<'a> {
     }
 
     fn serialize_none(self) -> Result<(), Unsupported> {
-        self.0.push_str("null");
+        self.0.extend_from_slice(b"null");
         Ok(())
     }
 
@@ -163,17 +169,17 @@ impl<'a> Serializer for Writer<'a> {
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Items<'a>, Unsupported> {
-        self.0.push('[');
+        self.0.push(b'[');
         Ok(Items(self.0))
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Members<'a>, Unsupported> {
-        self.0.push('{');
+        self.0.push(b'{');
         Ok(Members(self.0))
     }
 
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Members<'a>, Unsupported> {
-        self.0.push('{');
+        self.0.push(b'{');
         Ok(Members(self.0))
     }
 
@@ -266,7 +272,7 @@ impl SerializeSeq for Items<'_> {
     }
 
     fn end(self) -> Result<(), Unsupported> {
-        self.0.push(']');
+        self.0.push(b']');
         Ok(())
     }
 }
@@ -281,12 +287,12 @@ impl SerializeMap for Members<'_> {
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unsupported> {
-        self.0.push(':');
+        self.0.push(b':');
         value.serialize(Writer(self.0))
     }
 
     fn end(self) -> Result<(), Unsupported> {
-        self.0.push('}');
+        self.0.push(b'}');
         Ok(())
     }
 }
@@ -301,7 +307,7 @@ impl SerializeStruct for Members<'_> {
     }
 
     fn end(self) -> Result<(), Unsupported> {
-        self.0.push('}');
+        self.0.push(b'}');
         Ok(())
     }
 }
