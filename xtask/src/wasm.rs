@@ -31,7 +31,7 @@ const TRAPPING: &str = "target/gate-trap.wasm";
 const OTHER_ABI: &str = "target/gate-abi-2.wasm";
 
 /// Largest module, in bytes, as it is and compressed by `gzip -9`.
-const MOST_BYTES: (usize, usize) = (102 * 1024, 49 * 1024);
+const MOST_BYTES: (usize, usize) = (115 * 1024, 52 * 1024);
 
 /// All that the module may export: another name is another ABI.
 const EXPORTS: [&str; 16] = [
