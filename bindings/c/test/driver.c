@@ -86,7 +86,12 @@ int main(int argc, char **argv) {
     ag_gate *gate;
     if (ag_gate_load(&options, &gate) != AG_OK) fail("no gate");
     const ag_guard_options guarded = {
-        .gate = gate, .source = ag_native_host_source(host), .sink = ag_native_host_sink(host)};
+        .gate = gate,
+        .source = ag_native_host_source(host),
+        .sink = ag_native_host_sink(host),
+        .look_up_timeout_ms = 30000,
+        .append_timeout_ms = 30000,
+    };
     if (ag_guard_new(&guarded, &nodes[at].guard) != AG_OK) fail("no guard");
     ag_gate_free(gate);
   }

@@ -13,7 +13,7 @@ for (const nodeId of nodeIds) {
     nodeId,
     mode: "enforce",
   });
-  guards.push(new Guard({ gate, source: host, sink: host }));
+  guards.push(new Guard({ gate, source: host, sink: host, lookUpTimeoutMs: 30_000, appendTimeoutMs: 30_000 }));
 }
 
 async function call(guard) {

@@ -25,7 +25,8 @@ with NativeHost(url=url, token_file=token_file) as host, ThreadPoolExecutor(int(
     guards = []
     for node in nodes:
         gate = Gate(bundle=Path(bundle).read_bytes(), trusted_keys=Path(key).read_text(), node_id=node, mode="enforce")
-        guards.append((Guard(gate, source=host, sink=host), node))
+        guard = Guard(gate, source=host, sink=host, look_up_timeout_ms=30_000, append_timeout_ms=30_000)
+        guards.append((guard, node))
     print("ready", flush=True)
     for line in sys.stdin:
         calls = [guards[number % len(guards)] for number in range(int(line))]

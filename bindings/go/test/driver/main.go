@@ -36,7 +36,9 @@ func main() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		guards[at] = &autonomygate.Guard{Gate: gate, Source: host, Sink: host}
+		guards[at] = &autonomygate.Guard{
+			Gate: gate, Source: host, Sink: host, LookUpTimeout: 30 * time.Second, AppendTimeout: 30 * time.Second,
+		}
 	}
 	fmt.Println("ready")
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {

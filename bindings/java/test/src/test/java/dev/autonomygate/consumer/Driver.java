@@ -12,6 +12,7 @@ import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.time.Instant;
 import java.time.temporal.ChronoUnit;
 import java.util.ArrayList;
@@ -34,7 +35,12 @@ final class Driver {
         List<Callable<Void>> nodes = new ArrayList<>();
         for (String node : List.of(args).subList(5, args.length)) {
             Gate gate = Gate.builder().bundle(bundle).trustedKeys(key).nodeId(node).mode(Mode.ENFORCE).load();
-            Guard guard = Guard.of(gate, host);
+            Guard guard = Guard.builder(gate)
+                    .source(host)
+                    .sink(host)
+                    .lookUpTimeout(Duration.ofSeconds(30))
+                    .appendTimeout(Duration.ofSeconds(30))
+                    .build();
             nodes.add(() -> call(guard, node));
         }
         ExecutorService tasks = Executors.newFixedThreadPool(Integer.parseInt(args[4]));
