@@ -9,7 +9,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -392,8 +392,10 @@ impl Runtime {
     /// Lets it end: it has made all its calls, and says nothing more.
     fn end(&mut self) -> Result<()> {
         self.orders = None;
-        if let Ok((_, line)) = self.lines.recv_timeout(PATIENCE) {
-            return Err(format!("{} made a call too many: `{line}`", self.language).into());
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok((_, line)) => return Err(format!("{} made a call too many: `{line}`", self.language).into()),
+            Err(RecvTimeoutError::Timeout) => return Err(format!("{} does not end", self.language).into()),
+            Err(RecvTimeoutError::Disconnected) => {}
         }
         match self.child.wait()? {
             status if status.success() => Ok(()),
@@ -403,7 +405,10 @@ impl Runtime {
 
     fn line(&mut self) -> Result<String> {
         let received = self.lines.recv_timeout(PATIENCE);
-        let (heard, line) = received.map_err(|error| format!("{} says nothing more: {error}", self.language))?;
+        let (heard, line) = received.map_err(|error| match error {
+            RecvTimeoutError::Timeout => format!("{} has said nothing for {PATIENCE:?}", self.language),
+            RecvTimeoutError::Disconnected => format!("{} ended before its calls were made", self.language),
+        })?;
         self.heard = heard;
         Ok(line)
     }
