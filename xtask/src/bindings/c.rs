@@ -205,7 +205,7 @@ fn generated(root: &Path) -> Result<String> {
     let version = Command::new(&cbindgen).arg("--version").output();
     if !version.is_ok_and(|output| output.stdout.trim_ascii() == format!("cbindgen {CBINDGEN}").as_bytes()) {
         let mut install = ci::cargo(root);
-        install.args(["install", "--quiet", "--locked", "--version", &format!("={CBINDGEN}"), "--root"]);
+        install.args(["install", "--quiet", "--debug", "--locked", "--version", &format!("={CBINDGEN}"), "--root"]);
         ci::step("cbindgen", install.arg(&tools).arg("cbindgen"))?;
     }
     let mut generate = Command::new(cbindgen);
