@@ -25,7 +25,7 @@ pub(crate) enum Command {
         #[arg(value_parser = keys(), hide_possible_values = true)]
         key: String,
     },
-    /// Write one setting into the config file. Comments stay; what would be refused at the next start is not written.
+    /// Write one setting into the config file. Comments stay; a value that is not of its form is not written. Files are not looked at.
     #[command(after_help = "Examples:
   autonomy config set identity.node_id robot-7
   autonomy config set attestation.mode advisory

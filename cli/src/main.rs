@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refused(&error, &out),
     };
+    output::log_to_stderr(format);
     let mut context = Context::new(cli.global, &mut out);
     let outcome = run(cli.command, &mut context);
     // The answer before the error that ends it.

@@ -11,6 +11,7 @@ use anstyle::{AnsiColor, Style};
 use gate_core::text::is_obeyed;
 use host_native::ErrorClass;
 use serde::Serialize;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::error::CliError;
 
@@ -51,6 +52,15 @@ impl From<Color> for ColorChoice {
             Color::Always => Self::Always,
             Color::Never => Self::Never,
         }
+    }
+}
+
+/// Has what the library says on the way written to standard error, a line each, as people or programs read it.
+pub(crate) fn log_to_stderr(format: Format) {
+    let log = tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_target(false).with_writer(io::stderr);
+    match format {
+        Format::Text => log.init(),
+        Format::Json => log.json().flatten_event(true).init(),
     }
 }
 
@@ -124,6 +134,9 @@ impl Output {
 
     /// A line beside the answer, for people: what is not as it seems.
     pub(crate) fn warning(&mut self, text: impl Display) -> Result<(), CliError> {
+        if self.format == Format::Json {
+            let _ = writeln!(io::stderr(), "{}", serde_json::json!({ "warning": text.to_string() }));
+        }
         self.aside("warning:", WARN.bold(), text)
     }
 

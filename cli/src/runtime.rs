@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use clap::{Args, Subcommand};
-use gate_core::{Freshness, Mode, TrustedKeys};
+use gate_core::{
+    Freshness, Mode, TrustedKeys,
+    facts::{SubCheck, SubCheckOutcome},
+};
 use host_native::{
     Gate, Policies, bundle,
     config::{Config, Engine, Origin},
@@ -128,6 +131,7 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
     };
     let gate = gate.with_metrics(Arc::clone(&metrics));
     announce(context, config, &listener, &gate, &opened)?;
+    warn(context, &gate)?;
     runtime::run(listener, Arc::new(gate), tools, metrics, Limits::default(), shutdown).await?;
     service::stopped(context)
 }
@@ -195,18 +199,23 @@ fn announce(
     if *mode_origin == Origin::Default {
         out.note("the mode is not set, which means `off`: the gate is not asked")?;
     }
-    match mode {
-        Mode::Off => {}
-        Mode::Advisory | Mode::Enforce if node_id.is_none() => {
-            out.warning("no node id is set: the gate fails every call; give `--node-id`")?;
-        }
-        Mode::Advisory | Mode::Enforce if config.policy_dir().is_some() => {
-            out.warning("policies come from a directory: the gate fails every call; build a bundle")?;
-        }
-        Mode::Advisory | Mode::Enforce => {}
-    }
-    if policy_ref.is_none() {
+    out.flush()
+}
+
+/// What a call would come to as things stand, where that is not what the operator wants: a fleet that was turned on and denies
+/// every call is to be seen at the start.
+fn warn(context: &mut Context<'_>, gate: &Gate) -> Result<(), CliError> {
+    let out = &mut context.out;
+    if gate.policy_ref().is_none() {
         out.warning("no bundle is given: every call is denied; give `--bundle`")?;
     }
-    out.flush()
+    let failing = gate.explain()?.into_iter().find(|check| check.outcome == SubCheckOutcome::Fail);
+    match (gate.mode(), failing) {
+        (Mode::Off, _) | (_, None) => Ok(()),
+        (Mode::Advisory | Mode::Enforce, Some(SubCheck { reason, found, .. })) => out.warning(format_args!(
+            "as things stand the gate fails every call with `{reason}` (found {}): {}",
+            found.as_deref().unwrap_or("nothing"),
+            reason.remedy()
+        )),
+    }
 }

@@ -25,6 +25,8 @@ pub(crate) fn interrupted() -> Result<impl Future<Output = ()>, CliError> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate()).map_err(no_signals)?, signal(SignalKind::interrupt()).map_err(no_signals)?);
+    // A log that reaches the limit of `ulimit -f` is a full disk: an error of the write, not the end of the process.
+    drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map_err(no_signals)?);
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}

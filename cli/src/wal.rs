@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use gate_core::{AuditId, frame::Kind};
 use host_native::{
     ErrorClass,
-    wal::{self, Diagnosis, Doctored, Loss, Reader, Record, Report, Verdict},
+    wal::{self, Diagnosis, Doctored, Opening, Reader, Record, Report},
 };
 use serde::Serialize;
 
@@ -202,10 +202,10 @@ fn print_report(context: &mut Context<'_>, dir: &Path, report: Report) -> Result
 
 fn doctor(context: &mut Context<'_>, dir: &Path, accept_loss: bool) -> Result<Exit, CliError> {
     let diagnosis = progress::reading(dir, wal::diagnose)?;
-    let needed = diagnosis.verdict == Verdict::Fail;
+    let needed = diagnosis.opening == Opening::Fail;
     // Without a word from the operator nothing is changed, and what would be lost is the error.
     let doctored = match needed && accept_loss {
-        true => Some(progress::reading(dir, |log| wal::doctor(log, Loss::Accept))?.into()),
+        true => Some(progress::reading(dir, wal::doctor)?.into()),
         false => None,
     };
     print_diagnosis(context, dir, &diagnosis, doctored)?;
@@ -223,12 +223,13 @@ fn print_diagnosis(
     diagnosis: &Diagnosis,
     doctored: Option<Treatment>,
 ) -> Result<(), CliError> {
-    let Diagnosis { verdict, row, why, last_good, good_bytes, committed, safe_seq, bytes, fault, .. } = diagnosis;
-    let opening = match verdict {
-        Verdict::Init => "init",
-        Verdict::Open => "open",
-        Verdict::Repair => "repair",
-        Verdict::Fail => "fail",
+    let Diagnosis { opening, row, why, last_good, good_bytes, committed, safe_seq, bytes, fault, .. } = diagnosis;
+    let needed = *opening == Opening::Fail;
+    let opening = match opening {
+        Opening::Init => "init",
+        Opening::Open => "open",
+        Opening::Repair => "repair",
+        Opening::Fail => "fail",
     };
     let (last_good, good_bytes, committed, fault) =
         (*last_good, *good_bytes, *committed, fault.as_ref().map(ToString::to_string));
@@ -252,11 +253,12 @@ fn print_diagnosis(
     let outcome = Cell::new(opening);
     out.fields([
         ("LOG", Cell::new(dir.display())),
-        ("OPENING", if *verdict == Verdict::Fail { outcome.bad() } else { outcome.good() }),
+        ("OPENING", if needed { outcome.bad() } else { outcome.good() }),
         ("ROW", Cell::new(row)),
         ("WHY", Cell::new(why)),
         ("LAST_GOOD", Cell::new(last_good)),
         ("COMMITTED", Cell::new(committed)),
+        ("WOULD_LOSE", Cell::new(format!("{} frames", committed.saturating_sub(last_good)))),
         ("SAFE_SEQ", Cell::or_none(*safe_seq)),
         ("FAULT", Cell::or_none(fault)),
     ])?;
@@ -266,7 +268,8 @@ fn print_diagnosis(
             out.line(format_args!("kept {kept} frames, lost {lost} committed ones ({dropped_bytes} bytes dropped)"))?;
             out.note(format_args!("the untouched originals are beside it: {}", copies.join(", ")))
         }
-        None if *verdict == Verdict::Fail => Ok(()),
+        None if needed => Ok(()),
+        None if bytes.is_none() => out.note("there is no log here: if there should be one, correct `--wal-dir`"),
         None => out.note("it needs no doctor: a runtime can start"),
     }
 }

@@ -278,6 +278,14 @@ pub enum ConfigError {
         /// The variable.
         name: String,
     },
+    /// An environment variable that nothing reads, almost named as one that is.
+    #[error("environment variable `{name}` is not known, did you mean `{meant}`: set that, or unset it")]
+    MisspeltVariable {
+        /// The variable.
+        name: String,
+        /// The one that is read.
+        meant: &'static str,
+    },
     /// An environment variable that is not Unicode.
     #[error("environment variable `{name}` is not UTF-8: set it again, or unset it")]
     NotUnicode {
@@ -633,8 +641,8 @@ impl Config {
         self.origins.get(name).copied().unwrap_or(Origin::Default)
     }
 
-    /// Writes one setting into the config file, keeping its comments; `None` takes it out. Nothing is written that
-    /// would be refused at the next start.
+    /// Writes one setting into the config file, keeping its comments; `None` takes it out. A value that is not of the
+    /// setting's form is not written; what it leads to, such as a file, is not looked at.
     ///
     /// # Errors
     /// What is refused, or why the file cannot be written.
@@ -680,11 +688,25 @@ fn refuse_unknown_variables(variables: &Variables) -> Result<(), ConfigError> {
     if let Some(url) = variables.text("AUTONOMY_ORCHESTRATOR_URL")? {
         return Err(ConfigError::Orchestrator { url });
     }
-    let unknown = variables.0.keys().find(|name| {
-        name.to_ascii_uppercase().starts_with("AUTONOMY_ATTESTATION_")
-            && !KEYS.iter().any(|key| key.env == name.as_str())
-    });
-    unknown.map_or(Ok(()), |name| Err(ConfigError::UnknownVariable { name: name.clone() }))
+    // Not every name of ours: a cluster sets some for a service that is called `autonomy-…`.
+    for name in variables.0.keys().filter(|name| !KEYS.iter().any(|key| key.env == name.as_str())) {
+        if let Some(key) = KEYS.iter().find(|key| is_meant(name, key)) {
+            return Err(ConfigError::MisspeltVariable { name: name.clone(), meant: key.env });
+        }
+        if name.to_ascii_uppercase().starts_with("AUTONOMY_ATTESTATION_") {
+            return Err(ConfigError::UnknownVariable { name: name.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a name is one slip or two away from a variable, or is one of those that decide without its middle word.
+fn is_meant(name: &str, key: &Key) -> bool {
+    strsim::osa_distance(name, key.env) <= 2
+        || key
+            .env
+            .strip_prefix("AUTONOMY_ATTESTATION_")
+            .is_some_and(|leaf| name.strip_prefix("AUTONOMY_") == Some(leaf))
 }
 
 fn read_file(path: &Path, must_exist: bool) -> Result<DocumentMut, ConfigError> {
@@ -753,6 +775,11 @@ fn put(table: &mut Table, key: &Key, text: &str, origin: &str) -> Result<(), Con
     }
     let entry = table.entry(outer).or_insert_with(|| Item::Table(Table::new()));
     if let Some(inner) = entry.as_table_like_mut() {
+        let mut value = value;
+        if let Some(before) = inner.get(leaf).and_then(Item::as_value) {
+            // The comment behind it.
+            *value.decor_mut() = before.decor().clone();
+        }
         inner.insert(leaf, Item::Value(value));
     }
     Ok(())
@@ -885,12 +912,12 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let variables: Variables = [("AUTONOMY_HOME", home.path().to_str().unwrap())].into();
         let file = home.path().join("config.toml");
-        fs::write(&file, "# ours\n[attestation] # the gate\nmode = \"off\"\n").unwrap();
+        fs::write(&file, "# ours\n[attestation] # the gate\nmode = \"off\" # since May\n").unwrap();
         let config = Config::load(&variables, None, &[]).unwrap();
         config.write("attestation.mode", Some("enforce")).unwrap();
         config.write("identity.node_id", Some("robot-7")).unwrap();
         let text = fs::read_to_string(&file).unwrap();
-        assert!(text.starts_with("# ours\n[attestation] # the gate\nmode = \"enforce\"\n"), "{text}");
+        assert!(text.starts_with("# ours\n[attestation] # the gate\nmode = \"enforce\" # since May\n"), "{text}");
         assert!(config.write("attestation.mode", Some("on")).is_err());
         let unknown = config.write("node_id", Some("x")).unwrap_err().to_string();
         assert_eq!(

@@ -94,13 +94,7 @@ mod tests {
         enrollment::{self, Source as _},
         key,
     };
-    use std::{
-        path::PathBuf,
-        process::Command,
-        sync::mpsc,
-        thread,
-        time::{Duration, Instant},
-    };
+    use std::{path::PathBuf, process::Command, sync::mpsc, thread, time::Duration};
 
     fn pipe(path: &Path) {
         let mode = fs::Permissions::from_mode(0o600);
@@ -191,13 +185,11 @@ mod tests {
         let file = File::create(&path).unwrap();
         file.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
         file.set_len(1 << 40).unwrap();
-        let begun = Instant::now();
         for (what, limit) in [("config", CONFIG_BYTES), ("trusted", KEY_BYTES), ("private", KEY_BYTES)] {
             let read = READERS.iter().find(|(name, _)| *name == what).unwrap().1;
             let message = in_time(read, &path);
             assert!(message.contains(&format!("it has more than {limit} bytes")), "{what}: {message}");
         }
-        assert!(begun.elapsed() < Duration::from_secs(20));
         file.set_len(KEY_BYTES).unwrap();
         assert_eq!(read(&path, KEY_BYTES).unwrap().len(), 64 * 1024);
     }

@@ -174,7 +174,7 @@ impl PrivateKey {
     }
 }
 
-/// Reads public keys and how many of them must sign.
+/// Reads public keys and how many of them must sign. A key in two files is one key.
 ///
 /// # Errors
 /// The first file that is no public key, or why they make no set.
@@ -183,7 +183,10 @@ pub fn read_trusted(paths: &[PathBuf], threshold: usize) -> Result<TrustedKeys, 
     for path in paths {
         let pem = file::read_text(path, file::KEY_BYTES)
             .map_err(|source| KeyFileError::Read { path: path.clone(), source })?;
-        keys.push(PublicKey::from_pem(&pem).map_err(|source| KeyFileError::NotPublic { path: path.clone(), source })?);
+        let key = PublicKey::from_pem(&pem).map_err(|source| KeyFileError::NotPublic { path: path.clone(), source })?;
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
     }
     TrustedKeys::new(keys, threshold).map_err(KeyFileError::Set)
 }

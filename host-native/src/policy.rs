@@ -287,7 +287,6 @@ fn name_of(value: &Value) -> &'static str {
     }
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "used as a function of `map_err`")]
 fn syntax(error: impl std::fmt::Display) -> Error {
     let (at, cause) = source::place_and_cause(&error.to_string());
     Error::Syntax { at: at.unwrap_or_else(|| "?".to_owned()), cause }

@@ -152,7 +152,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(10);
 
 /// The answer to one connection too many.
 fn too_many() -> String {
-    const BODY: &str = r#"{"error":"too many connections: try again later, or raise the limit"}"#;
+    const BODY: &str = r#"{"error":"too many connections: try again later"}"#;
     format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
          retry-after: 1\r\nconnection: close\r\n\r\n{BODY}",

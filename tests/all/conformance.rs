@@ -191,7 +191,6 @@ fn decisions(engine: &dyn Engine) -> Value {
                                 gate.call(Export::SetEnrollment, told.to_string().as_bytes()).unwrap()
                             }
                         };
-                        #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
                         let verdict = gate.call_at(TimedExport::Verdict, now_ms as f64).unwrap().to_string();
                         for call in &calls {
                             assert!(gate.call(Export::Decide, call.as_bytes()).unwrap() >= 0);

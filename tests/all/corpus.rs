@@ -1,6 +1,5 @@
 //! The decision corpus (`docs/src/spec/corpus.md`) against gate-core: every case, verdict, effect and frames.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gate_core::{
     Answer, AuditId, Call, Config, Effect, Enrollment, EnrollmentRef, Freshness, Gate, Mode, NodeId, PolicyAnswer,
     PublicKey, Reason, RolloutState, Status, ToolName, TrustedKeys, Verdict, decision::DecisionAttrs, frame::Kind,
@@ -8,6 +7,8 @@ use gate_core::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs, path::Path, thread};
+
+use crate::conformance::unpack;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,9 +87,10 @@ impl Corpus {
             lease_keys: Some(keys(&self.settings.lease_keys, self.settings.lease_threshold)),
             freshness: Freshness { max_staleness_ms, max_skew_ms },
         });
-        if let Some(segments) = self.value(2, bundle, "tar").as_array() {
+        let tar = self.value(2, bundle, "tar");
+        if tar.is_array() {
             // Whether it is refused shows in the verdict.
-            drop(gate.load_bundle(&segments.iter().flat_map(unpack).collect::<Vec<_>>()));
+            drop(gate.load_bundle(&unpack(tar)));
         }
         gate
     }
@@ -135,13 +137,6 @@ impl Corpus {
             tool: tool.clone(),
             policy: PolicyAnswer { policy_ref: None, reason, detail: None },
         }
-    }
-}
-
-fn unpack(segment: &Value) -> Vec<u8> {
-    match segment.as_u64() {
-        Some(zeros) => vec![0; zeros.try_into().unwrap()],
-        None => STANDARD.decode(segment.as_str().unwrap()).unwrap(),
     }
 }
 

@@ -430,7 +430,7 @@ fn on_a_full_disk_appends_get_503_and_the_host_ends_and_loses_nothing() {
         }
     });
     let (code, stderr) = host.ended();
-    let error: Value = serde_json::from_str(&stderr).unwrap();
+    let error: Value = serde_json::from_str(stderr.lines().last().unwrap()).unwrap();
     assert_eq!((code, &error["class"]), (3, &json!("unavailable")), "{stderr}");
     let message = error["error"].as_str().unwrap();
     assert!(

@@ -102,24 +102,32 @@ async fn a_trap_is_a_denial_and_the_next_thousand_calls_are_right() {
     assert_eq!(checks(), before, "the new instance knows what the old one knew");
 }
 
-/// Traps once, on the decision that is number `at`.
+/// Traps once, on the call of `export` that is number `at`.
 struct TrapsOnce {
     engine: Wasmtime,
-    decisions: Arc<AtomicUsize>,
+    calls: Arc<AtomicUsize>,
+    export: Export,
     at: usize,
 }
 
 struct TrapsOnceInstance {
     instance: Box<dyn Instance>,
-    decisions: Arc<AtomicUsize>,
+    calls: Arc<AtomicUsize>,
+    export: Export,
     at: usize,
     dead: bool,
 }
 
+impl TrapsOnce {
+    fn new(export: Export, at: usize) -> Self {
+        Self { engine: Wasmtime::new(MODULE, None).unwrap(), calls: Arc::default(), export, at }
+    }
+}
+
 impl Engine for TrapsOnce {
     fn instantiate(&self) -> Result<Box<dyn Instance>, WasmError> {
-        let (instance, decisions) = (self.engine.instantiate()?, Arc::clone(&self.decisions));
-        Ok(Box::new(TrapsOnceInstance { instance, decisions, at: self.at, dead: false }))
+        let (instance, calls) = (self.engine.instantiate()?, Arc::clone(&self.calls));
+        Ok(Box::new(TrapsOnceInstance { instance, calls, export: self.export, at: self.at, dead: false }))
     }
 }
 
@@ -135,7 +143,7 @@ impl Instance for TrapsOnceInstance {
     }
 
     fn call(&mut self, export: Export, input: &[u8]) -> Result<i32, WasmError> {
-        self.dead |= export == Export::Decide && self.decisions.fetch_add(1, Ordering::Relaxed) == self.at;
+        self.dead |= export == self.export && self.calls.fetch_add(1, Ordering::Relaxed) == self.at;
         self.alive()?;
         self.instance.call(export, input)
     }
@@ -156,8 +164,7 @@ impl Instance for TrapsOnceInstance {
 #[tokio::test]
 async fn a_call_that_trapped_is_denied_in_every_mode() {
     for mode in [Mode::Enforce, Mode::Advisory, Mode::Off] {
-        let engine = Wasmtime::new(MODULE, None).unwrap();
-        let engine = Arc::new(TrapsOnce { engine, decisions: Arc::default(), at: 1 });
+        let engine = Arc::new(TrapsOnce::new(Export::Decide, 1));
         let home = tempfile::tempdir().unwrap();
         let (wal, _) = Wal::open(home.path().join("wal"), Options::default()).unwrap();
         let gate = gate(engine, mode, wal).await;
@@ -179,6 +186,23 @@ async fn a_call_that_trapped_is_denied_in_every_mode() {
         assert_eq!(denials, usize::from(mode == Mode::Enforce), "{mode}");
         assert_eq!(log.contains("the module failed on this call"), mode == Mode::Enforce, "{mode}");
     }
+}
+
+/// A bundle that makes the module trap is refused; what the gate knew, it knows.
+#[test]
+fn a_bundle_that_trapped_takes_no_answer_with_it() {
+    let config = Config {
+        mode: Mode::Enforce,
+        node_id: Some(NodeId::parse("robot-7").unwrap()),
+        bundle_keys: None,
+        lease_keys: None,
+        freshness: Freshness::default(),
+    };
+    let mut gate = wasm::Gate::new(Arc::new(TrapsOnce::new(Export::LoadBundle, 0)), &config).unwrap();
+    gate.set_enrollment(&Answer::NotEnrolled { observed_at_ms: 1_000 }).unwrap();
+    let before = gate.explain(1_000).unwrap();
+    assert!(matches!(gate.load_bundle(b"no tar"), Err(WasmError::Trap(_))));
+    assert_eq!(gate.explain(1_000).unwrap().facts, before.facts);
 }
 
 /// A call of the ABI.

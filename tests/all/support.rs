@@ -43,6 +43,7 @@ fn newest_source() -> SystemTime {
     let mut places: Vec<_> = ["gate-core", "host-native", "cli"]
         .iter()
         .flat_map(|package| ["src", "Cargo.toml", "reasons.toml"].map(|part| root().join(package).join(part)))
+        .chain([root().join("gate-wasm/gate.wasm")])
         .collect();
     while let Some(path) = places.pop() {
         match fs::read_dir(&path) {

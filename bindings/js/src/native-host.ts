@@ -94,7 +94,7 @@ export class BaseNativeHost implements EnrollmentSource, DecisionSink {
 function isReceipt(body: string): boolean {
   try {
     const { first_seq, last_seq } = JSON.parse(body) as { first_seq?: unknown; last_seq?: unknown };
-    return Number.isInteger(first_seq) && Number.isInteger(last_seq);
+    return Number.isInteger(first_seq) && Number.isInteger(last_seq) && (first_seq as number) <= (last_seq as number);
   } catch {
     return false;
   }

@@ -102,6 +102,7 @@ fault("host_lying", async (t) => {
   const { server, refused, right } = await rig(t);
   const lies = {
     "no answer": (request, response, say) => say(200, { answer: "sure" }),
+    "an end before its beginning": (request, response, say) => say(200, { first_seq: 8, last_seq: 7 }),
     "no JSON": (request, response) => response.end("<html>"),
     "another node's row": (request, response, say) =>
       say(200, { answer: "enrolled", enrollment: row({ node_id: "robot-8" }), observed_at_ms: Date.now() }),

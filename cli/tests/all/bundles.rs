@@ -17,6 +17,10 @@ fn a_key_is_made_once_and_trusted_when_asked() {
     let text = home.ok("key generate --out other.pem --trust");
     let id = text.lines().next().unwrap().strip_prefix("made key ").unwrap();
     assert!(home.path(&format!("trusted-keys/{id}.pub")).exists());
+    // The public half may lie there under its own name as well: one key is one signer.
+    fs::copy(home.path("other.pem.pub"), home.path("trusted-keys/other.pub")).unwrap();
+    let alone = home.fails(2, "bundle verify no.tar --threshold 2");
+    assert!(alone.contains("threshold `2` does not fit 1 trusted keys"), "{alone}");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;

@@ -161,14 +161,17 @@ impl Runtime {
         self.call(r#"{"kind":"tool.echo","params":{"text":"hello"}}"#)
     }
 
-    /// Asks it to stop, as an init system does; it answers what is in flight and exits with 0.
-    pub(crate) fn stop(mut self) {
+    /// Asks it to stop, as an init system does; it answers what is in flight and exits with 0. Gives what it said beside.
+    pub(crate) fn stop(mut self) -> String {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "");
+        let mut beside = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut beside).unwrap();
+        beside
     }
 }
 

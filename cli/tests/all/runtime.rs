@@ -34,7 +34,10 @@ fn a_rollout_from_advisory_to_enforce_can_be_followed_in_the_log() {
     assert!(preview.stdout.contains("SAFE      no\n") && preview.stdout.contains("robot-8"), "{preview:?}");
     let (code, preview) = home.json("attestation preview");
     assert_eq!((code, &preview["failing"], &preview["safe"]), (1, &1.into(), &false.into()));
-    runtime.stop();
+    let warning: Value = serde_json::from_str(&runtime.stop()).unwrap();
+    let expected =
+        "as things stand the gate fails every call with `attestation: enrollment_ref_mismatch` (found `fleet-b`)";
+    assert!(warning["warning"].as_str().unwrap().starts_with(expected), "{warning}");
 
     home.ok("node enroll --node-id robot-8 --enrollment-ref fleet-a --replace");
     let runtime = home.start(&format!("{start} enforce"));
@@ -87,6 +90,9 @@ fn a_rollout_from_advisory_to_enforce_can_be_followed_in_the_log() {
     assert_eq!(home.json("wal verify").1["holds"], true);
     let doctor = home.run("wal doctor");
     assert_eq!((doctor.code, doctor.stderr.as_str()), (0, "note: it needs no doctor: a runtime can start\n"));
+    let nowhere = home.run("wal doctor --wal-dir nowhere");
+    let note = "note: there is no log here: if there should be one, correct `--wal-dir`\n";
+    assert_eq!((nowhere.code, nowhere.stderr.as_str()), (0, note));
 }
 
 #[test]
@@ -200,7 +206,7 @@ fn a_damaged_log_exits_with_4_until_the_doctor_is_told_to_accept_the_loss() {
     let refused = home.fails(4, "runtime start --listen 127.0.0.1:0");
     assert!(refused.contains("autonomy wal doctor"), "{refused}");
     let look = home.run("wal doctor");
-    assert!(look.stdout.contains("OPENING    fail\n") && look.stderr.contains("`--accept-loss`"), "{look:?}");
+    assert!(look.stdout.contains("OPENING     fail\n") && look.stderr.contains("`--accept-loss`"), "{look:?}");
     assert_eq!(fs::read(&path).unwrap(), log, "a look changes nothing");
 
     let (code, doctored) = home.json("wal doctor --accept-loss");

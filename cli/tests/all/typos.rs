@@ -194,10 +194,14 @@ fn each_mistyped_variable_or_key_of_the_config_file_is_refused_before_anything_i
         assert_eq!(run.code, 2, "{name}: {run:?}");
         one_error(&run)
     };
-    let unknown = with("AUTONOMY_ATTESTATION_MODUS", "off");
+    for name in ["AUTONOMY_ATESTATION_MODE", "AUTONOMY_MODE", "AUTONOMY_ATTESTATION_MODES"] {
+        let meant = "did you mean `AUTONOMY_ATTESTATION_MODE`: set that, or unset it";
+        assert_eq!(with(name, "off"), format!("environment variable `{name}` is not known, {meant}"));
+    }
+    let unknown = with("AUTONOMY_ATTESTATION_MOTIVE", "off");
     assert!(
         unknown.starts_with(
-            "environment variable `AUTONOMY_ATTESTATION_MODUS` is not known: use one of `AUTONOMY_ATTESTATION_MODE`"
+            "environment variable `AUTONOMY_ATTESTATION_MOTIVE` is not known: use one of `AUTONOMY_ATTESTATION_MODE`"
         ),
         "{unknown}"
     );

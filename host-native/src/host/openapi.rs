@@ -8,17 +8,15 @@ use super::{Appended, Batch, ENROLLMENT, FRAMES, HEALTH, Health};
 use crate::serve::ErrorBody;
 
 /// What each status means, wherever it is answered.
-const MEANINGS: [(u16, &str); 12] = [
+const MEANINGS: [(u16, &str); 10] = [
     (200, "done"),
     (400, "a malformed node id or batch; nothing is in the log"),
     (401, "the token is missing or wrong"),
     (403, "the request comes from a web page"),
-    (404, "no such path"),
     (405, "another method"),
     (408, "the body took too long; nothing is in the log"),
     (409, "a decision's facts are not in the log, nor is anything of the batch: send it again with them in front"),
     (413, "more than one batch may hold; nothing is in the log"),
-    (431, "the head is too large"),
     (503, "the store or the log cannot be used: deny"),
     (504, "no answer in time: the batch may be in the log; deny"),
 ];

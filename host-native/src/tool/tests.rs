@@ -1,11 +1,7 @@
 use super::{url::Url, *};
 use axum::{Router, http::StatusCode, response::Redirect, routing::get};
 use serde_json::json;
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -99,10 +95,8 @@ async fn http_get_returns_what_the_server_says() {
 
     let large = fetch(&tools, &page("/large")).await.unwrap_err().to_string();
     assert_eq!(large, "`tool.http_get` failed: the body has more than 1048576 bytes");
-    let begun = Instant::now();
     let slow = fetch(&tools, &page("/slow")).await.unwrap_err().to_string();
     assert_eq!(slow, "`tool.http_get` failed: no whole answer within 800ms");
-    assert!(begun.elapsed() < Duration::from_secs(3));
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::{
 
 /// What opening a log would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Opening {
     /// Begin a log.
     Init,
     /// Go on after the last frame.
@@ -32,7 +32,7 @@ pub enum Verdict {
 #[non_exhaustive]
 pub struct Diagnosis {
     /// What opening would do.
-    pub verdict: Verdict,
+    pub opening: Opening,
     /// The row of the recovery table that applies.
     pub row: &'static str,
     /// Why, in words.
@@ -64,14 +64,14 @@ pub fn diagnose(walk: impl Into<Walk>) -> Result<Diagnosis, WalError> {
 
 pub(super) fn diagnose_on(dir: &Dir) -> Result<Diagnosis, WalError> {
     let survey = Survey::of(dir)?;
-    let verdict = match survey.row.action {
-        Action::Init => Verdict::Init,
-        Action::Open => Verdict::Open,
-        Action::Repair => Verdict::Repair,
-        Action::Fail(_) => Verdict::Fail,
+    let opening = match survey.row.action {
+        Action::Init => Opening::Init,
+        Action::Open => Opening::Open,
+        Action::Repair => Opening::Repair,
+        Action::Fail(_) => Opening::Fail,
     };
     Ok(Diagnosis {
-        verdict,
+        opening,
         row: survey.row.name,
         why: survey.row.why,
         last_good: survey.whole.1,
@@ -145,15 +145,6 @@ pub(super) fn verify_on(dir: &Dir) -> Result<Report, WalError> {
     })
 }
 
-/// Whether the operator accepts that frames are dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loss {
-    /// Only say what would be lost.
-    Refuse,
-    /// Drop what does not hold, and say so in the log.
-    Accept,
-}
-
 /// What the doctor did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -169,25 +160,21 @@ pub struct Doctored {
 }
 
 /// The only way out of a log that refuses to open: copies the files aside, keeps the longest prefix that holds, and
-/// leaves a `wal_doctored` frame that says what was lost.
+/// leaves a `wal_doctored` frame that says what was lost. [`diagnose`] tells beforehand what that will be.
 ///
 /// # Errors
-/// [`WalError::LossNotAccepted`] unless `loss` accepts it; [`WalError::NoDoctorNeeded`] when the log would open;
-/// [`WalError::Locked`] when a writer has it.
-pub fn doctor(walk: impl Into<Walk>, loss: Loss) -> Result<Doctored, WalError> {
+/// [`WalError::NoDoctorNeeded`] when the log would open; [`WalError::Locked`] when a writer has it.
+pub fn doctor(walk: impl Into<Walk>) -> Result<Doctored, WalError> {
     let walk = walk.into();
-    doctor_on(walk.fs(), &walk.dir, loss)
+    doctor_on(walk.fs(), &walk.dir)
 }
 
-pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path, loss: Loss) -> Result<Doctored, WalError> {
+pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalError> {
     let dir = &Dir::new(fs, dir);
-    if loss == Loss::Refuse {
-        return Err(refusal(dir, &Survey::of(dir)?));
-    }
     let lock = dir.lock()?;
     let survey = Survey::of(dir)?;
     if !matches!(survey.row.action, Action::Fail(_)) {
-        return Err(refusal(dir, &survey));
+        return Err(WalError::NoDoctorNeeded { dir: dir.path.clone(), why: survey.row.why });
     }
     let (end, kept, link) = survey.whole;
     let dropped_bytes = survey.len.unwrap_or(0) - end;
@@ -232,16 +219,4 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path, loss: Loss) -> Result<Docto
     dir.publish_safe_seq(kept + 1)?;
     lock.mark(kept + 1).map_err(WalError::io("write", lock.path()))?;
     Ok(Doctored { kept, committed: survey.committed, dropped_bytes, copies })
-}
-
-/// Why the doctor does nothing.
-fn refusal(dir: &Dir, survey: &Survey) -> WalError {
-    let dir = dir.path.clone();
-    if !matches!(survey.row.action, Action::Fail(_)) {
-        return WalError::NoDoctorNeeded { dir, why: survey.row.why };
-    }
-    let (end, kept, _) = survey.whole;
-    let bytes = survey.len.unwrap_or(0) - end;
-    let loss = format!("{} ({}); {kept} frames would stay, {bytes} bytes go", survey.row.why, survey.what());
-    WalError::LossNotAccepted { dir, loss }
 }

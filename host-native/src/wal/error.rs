@@ -128,14 +128,6 @@ pub enum WalError {
         /// What applies instead.
         why: &'static str,
     },
-    /// The doctor was not told to accept loss.
-    #[error("doctor would drop frames of the log at `{}`: {loss}; accept that with `--accept-loss`", dir.display())]
-    LossNotAccepted {
-        /// The log's directory.
-        dir: PathBuf,
-        /// What would be lost.
-        loss: String,
-    },
 }
 
 impl WalError {
@@ -155,8 +147,7 @@ impl WalError {
             | Self::BatchTooLarge { .. }
             | Self::FrameTooLarge { .. }
             | Self::AttrsNotObject { .. }
-            | Self::NoDoctorNeeded { .. }
-            | Self::LossNotAccepted { .. } => ErrorClass::Usage,
+            | Self::NoDoctorNeeded { .. } => ErrorClass::Usage,
         }
     }
 

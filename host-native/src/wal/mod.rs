@@ -34,7 +34,7 @@ use std::{
 use gate_core::frame::Frame;
 
 pub use ack::{Ack, End};
-pub use doctor::{Diagnosis, Doctored, Loss, Report, Verdict, diagnose, doctor, verify};
+pub use doctor::{Diagnosis, Doctored, Opening, Report, diagnose, doctor, verify};
 pub use error::WalError;
 pub use reader::{Reader, Record};
 pub use recovery::Opened;

@@ -133,12 +133,10 @@ impl Gate {
     /// Why it is refused; the bundle that was active stays so.
     pub fn load_bundle(&mut self, tar: &[u8]) -> Result<(), WasmError> {
         let told = tell(&mut *self.instance, Export::LoadBundle, tar);
-        match told {
-            Ok(()) => self.bundle = Some(tar.to_vec()),
-            Err(WasmError::Trap(_)) => self.rebuild(None)?,
-            Err(_) => {}
+        if told.is_ok() {
+            self.bundle = Some(tar.to_vec());
         }
-        told
+        self.or_rebuilt(told)
     }
 
     /// Takes a source's answer.
@@ -315,7 +313,7 @@ fn read<T: json::Read>(instance: &mut dyn Instance) -> Result<T, WasmError> {
     json::read(instance.output()?).map_err(|error| WasmError::Trap(format!("its output is malformed: {error}")))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "exact for the next 285,000 years; the module refuses what is not")]
+/// Exact for the next 285,000 years; the module refuses what is not.
 fn time(now_ms: u64) -> f64 {
     now_ms as f64
 }

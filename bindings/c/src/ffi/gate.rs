@@ -291,7 +291,6 @@ pub unsafe extern "C" fn ag_gate_verdict(gate: *const ag_gate, now_ms: u64) -> i
     let mut verdict = ag_reason::AG_ATTESTATION_ENROLLMENT_UNAVAILABLE as i32;
     let status = entry(|| {
         // What does not fit is no time of this millennium either.
-        #[expect(clippy::cast_precision_loss, reason = "it is then above what is taken for a time")]
         let now_ms = now_ms as f64;
         verdict = unsafe { handle("gate", gate) }?.0.verdict(now_ms);
         Ok(())
@@ -360,7 +359,6 @@ pub unsafe extern "C" fn ag_decision_free(decision: *mut ag_decision) {
 pub unsafe extern "C" fn ag_gate_explain(gate: *const ag_gate, now_ms: u64, json: *mut *mut c_char) -> ag_status {
     entry(|| {
         let json = unsafe { out("json", json) }?;
-        #[expect(clippy::cast_precision_loss, reason = "it is then above what is taken for a time")]
         let now_ms = now_ms as f64;
         *json = owned(unsafe { handle("gate", gate) }?.0.explain(now_ms)?)?;
         Ok(())

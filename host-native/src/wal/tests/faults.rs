@@ -10,7 +10,7 @@ use super::{
 use crate::{
     ErrorClass,
     wal::{
-        Loss, Record,
+        Record,
         dir::Dir,
         doctor::{diagnose_on, doctor_on, verify_on},
     },
@@ -84,7 +84,7 @@ fn recover_and_check(fs: &MemFs, acked: &[Acked], may_be_torn: bool) {
         assert_eq!(error.class(), ErrorClass::Damaged, "{error}");
         assert!(may_be_torn, "a log that a crash left behind does not open: {error}");
         assert_eq!(fs.files("telemetry."), before);
-        doctor_on(Arc::new(fs.clone()), Path::new(DIR), Loss::Accept).unwrap();
+        doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
     }
     check(&records(fs), acked);
     let mut acked = acked.to_vec();
@@ -210,12 +210,12 @@ fn the_doctor_survives_every_failure() {
         for nth in 1.. {
             let fs = start.snapshot();
             fs.fail(nth, failing);
-            let _ = doctor_on(Arc::new(fs.clone()), Path::new(DIR), Loss::Accept);
+            let _ = doctor_on(Arc::new(fs.clone()), Path::new(DIR));
             for keep in keeps(nth) {
                 let later = fs.after(keep);
                 if let Err(error) = open(&later).map(drop) {
                     assert_eq!(error.class(), ErrorClass::Damaged, "{error}");
-                    doctor_on(Arc::new(later.clone()), Path::new(DIR), Loss::Accept).unwrap();
+                    doctor_on(Arc::new(later.clone()), Path::new(DIR)).unwrap();
                 }
                 let now = records(&later);
                 check(&now[..acked.last().map_or(0, |last| usize::try_from(*last.seqs.end()).unwrap())], &acked);

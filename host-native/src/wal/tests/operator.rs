@@ -9,7 +9,7 @@ use super::{DIR, killed_log, memfs::MemFs, open, path, records};
 use crate::{
     ErrorClass,
     wal::{
-        Loss, Opened, Record, Verdict, WalError, Walk, diagnose,
+        Opened, Opening, Record, WalError, Walk, diagnose,
         dir::Dir,
         doctor::{diagnose_on, doctor_on, verify_on},
     },
@@ -19,8 +19,8 @@ fn dir(fs: &MemFs) -> Dir {
     Dir::new(Arc::new(fs.clone()), Path::new(DIR))
 }
 
-fn treat(fs: &MemFs, loss: Loss) -> Result<crate::wal::Doctored, WalError> {
-    doctor_on(Arc::new(fs.clone()), Path::new(DIR), loss)
+fn treat(fs: &MemFs) -> Result<crate::wal::Doctored, WalError> {
+    doctor_on(Arc::new(fs.clone()), Path::new(DIR))
 }
 
 /// A log of nine frames that was closed in order, changed by `change`.
@@ -107,31 +107,28 @@ fn every_row_is_met_by_a_log_in_that_state() {
         assert_eq!(fs.files(""), before, "{row}: looking changed something");
         assert_eq!(diagnosis.row, row, "{diagnosis:?}");
         let expected = match row {
-            "init" => Verdict::Init,
-            "open" => Verdict::Open,
-            "repair" => Verdict::Repair,
-            _ => Verdict::Fail,
+            "init" => Opening::Init,
+            "open" => Opening::Open,
+            "repair" => Opening::Repair,
+            _ => Opening::Fail,
         };
-        assert_eq!(diagnosis.verdict, expected);
+        assert_eq!(diagnosis.opening, expected);
         let opened = open(&fs.snapshot()).map(|(_, opened)| opened);
         match (expected, opened) {
-            (Verdict::Init, Ok(Opened::Initialized))
-            | (Verdict::Open, Ok(Opened::Clean { last_seq: 9 }))
-            | (Verdict::Repair, Ok(Opened::Repaired { last_seq: 9, bytes: 1, .. })) => {
-                let refused = treat(&fs, Loss::Accept).unwrap_err();
+            (Opening::Init, Ok(Opened::Initialized))
+            | (Opening::Open, Ok(Opened::Clean { last_seq: 9 }))
+            | (Opening::Repair, Ok(Opened::Repaired { last_seq: 9, bytes: 1, .. })) => {
+                let refused = treat(&fs).unwrap_err();
                 assert!(matches!(refused, WalError::NoDoctorNeeded { .. }), "{refused}");
                 assert!(refused.to_string().ends_with(": start a runtime with it"), "{refused}");
             }
-            (Verdict::Fail, Err(error)) => {
+            (Opening::Fail, Err(error)) => {
                 assert_eq!(error.class(), ErrorClass::Damaged);
                 let text = error.to_string();
                 assert!(text.ends_with("run `autonomy wal doctor --wal-dir /wal`") && !text.contains('\n'), "{text}");
-                let refused = treat(&fs, Loss::Refuse).unwrap_err();
-                assert!(matches!(refused, WalError::LossNotAccepted { .. }), "{refused}");
-                assert!(refused.to_string().ends_with("; accept that with `--accept-loss`"), "{refused}");
-                assert_eq!(fs.files(""), before, "{row}: refusing changed something");
+                assert_eq!(fs.files(""), before, "{row}: failing changed something");
                 let log = fs.bytes(&path("telemetry.wal"));
-                let doctored = treat(&fs, Loss::Accept).unwrap();
+                let doctored = treat(&fs).unwrap();
                 assert_eq!(doctored.kept, diagnosis.last_good);
                 assert_eq!(fs.bytes(&path("telemetry.wal.before.1")), log);
                 let (wal, opened) = open(&fs).unwrap();
@@ -186,7 +183,7 @@ fn verify_names_the_first_fault() {
 fn looking_at_nothing_creates_nothing() {
     let parent = tempfile::tempdir().unwrap();
     let missing = parent.path().join("wal");
-    assert_eq!(diagnose(&missing).unwrap().verdict, Verdict::Init);
+    assert_eq!(diagnose(&missing).unwrap().opening, Opening::Init);
     assert!(matches!(crate::wal::verify(&missing), Err(WalError::NoLog { .. })));
     assert!(!missing.exists());
 }
@@ -211,6 +208,6 @@ fn whoever_wants_to_know_is_told_how_far_a_walk_has_come() {
 fn the_doctor_waits_for_the_writer_to_be_gone() {
     let (fs, _) = killed_log(3);
     let (wal, _) = open(&fs).unwrap();
-    assert!(matches!(treat(&fs, Loss::Accept), Err(WalError::Locked { .. })));
+    assert!(matches!(treat(&fs), Err(WalError::Locked { .. })));
     drop(wal);
 }
