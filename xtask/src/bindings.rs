@@ -6,9 +6,10 @@ mod go;
 mod java;
 mod js;
 mod python;
+mod together;
 
 pub use c::header;
-pub use js::{lint, pack};
+pub use js::{build as pack, lint};
 
 use serde::Deserialize;
 use std::{
@@ -27,8 +28,12 @@ struct Language {
     name: &'static str,
     /// Succeeds where its toolchain is.
     probe: &'static str,
-    /// Builds the package and runs its tests; gives what they printed.
+    /// Builds the package as its users get it.
+    build: fn(&Path) -> Result<()>,
+    /// Runs the tests of what was built; gives what they printed.
     test: fn(&Path) -> Result<String>,
+    /// A runtime that uses what was built, without its arguments.
+    driver: fn(&Path) -> Result<Command>,
     /// Measures the package beside its peers; gives what was printed.
     bench: fn(&Path) -> Result<String>,
     /// How many engines run the corpora there.
@@ -42,15 +47,19 @@ const LANGUAGES: [Language; 5] = [
     Language {
         name: "js",
         probe: "command -v node && command -v npm",
+        build: js::build,
         test: js::test,
+        driver: js::driver,
         bench: js::bench,
-        engines: 3,
+        engines: 4,
         faults: true,
     },
     Language {
         name: "python",
         probe: "python3 -c 'import ensurepip, sys, venv; assert sys.version_info >= (3, 10)'",
+        build: python::build,
         test: python::test,
+        driver: python::driver,
         bench: python::bench,
         engines: 1,
         faults: true,
@@ -58,7 +67,9 @@ const LANGUAGES: [Language; 5] = [
     Language {
         name: "go",
         probe: "command -v go && command -v gofmt",
+        build: go::build,
         test: go::test,
+        driver: go::driver,
         bench: go::bench,
         engines: 1,
         faults: true,
@@ -66,7 +77,9 @@ const LANGUAGES: [Language; 5] = [
     Language {
         name: "java",
         probe: "command -v javac && command -v mvn",
+        build: java::build,
         test: java::test,
+        driver: java::driver,
         bench: java::bench,
         engines: 1,
         faults: true,
@@ -74,7 +87,9 @@ const LANGUAGES: [Language; 5] = [
     Language {
         name: "c",
         probe: "command -v cc && command -v c++ && command -v make",
+        build: c::build,
         test: c::test,
+        driver: c::driver,
         bench: c::bench,
         engines: 1,
         faults: true,
@@ -95,6 +110,10 @@ const FAULTS: [&str; 11] = [
     "trap",
     "threads",
 ];
+
+/// Open Policy Agent's compiler: for benchmarks alone.
+const OPA: &str = "github.com/open-policy-agent/opa";
+const OPA_VERSION: &str = "v1.10.1";
 
 const TRANSCRIPTS: &str = "tests/corpus/transcripts.json";
 
@@ -129,23 +148,30 @@ pub fn test(root: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs the tests of every language whose toolchain is here, and prints the table. The doctored modules must be there.
+/// Runs the tests of every language whose toolchain is here, then their runtimes together, and prints the tables. The
+/// doctored modules must be there.
 pub fn test_all(root: &Path) -> Result<()> {
-    let (mut table, mut skipped) = (Vec::new(), Vec::new());
-    for language in &LANGUAGES {
-        if ci::succeeds(language.probe) {
-            table.extend(test_one(root, language)?);
-        } else if env::var_os("CI").is_some_and(|ci| ci == "true") {
-            return Err(format!("the toolchain of `{}` is missing: `{}` fails", language.name, language.probe).into());
-        } else {
-            skipped.push(language);
-        }
+    let (present, skipped) = present()?;
+    let mut table = Vec::new();
+    for language in &present {
+        table.extend(test_one(root, language)?);
     }
+    let together = together::test(root, &present)?;
     println!("\n{:<8} {:<36} {:<12} {:>8} {:>9}", "language", "engine", "corpus", "cases", "time");
-    println!("{}", table.join("\n"));
-    for language in skipped {
-        println!("SKIPPED {}: its toolchain is missing: `{}` fails", language.name, language.probe);
+    println!("{}\n\n{together}", table.join("\n"));
+    say_skipped(&skipped);
+    Ok(())
+}
+
+/// Runs a runtime in each language whose toolchain is here, on one node.
+pub fn test_together(root: &Path) -> Result<()> {
+    ci::install_programs()?;
+    let (present, skipped) = present()?;
+    for language in &present {
+        (language.build)(root)?;
     }
+    println!("{}", together::test(root, &present)?);
+    say_skipped(&skipped);
     Ok(())
 }
 
@@ -156,14 +182,29 @@ pub fn bench(root: &Path, name: &str) -> Result<()> {
 
 /// Measures every language whose toolchain is here.
 pub fn bench_all(root: &Path) -> Result<()> {
-    for language in &LANGUAGES {
-        if ci::succeeds(language.probe) {
-            (language.bench)(root)?;
-        } else {
-            println!("SKIPPED {}: its toolchain is missing: `{}` fails", language.name, language.probe);
-        }
+    let (present, skipped) = present()?;
+    for language in present {
+        (language.bench)(root)?;
     }
+    say_skipped(&skipped);
     Ok(())
+}
+
+/// The languages whose toolchain is here, and the others, of which CI may have none.
+fn present() -> Result<(Vec<&'static Language>, Vec<&'static Language>)> {
+    let (present, missing): (Vec<_>, Vec<_>) = LANGUAGES.iter().partition(|language| ci::succeeds(language.probe));
+    match missing.first() {
+        Some(language) if env::var_os("CI").is_some_and(|ci| ci == "true") => {
+            Err(format!("the toolchain of `{}` is missing: `{}` fails", language.name, language.probe).into())
+        }
+        Some(_) | None => Ok((present, missing)),
+    }
+}
+
+fn say_skipped(languages: &[&Language]) {
+    for language in languages {
+        println!("SKIPPED {}: its toolchain is missing: `{}` fails", language.name, language.probe);
+    }
 }
 
 fn named(name: &str) -> Result<&'static Language> {
@@ -173,6 +214,7 @@ fn named(name: &str) -> Result<&'static Language> {
 
 /// Runs the tests of a language and gives its rows of the table.
 fn test_one(root: &Path, language: &Language) -> Result<Vec<String>> {
+    (language.build)(root)?;
     let printed = (language.test)(root)?;
     let want: BTreeMap<String, Transcript> = serde_json::from_str(&fs::read_to_string(root.join(TRANSCRIPTS))?)?;
     let (mut rows, mut ran, mut faults) = (Vec::new(), BTreeMap::<String, Vec<String>>::new(), Vec::new());
@@ -215,6 +257,22 @@ fn autonomy(root: &Path) -> Result<PathBuf> {
     let mut build = ci::cargo(root);
     ci::step("autonomy", build.args(["build", "--locked", "--quiet", "--package", "autonomy-cli"]))?;
     Ok(root.join("target/debug/autonomy"))
+}
+
+/// Compiles the Rego that a package is measured beside to WebAssembly, with Open Policy Agent's own compiler.
+fn opa(root: &Path, package: &str) -> Result<PathBuf> {
+    let place = root.join("target").join(format!("opa-{OPA_VERSION}"));
+    let compiler = place.join("opa");
+    if !compiler.exists() {
+        let mut install = Command::new("go");
+        install.arg("install").arg(format!("{OPA}@{OPA_VERSION}")).current_dir(root);
+        ci::step("opa", install.env("GOBIN", &place).env("GOFLAGS", "-modcacherw"))?;
+    }
+    let mut build = Command::new(compiler);
+    build.args(["build", "--target", "wasm", "--entrypoint", "gate/allow", "--output", "gate.tar.gz"]);
+    ci::step("gate.rego", build.arg(root.join(package).join("bench/gate.rego")).current_dir(&place))?;
+    ci::step("policy.wasm", Command::new("tar").args(["-xzf", "gate.tar.gz", "/policy.wasm"]).current_dir(&place))?;
+    Ok(place.join("policy.wasm"))
 }
 
 /// Runs a command as [`ci::step`] does, shows what it prints, and gives it.

@@ -22,6 +22,7 @@ usage: cargo xtask <command>
   test --quick      the decision's own tests, in well under a minute
   ci                formatting, lints, documentation, then every test
   test <language>   the package of one language of bindings/, held to docs/src/spec/conformance.md
+  test together     a runtime in each language on one node, while half of the nodes are revoked and the host is killed
   bench             every benchmark, with ratios against its peers
   bench <language>  those of one language
   codegen           write what is generated from gate-core/reasons.toml and from the types of what is published;
@@ -56,7 +57,8 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["corpus", "--check"] => corpus::check_fresh(&root),
         ["bench", language] => bindings::bench(&root, language),
         ["c-header"] => bindings::header(&root),
-        ["js"] => bindings::pack(&root).map(drop),
+        ["js"] => bindings::pack(&root),
+        ["test", "together"] => bindings::test_together(&root),
         ["test", language] => bindings::test(&root, language),
         ["wasm"] => wasm::write(&root),
         ["wasm", "--check"] => wasm::check_fresh(&root),

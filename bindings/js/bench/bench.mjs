@@ -116,11 +116,11 @@ async function durable() {
 
 function table() {
   const [plain] = Object.keys(GATES);
-  console.log(`\n${"".padEnd(16)} ${"".padEnd(28)} ${"p50".padStart(12)} ${"p95".padStart(12)} ${"p99".padStart(12)}  against plain`);
+  console.log(`\n${"".padEnd(16)} ${"".padEnd(30)} ${"p50".padStart(12)} ${"p95".padStart(12)} ${"p99".padStart(12)}  against plain`);
   for (const { what, engine, p50_ns, p95_ns, p99_ns } of rows) {
     const base = rows.find((row) => row.what === what && row.engine === plain);
     const times = [p50_ns, p95_ns, p99_ns].map((ns) => `${ns.toLocaleString("en")} ns`.padStart(15)).join("");
-    console.log(`${what.padEnd(16)} ${engine.padEnd(28)}${times}  ${(p50_ns / base.p50_ns).toFixed(1)} x`);
+    console.log(`${what.padEnd(16)} ${engine.padEnd(30)}${times}  ${(p50_ns / base.p50_ns).toFixed(1)} x`);
   }
   console.log();
   for (const [name, path] of Object.entries(MODULES)) {

@@ -17,6 +17,9 @@ const PACKAGE: &str = "bindings/c";
 /// What is built for it.
 const BUILT: &str = "target/c";
 
+/// Where it is installed, below that.
+const PREFIX: &str = "prefix";
+
 /// Writes the header. As exact as a lock file: what it writes is committed.
 const CBINDGEN: &str = "0.29.4";
 
@@ -34,6 +37,11 @@ pub fn header(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Builds the library and installs it.
+pub fn build(root: &Path) -> Result<()> {
+    Kit::install(root, PREFIX, &[]).map(drop)
+}
+
 /// Runs the tests of the library, on what is installed.
 pub fn test(root: &Path) -> Result<String> {
     if fs::read_to_string(root.join(HEADER))? != generated(root)? {
@@ -45,7 +53,7 @@ pub fn test(root: &Path) -> Result<String> {
     let place = root.join(BUILT).join("trapping");
     let place = format!("CARGO_TARGET_DIR={}", place.display());
     let trapping = Kit::install(root, "trap", &["FEATURES=inject-trap", &place])?;
-    let kit = Kit::install(root, "prefix", &[])?;
+    let kit = Kit::installed(root);
     fixture(root)?;
     let mut printed = String::new();
     let mut run = |name: &str, command: &mut Command| stream(name, command).map(|said| printed += &said);
@@ -81,9 +89,16 @@ pub fn test(root: &Path) -> Result<String> {
     Ok(printed)
 }
 
+/// The runtime that is tested beside those of the other languages.
+pub fn driver(root: &Path) -> Result<Command> {
+    let kit = Kit::installed(root);
+    Ok(kit.run(&kit.compile_c("driver", &[format!("{PACKAGE}/test/driver.c")], &["-O2"])?))
+}
+
 /// Measures the library.
 pub fn bench(root: &Path) -> Result<String> {
-    let kit = Kit::install(root, "prefix", &[])?;
+    build(root)?;
+    let kit = Kit::installed(root);
     fixture(root)?;
     let bench = kit.compile_cpp("bench", &[format!("{PACKAGE}/bench/bench.cpp")], &["lua5.4"])?;
     let mut run = kit.run(Path::new("bash"));
@@ -98,6 +113,11 @@ struct Kit<'a> {
 }
 
 impl<'a> Kit<'a> {
+    /// What [`build`] has installed.
+    fn installed(root: &'a Path) -> Self {
+        Self { root, prefix: root.join(BUILT).join(PREFIX) }
+    }
+
     fn install(root: &'a Path, name: &str, arguments: &[&str]) -> Result<Self> {
         let prefix = root.join(BUILT).join(name);
         if prefix.exists() {
@@ -185,7 +205,7 @@ fn generated(root: &Path) -> Result<String> {
     let version = Command::new(&cbindgen).arg("--version").output();
     if !version.is_ok_and(|output| output.stdout.trim_ascii() == format!("cbindgen {CBINDGEN}").as_bytes()) {
         let mut install = ci::cargo(root);
-        install.args(["install", "--quiet", "--locked", "--version", &format!("={CBINDGEN}"), "--root"]);
+        install.args(["install", "--quiet", "--debug", "--locked", "--version", &format!("={CBINDGEN}"), "--root"]);
         ci::step("cbindgen", install.arg(&tools).arg("cbindgen"))?;
     }
     let mut generate = Command::new(cbindgen);

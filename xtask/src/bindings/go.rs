@@ -1,10 +1,6 @@
 //! Checks the Go module, and runs its tests on what is in its zip.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use super::stream;
 use crate::{Result, ci, wasm};
@@ -15,28 +11,45 @@ const MODULE: &str = "bindings/go";
 /// What is made for the tests: the module as its users get it, and a linter.
 const BUILT: &str = "target/go";
 
+/// The module as its users get it.
+const PACKED: &str = "target/go/package";
+
 /// The linter, of one version.
 const STATICCHECK: &str = "honnef.co/go/tools/cmd/staticcheck@v0.8.2";
 
 /// The tests that run the corpora: without the race detector, which would make them ten times as long.
 const CORPORA: &str = "^Test(Signatures|Bundles|Decisions)$";
 
+/// Writes the module as its users get it: what is in its zip.
+pub fn build(root: &Path) -> Result<()> {
+    wasm::check_copies(root)?;
+    let package = root.join(PACKED);
+    if package.exists() {
+        fs::remove_dir_all(&package)?;
+    }
+    let mut pack = go(&root.join(MODULE).join("test"));
+    ci::step("the module's zip", pack.args(["run", "./pack"]).arg(root.join(MODULE)).arg(&package))
+}
+
 /// Runs the lints, then the tests on the module as its users get it.
 pub fn test(root: &Path) -> Result<String> {
-    wasm::check_copies(root)?;
     let autonomy = super::autonomy(root)?;
     lint(root, &["", "test"])?;
     ci::step("the module's own tests", go(&root.join(MODULE)).args(["test", "-race", "-count=1", "./..."]))?;
-    let package = pack(root)?;
-    let flags = format!("-modfile={} -modcacherw", user_mod(root, &package)?.display());
-    let go = |arguments: &[&str]| {
-        let mut go = go(&root.join(MODULE).join("test"));
-        go.arg("test").args(["-count=1", "-v"]).args(arguments).args(["."]).env("GOFLAGS", &flags);
-        go.env("AUTONOMY", &autonomy);
-        go
+    let test = |arguments: &[&str]| {
+        let mut test = user(root)?;
+        test.args(["test", "-count=1", "-v"]).args(arguments).arg(".").env("AUTONOMY", &autonomy);
+        Ok::<_, Box<dyn std::error::Error>>(test)
     };
-    let corpora = stream("the corpora in Go", &mut go(&["-run", CORPORA]))?;
-    Ok(corpora + &stream("tests of the Go module", &mut go(&["-race", "-skip", CORPORA]))?)
+    let corpora = stream("the corpora in Go", &mut test(&["-run", CORPORA])?)?;
+    Ok(corpora + &stream("tests of the Go module", &mut test(&["-race", "-skip", CORPORA])?)?)
+}
+
+/// The runtime that is tested beside those of the other languages.
+pub fn driver(root: &Path) -> Result<Command> {
+    let driver = root.join(BUILT).join("driver");
+    ci::step("driver", user(root)?.args(["build", "-o"]).arg(&driver).arg("./driver"))?;
+    Ok(Command::new(driver))
 }
 
 /// Measures the module beside its peers.
@@ -66,26 +79,18 @@ fn lint(root: &Path, modules: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Writes what is in the module's zip.
-fn pack(root: &Path) -> Result<PathBuf> {
-    let package = root.join(BUILT).join("package");
-    if package.exists() {
-        fs::remove_dir_all(&package)?;
-    }
-    let mut pack = go(&root.join(MODULE).join("test"));
-    ci::step("the module's zip", pack.args(["run", "./pack"]).arg(root.join(MODULE)).arg(&package))?;
-    Ok(package)
-}
-
-/// The `go.mod` of the tests, with the packed module in the place of the source tree.
-fn user_mod(root: &Path, package: &Path) -> Result<PathBuf> {
+/// Go in the module of the tests, with the packed module in the place of the source tree.
+fn user(root: &Path) -> Result<Command> {
     let test = root.join(MODULE).join("test");
     let user = root.join(BUILT).join("user.mod");
     fs::copy(test.join("go.mod"), &user)?;
     fs::copy(test.join("go.sum"), user.with_extension("sum"))?;
+    let package = root.join(PACKED);
     let replace = format!("-replace=github.com/autonomy-gate/autonomy-gate/bindings/go={}", package.display());
     ci::step("go.mod", go(root).args(["mod", "edit", &replace]).arg(&user))?;
-    Ok(user)
+    let mut go = go(&test);
+    go.env("GOFLAGS", format!("-modfile={} -modcacherw", user.display()));
+    Ok(go)
 }
 
 fn go(folder: &Path) -> Command {

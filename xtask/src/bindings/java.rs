@@ -11,23 +11,44 @@ const PACKAGE: &str = "bindings/java";
 /// Where projects that use it are laid out: outside of its sources, so that they see the jar alone.
 const PROJECTS: &str = "target/java";
 
-/// Installs the package into the local repository, and runs its tests on the jar.
+/// Writes where a project's dependencies are.
+const CLASS_PATH: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:build-classpath";
+
+/// Compiles gate.wasm and the package, with every lint and every check of its documentation, and installs it into the local
+/// repository.
+pub fn build(root: &Path) -> Result<()> {
+    ci::step("autonomy-gate", maven().arg("install").current_dir(root.join(PACKAGE)))
+}
+
+/// Runs the tests of the package, on the jar.
 pub fn test(root: &Path) -> Result<String> {
-    install(root)?;
     let mut test = project(root, "test")?;
     stream("tests of autonomy-gate", test.arg("test").env("AUTONOMY", autonomy(root)?))
 }
 
-/// Measures the package beside its peer.
-pub fn bench(root: &Path) -> Result<String> {
-    install(root)?;
-    let mut bench = project(root, "bench")?;
-    stream("autonomy-gate", bench.args(["compile", "exec:exec"]).env("AUTONOMY", autonomy(root)?))
+/// The runtime that is tested beside those of the other languages.
+pub fn driver(root: &Path) -> Result<Command> {
+    let mut compile = project(root, "test")?;
+    let place = root.join(PROJECTS).join("test/target");
+    let class_path = place.join("class-path");
+    compile.args(["test-compile", CLASS_PATH]).arg(format!("-Dmdep.outputFile={}", class_path.display()));
+    ci::step("driver", &mut compile)?;
+    let mut java = Command::new("java");
+    // One compiler: the second takes more time than so few calls win back.
+    java.args(["-XX:TieredStopAtLevel=1", "-cp"]).arg(format!(
+        "{}:{}",
+        place.join("test-classes").display(),
+        fs::read_to_string(class_path)?
+    ));
+    java.arg("dev.autonomygate.consumer.Driver");
+    Ok(java)
 }
 
-/// Compiles gate.wasm and the package, with every lint and every check of its documentation.
-fn install(root: &Path) -> Result<()> {
-    ci::step("autonomy-gate", maven().arg("install").current_dir(root.join(PACKAGE)))
+/// Measures the package beside its peer.
+pub fn bench(root: &Path) -> Result<String> {
+    build(root)?;
+    let mut bench = project(root, "bench")?;
+    stream("autonomy-gate", bench.args(["compile", "exec:exec"]).env("AUTONOMY", autonomy(root)?))
 }
 
 /// A project that uses the package, in a directory of its own.

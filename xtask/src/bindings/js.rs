@@ -1,12 +1,8 @@
 //! Builds the npm package `autonomy-gate`, and loads the packed tarball wherever it is to work.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
-use super::{autonomy, stream};
+use super::{autonomy, opa, stream};
 use crate::{Result, ci, wasm};
 
 /// The package.
@@ -21,22 +17,21 @@ const TARBALL: &str = "target/js/autonomy-gate.tgz";
 /// The module and the glue that trap when they are asked to, for tests.
 const TRAPPING: &str = "target/js/trapping";
 
-/// Open Policy Agent's compiler, which makes a module of WebAssembly out of Rego: for the benchmark alone.
-const OPA: &str = "github.com/open-policy-agent/opa";
-const OPA_VERSION: &str = "v1.10.1";
-
 /// Builds the package and packs it.
-pub fn pack(root: &Path) -> Result<PathBuf> {
+pub fn build(root: &Path) -> Result<()> {
     bindgen(root, &["--features", "js"], BUILT)?;
+    let module = root.join(BUILT).join("gate_bindgen.wasm");
+    let shrunk = wasm::shrink(root, &fs::read(&module)?)?;
+    println!("gate_bindgen.wasm: {} bytes, {} compressed", shrunk.len(), wasm::gzip(&shrunk)?);
+    fs::write(module, shrunk)?;
     let package = root.join(PACKAGE);
     install(&package)?;
     ci::step("autonomy-gate", Command::new("npm").args(["run", "--silent", "build"]).current_dir(&package))?;
     let mut pack = Command::new("npm");
     pack.args(["pack", "--silent", "--pack-destination"]).arg(root.join(BUILT)).current_dir(&package);
     ci::step("npm pack", &mut pack)?;
-    let tarball = root.join(TARBALL);
-    fs::rename(root.join(BUILT).join(format!("autonomy-gate-{}.tgz", env!("CARGO_PKG_VERSION"))), &tarball)?;
-    Ok(tarball)
+    let packed = root.join(BUILT).join(format!("autonomy-gate-{}.tgz", env!("CARGO_PKG_VERSION")));
+    Ok(fs::rename(packed, root.join(TARBALL))?)
 }
 
 /// Lints what no other command builds: the module's surface for JavaScript, and wasm-bindgen's command.
@@ -55,39 +50,34 @@ pub fn lint(root: &Path) -> Result<()> {
 /// Runs the tests of the package, on the tarball.
 pub fn test(root: &Path) -> Result<String> {
     bindgen(root, &["--features", "js,inject-trap"], TRAPPING)?;
-    let tarball = pack(root)?;
     install(&root.join(PACKAGE).join("test"))?;
     let mut test = Command::new("npm");
     test.args(["test", "--silent"]).current_dir(root.join(PACKAGE));
-    test.env("AUTONOMY_GATE_TARBALL", tarball).env("AUTONOMY_GATE_TRAPPING", root.join(TRAPPING));
+    test.env("AUTONOMY_GATE_TARBALL", root.join(TARBALL)).env("AUTONOMY_GATE_TRAPPING", root.join(TRAPPING));
     test.env("AUTONOMY", autonomy(root)?);
     stream("tests of autonomy-gate", &mut test)
 }
 
+/// The runtime that is tested beside those of the other languages.
+pub fn driver(root: &Path) -> Result<Command> {
+    let package = root.join(PACKAGE);
+    let mut unpack = Command::new("node");
+    unpack.args(["scripts/unpack.mjs", "test"]).current_dir(&package).env("AUTONOMY_GATE_TARBALL", root.join(TARBALL));
+    ci::step("unpack", &mut unpack)?;
+    let mut node = Command::new("node");
+    node.arg(package.join("test/driver.mjs"));
+    Ok(node)
+}
+
 /// Measures the package beside its peers.
 pub fn bench(root: &Path) -> Result<String> {
-    let tarball = pack(root)?;
+    build(root)?;
     install(&root.join(PACKAGE).join("bench"))?;
     let mut bench = Command::new("npm");
     bench.args(["run", "--silent", "bench"]).current_dir(root.join(PACKAGE));
-    bench.env("AUTONOMY_GATE_TARBALL", tarball).env("AUTONOMY_GATE_OPA", opa(root)?).env("AUTONOMY", autonomy(root)?);
+    bench.env("AUTONOMY_GATE_TARBALL", root.join(TARBALL)).env("AUTONOMY", autonomy(root)?);
+    bench.env("AUTONOMY_GATE_OPA", opa(root, PACKAGE)?);
     stream("autonomy-gate", &mut bench)
-}
-
-/// Compiles the benchmark's Rego to a module.
-fn opa(root: &Path) -> Result<PathBuf> {
-    let place = root.join(BUILT).join(format!("opa-{OPA_VERSION}"));
-    let compiler = place.join("opa");
-    if !compiler.exists() {
-        let mut install = Command::new("go");
-        install.arg("install").arg(format!("{OPA}@{OPA_VERSION}")).current_dir(root);
-        ci::step("opa", install.env("GOBIN", &place).env("GOFLAGS", "-modcacherw"))?;
-    }
-    let mut build = Command::new(compiler);
-    build.args(["build", "--target", "wasm", "--entrypoint", "gate/allow", "--output", "gate.tar.gz"]);
-    ci::step("gate.rego", build.arg(root.join(PACKAGE).join("bench/gate.rego")).current_dir(&place))?;
-    ci::step("policy.wasm", Command::new("tar").args(["-xzf", "gate.tar.gz", "/policy.wasm"]).current_dir(&place))?;
-    Ok(place.join("policy.wasm"))
 }
 
 /// Builds gate-wasm with these features, and lets wasm-bindgen write module and glue into a directory.
@@ -101,10 +91,7 @@ fn bindgen(root: &Path, features: &[&str], directory: &str) -> Result<()> {
     let mut bindgen = ci::cargo(root);
     bindgen.args(["run", "--locked", "--quiet", "--package", "xtask", "--features", "bindgen"]);
     ci::step("wasm-bindgen", bindgen.args(["--bin", "xtask-bindgen", "--"]).arg(&compiled).arg(&directory))?;
-    let module = wasm::shrink(root, &fs::read(directory.join("gate_bindgen_bg.wasm"))?)?;
-    println!("gate_bindgen.wasm: {} bytes, {} compressed", module.len(), wasm::gzip(&module)?);
-    fs::write(directory.join("gate_bindgen.wasm"), module)?;
-    Ok(())
+    Ok(fs::rename(directory.join("gate_bindgen_bg.wasm"), directory.join("gate_bindgen.wasm"))?)
 }
 
 /// Installs what a folder's lock file pins, there: Node looks for packages beside the code.

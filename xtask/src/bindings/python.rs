@@ -18,10 +18,14 @@ const ENVIRONMENT: &str = "target/bindings-python";
 /// Where it is installed, beside its peers.
 const PEERS: &str = "target/bindings-python-bench";
 
+/// Builds the wheel and installs it, with what tests it.
+pub fn build(root: &Path) -> Result<()> {
+    install(root, ENVIRONMENT, "requirements/test.txt").map(drop)
+}
+
 /// Runs the lints and the tests of the package, on the wheel.
 pub fn test(root: &Path) -> Result<String> {
-    let environment = install(root, ENVIRONMENT, "requirements/test.txt")?;
-    let package = root.join(PACKAGE);
+    let (package, environment) = (root.join(PACKAGE), root.join(ENVIRONMENT));
     let run = |program: &str, arguments: &[&str]| {
         let mut command = Command::new(environment.join("bin").join(program));
         command.args(arguments).current_dir(&package);
@@ -35,11 +39,19 @@ pub fn test(root: &Path) -> Result<String> {
     Ok(tests + &stream("corpora", &mut run("python", &["tests/conformance.py"]))?)
 }
 
+/// The runtime that is tested beside those of the other languages.
+pub fn driver(root: &Path) -> Result<Command> {
+    let mut python = Command::new(root.join(ENVIRONMENT).join("bin/python"));
+    python.arg(root.join(PACKAGE).join("tests/driver.py"));
+    Ok(python)
+}
+
 /// Measures the package beside its peers.
 pub fn bench(root: &Path) -> Result<String> {
     let environment = install(root, PEERS, "requirements/bench.txt")?;
     let mut bench = Command::new(environment.join("bin/python"));
     bench.arg("bench/bench.py").current_dir(root.join(PACKAGE)).env("AUTONOMY", super::autonomy(root)?);
+    bench.env("AUTONOMY_GATE_OPA", super::opa(root, PACKAGE)?);
     stream("autonomy-gate", &mut bench)
 }
 

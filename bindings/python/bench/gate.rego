@@ -1,5 +1,4 @@
-# `opa build --target wasm --entrypoint gate/allow policy.rego` of OPA 1.10.1 wrote policy.wasm, which lies beside
-# it so that a benchmark needs no compiler of OPA.
+# The question that the gate's verdict answers, for Open Policy Agent.
 package gate
 
 import rego.v1
