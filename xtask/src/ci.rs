@@ -54,6 +54,21 @@ pub fn ci(root: &Path) -> Result<()> {
         "lints",
         cargo(root).args(["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"]),
     )?;
+    // As programs take it: in the workspace its features are on.
+    step(
+        "lints of host-native alone",
+        cargo(root).args([
+            "clippy",
+            "-p",
+            "host-native",
+            "--all-targets",
+            "--locked",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ]),
+    )?;
     bindings::lint(root)?;
     let mut doc = cargo(root);
     step(
@@ -124,6 +139,19 @@ fn install_python_packages(root: &Path) -> Result<()> {
     step("python packages", pip.arg(&wanted))?;
     fs::copy(&wanted, &installed)?;
     Ok(())
+}
+
+/// A program from crates.io in exactly this version, in a directory of its own. Gives its path.
+pub fn install_tool(root: &Path, name: &str, version: &str) -> Result<PathBuf> {
+    let place = root.join("target/tools");
+    let program = place.join("bin").join(name);
+    let found = Command::new(&program).arg("--version").output();
+    if !found.is_ok_and(|found| found.stdout.trim_ascii() == format!("{name} {version}").as_bytes()) {
+        let mut install = cargo(root);
+        install.args(["install", "--quiet", "--locked", "--version", &format!("={version}"), "--root"]).arg(&place);
+        step(name, install.arg(name))?;
+    }
+    Ok(program)
 }
 
 /// Has rustup fetch the targets that are not there.

@@ -7,6 +7,8 @@ mod decision;
 mod make;
 mod signatures;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::Value;
 use std::{fs, path::Path};
 
 use crate::Result;
@@ -39,4 +41,16 @@ pub fn check_fresh(root: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The bytes of a tar that a corpus holds in segments: base64, or a count of zeros.
+pub fn unpack(segments: &Value) -> Result<Vec<u8>> {
+    let mut tar = Vec::new();
+    for segment in segments.as_array().into_iter().flatten() {
+        match segment.as_str() {
+            Some(text) => tar.extend(BASE64_STANDARD.decode(text).map_err(|error| error.to_string())?),
+            None => tar.resize(tar.len() + usize::try_from(segment.as_u64().unwrap_or_default())?, 0),
+        }
+    }
+    Ok(tar)
 }

@@ -94,7 +94,7 @@ func rowOf(node, ref string) string {
 		`"rollout_state":"<none>","serial":1},"observed_at_ms":%d}`, node, ref, time.Now().UnixMilli())
 }
 
-const timeout = 300 * time.Millisecond
+const timeout = time.Second
 
 func newRig(t *testing.T) (*rig, *autonomygate.Guard) {
 	t.Helper()
@@ -191,7 +191,7 @@ func TestASlowHostDeniesAfterTheTimeout(t *testing.T) {
 		host.breakIt(on(method, slow))
 		started := time.Now()
 		denies(t, guard, "tool.echo", reason)
-		if took := time.Since(started); took < timeout || took > 5*timeout {
+		if took := time.Since(started); took < timeout || took > 15*timeout {
 			t.Errorf("%s: %s", method, took)
 		}
 		host.breakIt(nil)

@@ -9,7 +9,7 @@ import { Gate, Guard, NativeHost } from "autonomy-gate";
 import { contract, denied, loadGate, nodeId, row, token } from "./rig.mjs";
 import { at, conforms, root, run, trapping } from "./support.mjs";
 
-const TIMEOUT_MS = 500;
+const TIMEOUT_MS = 1_000;
 /** Where nothing fails, a machine that is busy with other things must not count as a fault. */
 const PATIENT = { lookUpTimeoutMs: 60_000, appendTimeoutMs: 60_000 };
 const UNAVAILABLE = ["attestation: enrollment_unavailable", 403];
@@ -93,7 +93,7 @@ fault("host_slow", async (t) => {
     const started = performance.now();
     await refused(answer);
     const tookMs = performance.now() - started;
-    assert.ok(tookMs >= TIMEOUT_MS - 1 && tookMs < TIMEOUT_MS + 2_000, `${tookMs} ms`);
+    assert.ok(tookMs >= TIMEOUT_MS - 1 && tookMs < TIMEOUT_MS + 15_000, `${tookMs} ms`);
     await right();
   }
 });

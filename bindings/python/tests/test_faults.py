@@ -22,7 +22,9 @@ from autonomy_gate import (
 )
 
 MODES = ["off", "advisory", "enforce"]
-TIMEOUT_MS = 300
+TIMEOUT_MS = 1_000
+# Far below what a fault holds for.
+LATE_MS = 15_000
 
 
 def guard(side, contract, mode="enforce", **over):
@@ -79,7 +81,7 @@ def test_slow_look_up(side, contract):
     contract.fault = of("GET", lambda handler: handler.hold())
     started = time.monotonic()
     denied(side, asked, Reason.ENROLLMENT_UNAVAILABLE)
-    assert 0.9 * TIMEOUT_MS <= (time.monotonic() - started) * 1000 < 4 * TIMEOUT_MS
+    assert 0.9 * TIMEOUT_MS <= (time.monotonic() - started) * 1000 < LATE_MS
     assert f"longer than {TIMEOUT_MS} ms" in why(contract.frames)
     contract.fault = None
     side.ask(asked)
@@ -91,7 +93,7 @@ def test_slow_append(side, contract):
     contract.fault = of("POST", lambda handler: handler.hold())
     started = time.monotonic()
     denied(side, asked, Reason.WAL_UNAVAILABLE)
-    assert 0.9 * TIMEOUT_MS <= (time.monotonic() - started) * 1000 < 4 * TIMEOUT_MS
+    assert 0.9 * TIMEOUT_MS <= (time.monotonic() - started) * 1000 < LATE_MS
     assert len(contract.posts()) == 1
     contract.fault = None
     side.ask(asked)
@@ -101,7 +103,7 @@ def test_slow_append(side, contract):
 def test_an_answer_that_drips_is_late_as_a_whole(side, contract):
     def drip(handler):
         handler.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
-        for _ in range(40):
+        for _ in range(600):
             handler.wfile.write(b" ")
             time.sleep(0.05)
 
@@ -109,7 +111,7 @@ def test_an_answer_that_drips_is_late_as_a_whole(side, contract):
     contract.fault = of("GET", drip)
     started = time.monotonic()
     denied(side, asked, Reason.ENROLLMENT_UNAVAILABLE)
-    assert (time.monotonic() - started) * 1000 < 4 * TIMEOUT_MS
+    assert (time.monotonic() - started) * 1000 < LATE_MS
 
 
 def half(handler):

@@ -1,6 +1,5 @@
 //! Builds libautonomy_gate, installs it below `target/c`, and tests what is installed there.
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 use std::{
     fs,
@@ -9,7 +8,7 @@ use std::{
 };
 
 use super::stream;
-use crate::{Result, ci};
+use crate::{Result, ci, corpus};
 
 /// The library.
 const PACKAGE: &str = "bindings/c";
@@ -200,14 +199,7 @@ fn words(output: &[u8]) -> Vec<String> {
 }
 
 fn generated(root: &Path) -> Result<String> {
-    let tools = root.join(BUILT).join("tools");
-    let cbindgen = tools.join("bin/cbindgen");
-    let version = Command::new(&cbindgen).arg("--version").output();
-    if !version.is_ok_and(|output| output.stdout.trim_ascii() == format!("cbindgen {CBINDGEN}").as_bytes()) {
-        let mut install = ci::cargo(root);
-        install.args(["install", "--quiet", "--debug", "--locked", "--version", &format!("={CBINDGEN}"), "--root"]);
-        ci::step("cbindgen", install.arg(&tools).arg("cbindgen"))?;
-    }
+    let cbindgen = ci::install_tool(root, "cbindgen", CBINDGEN)?;
     let mut generate = Command::new(cbindgen);
     let output =
         generate.args(["--quiet", "--config", "cbindgen.toml", "."]).current_dir(root.join(PACKAGE)).output()?;
@@ -223,13 +215,7 @@ fn fixture(root: &Path) -> Result<()> {
     let bundles = corpus["bundles"].as_array().ok_or("the corpus has no bundles")?;
     let good = bundles.iter().find(|one| one["accepted"]["enrollment_ref"].is_string());
     let good = good.ok_or("the corpus has no bundle that is accepted")?;
-    let mut tar = Vec::new();
-    for segment in good["tar"].as_array().into_iter().flatten() {
-        match segment.as_str() {
-            Some(text) => tar.extend(BASE64_STANDARD.decode(text).map_err(|error| error.to_string())?),
-            None => tar.resize(tar.len() + usize::try_from(segment.as_u64().unwrap_or_default())?, 0),
-        }
-    }
+    let tar = corpus::unpack(&good["tar"])?;
     let key = good["keys"][0].as_str().and_then(|name| corpus["keys"][name].as_str()).ok_or("the bundle has no key")?;
     let place = root.join(BUILT).join("fixture");
     fs::create_dir_all(&place)?;

@@ -41,7 +41,7 @@ import org.junit.jupiter.api.Timeout;
 /** Every way in which what stands around the gate can fail: docs/src/spec/conformance.md. */
 @Timeout(300)
 class FaultTest {
-    private static final Duration TIMEOUT = Duration.ofMillis(400);
+    private static final Duration TIMEOUT = Duration.ofSeconds(1);
 
     private final AtomicInteger ran = new AtomicInteger();
 
@@ -114,14 +114,14 @@ class FaultTest {
             for (boolean slowAppend : new boolean[] {false, true}) {
                 host.fault = (exchange, append) -> {
                     if (append == slowAppend) {
-                        Thread.sleep(3_000);
+                        Thread.sleep(20_000);
                     }
                     return append == slowAppend;
                 };
                 long startedNs = System.nanoTime();
                 denied(guard, slowAppend ? Reason.WAL_UNAVAILABLE : Reason.ENROLLMENT_UNAVAILABLE);
                 long tookMs = (System.nanoTime() - startedNs) / 1_000_000;
-                assertTrue(tookMs >= TIMEOUT.toMillis() && tookMs < 2_500, () -> "it took " + tookMs + " ms");
+                assertTrue(tookMs >= TIMEOUT.toMillis() && tookMs < 15_000, () -> "it took " + tookMs + " ms");
             }
             host.fault = (exchange, append) -> false;
             allowed(guard);
