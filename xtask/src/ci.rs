@@ -148,7 +148,9 @@ pub fn install_tool(root: &Path, name: &str, version: &str) -> Result<PathBuf> {
     let found = Command::new(&program).arg("--version").output();
     if !found.is_ok_and(|found| found.stdout.trim_ascii() == format!("{name} {version}").as_bytes()) {
         let mut install = cargo(root);
-        install.args(["install", "--quiet", "--locked", "--version", &format!("={version}"), "--root"]).arg(&place);
+        install
+            .args(["install", "--quiet", "--debug", "--locked", "--version", &format!("={version}"), "--root"])
+            .arg(&place);
         step(name, install.arg(name))?;
     }
     Ok(program)

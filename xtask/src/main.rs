@@ -62,7 +62,6 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["js"] => bindings::pack(&root),
         ["test", "together"] => bindings::test_together(&root),
         ["fuzz", seconds] => fuzz::run(&root, seconds),
-        ["js"] => bindings::pack(&root).map(drop),
         ["test", language] => bindings::test(&root, language),
         ["wasm"] => wasm::write(&root),
         ["wasm", "--check"] => wasm::check_fresh(&root),
