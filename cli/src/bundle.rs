@@ -28,7 +28,7 @@ use crate::{
     error::{CliError, Exit},
     output::{Cell, Format},
     progress,
-    time::parse_duration,
+    time::{parse_duration, parse_timestamp},
 };
 
 /// Build, sign, look at and check bundles.
@@ -179,7 +179,7 @@ pub(crate) struct Build {
     #[arg(long, help_heading = "Provenance")]
     revision: Option<String>,
     /// When it is built (RFC 3339).
-    #[arg(long, value_name = "TIME", help_heading = "Provenance")]
+    #[arg(long, value_name = "TIME", help_heading = "Provenance", value_parser = rfc3339)]
     built_at: Option<String>,
     /// By what it is built.
     #[arg(long, help_heading = "Provenance")]
@@ -314,6 +314,13 @@ fn compile(path: &Path, bundle: &Bundle<'_>) -> Result<(), CliError> {
         Err(error) => {
             Err(CliError::usage(format!("bundle `{}` has policies that do not compile: {error}", path.display())))
         }
+    }
+}
+
+fn rfc3339(text: &str) -> Result<String, String> {
+    match parse_timestamp(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("it is no time: write RFC 3339, such as `2026-01-31T12:00:00Z`".to_owned()),
     }
 }
 

@@ -182,10 +182,19 @@ impl Command {
             Self::Enroll { node_id, enrollment_ref, replace, by, store } => {
                 let config = context.config(&store.add_to(Flags::default()))?;
                 let who = by.name(&config)?;
+                let is_new = config.orchestrator_url().is_none() && !config.store_path().exists();
                 let store = context::store(&config, Access::Create)?;
                 let if_active = if replace { IfActive::Replace } else { IfActive::Refuse };
                 let mutation = store.enroll(&node_id, &enrollment_ref, if_active, &who, time::now_ms())?;
-                print_mutation(context, &mutation)
+                let exit = print_mutation(context, &mutation)?;
+                if is_new {
+                    let path = config.store_path();
+                    context.out.note(format_args!(
+                        "made a new store, {}: correct `--store` if there was one",
+                        path.display()
+                    ))?;
+                }
+                Ok(exit)
             }
             Self::Revoke { node_id, by, store } => {
                 let config = context.config(&store.add_to(Flags::default()))?;
@@ -254,6 +263,12 @@ pub(crate) fn print_mutation(context: &mut Context<'_>, mutation: &Mutation) -> 
                 out.note("its next call is denied where the mode is `enforce`")?;
             }
         }
+    }
+    // A node that failed its rollout may run again then.
+    if let Some(Change { action: Action::Reenroll | Action::Replace, before: Some(before), .. }) = change
+        && before.rollout_state != *rollout_state
+    {
+        out.note(format_args!("its rollout state was `{}`, and is `{rollout_state}` now", before.rollout_state))?;
     }
     Ok(Exit::Success)
 }

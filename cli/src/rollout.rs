@@ -2,7 +2,7 @@
 
 use clap::{
     Subcommand,
-    builder::{PossibleValuesParser, TypedValueParser as _},
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 use gate_core::{NodeId, RolloutState};
 
@@ -19,7 +19,7 @@ use crate::{
 pub(crate) enum Command {
     /// Set a node's rollout state. The node's very next decision sees it.
     ///
-    /// `<none>`, `pending`, `acknowledged` and `active` are good; `rolled_back` and `failed` deny.
+    /// `none`, `pending`, `acknowledged` and `active` are good; `rolled_back` and `failed` deny.
     #[command(after_help = "Examples:
   autonomy rollout set --node-id robot-7 --state pending
   autonomy rollout set --node-id robot-7 --state failed \\
@@ -29,13 +29,25 @@ pub(crate) enum Command {
         #[arg(long, value_name = "ID")]
         node_id: NodeId,
         /// Where its rollout stands.
-        #[arg(long, value_parser = PossibleValuesParser::new(RolloutState::KNOWN.iter().map(|state| state.as_str().to_owned())).map(|word| RolloutState::from_word(&word)))]
+        #[arg(long, value_parser = states())]
         state: RolloutState,
         #[command(flatten)]
         by: By,
         #[command(flatten)]
         store: StoreFlag,
     },
+}
+
+/// `none` as well: a shell takes `<none>` for a redirection.
+fn states() -> impl TypedValueParser<Value = RolloutState> {
+    let states = RolloutState::KNOWN.iter().map(|state| match state {
+        RolloutState::None => PossibleValue::new("none").alias(state.as_str()),
+        _ => PossibleValue::new(state.as_str()),
+    });
+    PossibleValuesParser::new(states).map(|word| match word.as_str() {
+        "none" => RolloutState::None,
+        word => RolloutState::from_word(word),
+    })
 }
 
 impl Command {

@@ -23,7 +23,7 @@ use crate::{
 pub(crate) enum Command {
     /// Print the frames of the log: one JSON object a line, byte for byte as in the log, with either `--output`.
     ///
-    /// On a terminal, characters that it would obey are shown as `\\uXXXX`, which is the same JSON.
+    /// On a terminal, characters that it would obey are shown as `\uXXXX`, which is the same JSON.
     #[command(after_help = "Examples:
   autonomy wal inspect
   autonomy wal inspect --kind autonomy.decision --since 15m

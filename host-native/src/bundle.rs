@@ -28,6 +28,12 @@ pub enum BuildError {
         /// Why.
         source: io::Error,
     },
+    /// A key or certificate in the place of a bundle: its content is nothing to put into a message.
+    #[error("`{}` is a PEM file, not a bundle: give the tar that `autonomy bundle build` wrote", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is a file where the bundle would be written.
     #[error("`{}` exists: choose another `--out`, or replace it with `--force`", path.display())]
     Exists {
@@ -88,6 +94,7 @@ impl BuildError {
             | Self::NotAFile { .. }
             | Self::Path { .. }
             | Self::NoPolicies { .. }
+            | Self::Pem { .. }
             | Self::Manifest(_)
             | Self::Bundle(_)
             | Self::AlreadySigned(_)
@@ -222,7 +229,7 @@ pub fn sign(tar: &[u8], key: &PrivateKey) -> Result<Vec<u8>, BuildError> {
 /// Reads a bundle's bytes, and of a file that is too large to be one only as many as show that it is.
 ///
 /// # Errors
-/// The file cannot be read.
+/// The file cannot be read, or holds a key or a certificate.
 pub fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
     let limit = limits::BUNDLE_BYTES as u64 + 1;
     let read = || -> io::Result<Vec<u8>> {
@@ -231,7 +238,11 @@ pub fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
         file.take(limit).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    read().map_err(|source| BuildError::Read { path: path.to_owned(), source })
+    let bytes = read().map_err(|source| BuildError::Read { path: path.to_owned(), source })?;
+    match bytes.starts_with(b"-----BEGIN ") {
+        true => Err(BuildError::Pem { path: path.to_owned() }),
+        false => Ok(bytes),
+    }
 }
 
 /// Writes a bundle's bytes. The file is there whole and on disk, or not at all.

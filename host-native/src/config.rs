@@ -391,6 +391,14 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
+    /// The directory of trusted keys cannot be read.
+    #[error("trust directory `{}` ({source}): correct `--trust-dir` or `attestation.trust_dir`, or who may read it", path.display())]
+    TrustDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The config file is not what it must be.
     #[error("config file `{}`: {why}; correct the file", path.display())]
     Content {
@@ -581,7 +589,14 @@ impl Config {
         flags: &[(&'static str, String)],
     ) -> Result<Self, ConfigError> {
         let mut places = Places::from_environment(variables)?;
-        let named = config_file.or(variables.text("AUTONOMY_CONFIG")?.map(PathBuf::from));
+        let variable = variables.text("AUTONOMY_CONFIG")?;
+        if variable.as_ref().is_some_and(String::is_empty) {
+            return Err(ConfigError::Value {
+                origin: "environment variable `AUTONOMY_CONFIG`".into(),
+                why: "is empty: name a file, or unset it".into(),
+            });
+        }
+        let named = config_file.or(variable.map(PathBuf::from));
         let must_exist = named.is_some();
         if let Some(file) = named {
             places.config_file = file;
@@ -683,7 +698,7 @@ impl Config {
             return Ok(keys.clone());
         }
         let directory = self.trust_dir();
-        let failed = |source| ConfigError::File { path: directory.clone(), source };
+        let failed = |source| ConfigError::TrustDir { path: directory.clone(), source };
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
             // Nobody has to have the directory that nobody named.

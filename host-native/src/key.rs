@@ -46,6 +46,12 @@ pub enum KeyFileError {
         /// The file.
         path: PathBuf,
     },
+    /// The other half of a pair.
+    #[error("`{}` is a public key: give the private one, which has the same name without `.pub`", path.display())]
+    IsPublic {
+        /// The file.
+        path: PathBuf,
+    },
     /// A private key that everybody on the machine can read.
     #[error("private key `{}` can be read by others (mode {mode:03o}): run `chmod 600 {}`", path.display(), path.display())]
     Exposed {
@@ -77,6 +83,7 @@ impl KeyFileError {
             Self::Read { .. } | Self::Write { .. } | Self::Random(_) => ErrorClass::Unavailable,
             Self::Exists { .. }
             | Self::NotPrivate { .. }
+            | Self::IsPublic { .. }
             | Self::Exposed { .. }
             | Self::NotPublic { .. }
             | Self::Set(_) => ErrorClass::Usage,
@@ -112,8 +119,11 @@ impl PrivateKey {
     /// Why it cannot be used.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         let read = |source| KeyFileError::Read { path: path.to_owned(), source };
-        refuse_exposed(path)?;
         let pem = file::read_text(path, file::KEY_BYTES).map_err(read)?;
+        if PublicKey::from_pem(&pem).is_ok() {
+            return Err(KeyFileError::IsPublic { path: path.to_owned() });
+        }
+        refuse_exposed(path)?;
         SigningKey::from_pkcs8_pem(&pem)
             .ok()
             .and_then(|signing| Self::from_signing(signing).ok())

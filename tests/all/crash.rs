@@ -361,7 +361,7 @@ fn a_second_runtime_on_the_same_log_is_refused() {
         (
             Some(3),
             format!(
-                "error: log at `{}` is in use by process {}: stop that process or choose another directory\n",
+                "error: log at `{}` is in use by process {}: stop that process, or choose another directory with `--wal-dir`\n",
                 home.path("wal").display(),
                 runtime.id()
             )

@@ -1,6 +1,6 @@
 //! Keys and bundles.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use crate::harness::Home;
 
@@ -21,11 +21,10 @@ fn a_key_is_made_once_and_trusted_when_asked() {
     fs::copy(home.path("other.pem.pub"), home.path("trusted-keys/other.pub")).unwrap();
     let alone = home.fails(2, "bundle verify no.tar --threshold 2");
     assert!(alone.contains("threshold `2` does not fit 1 trusted keys"), "{alone}");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        assert_eq!(fs::metadata(home.path("other.pem")).unwrap().permissions().mode() & 0o777, 0o600);
-    }
+    // A key is not shown where a bundle is wanted.
+    let pem = home.fails(2, "bundle verify other.pem");
+    assert_eq!(pem, "`other.pem` is a PEM file, not a bundle: give the tar that `autonomy bundle build` wrote");
+    assert_eq!(fs::metadata(home.path("other.pem")).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
@@ -129,6 +128,12 @@ fn unreadable_files_are_named() {
     let error = home.fails(3, "bundle sign --key gone.pem bundle.tar");
     assert!(error.starts_with("cannot read key `gone.pem` ("), "{error}");
     let error = home.fails(2, "bundle sign --key keys/bundle.pem.pub bundle.tar");
+    assert_eq!(
+        error,
+        "`keys/bundle.pem.pub` is a public key: give the private one, which has the same name without `.pub`"
+    );
+    fs::set_permissions(home.path("keys/bundle.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+    let error = home.fails(2, "bundle sign --key keys/bundle.pem bundle.tar");
     assert!(error.contains("can be read by others (mode 644): run `chmod 600"), "{error}");
     let error = home.fails(3, "bundle build --source gone --name a --version 1.0.0 --out a.tar");
     assert!(error.starts_with("cannot read `gone` ("), "{error}");

@@ -28,11 +28,14 @@ fn a_node_is_enrolled_revoked_and_enrolled_again() {
     assert_eq!((revoked.code, revoked.stdout.as_str()), (0, "revoked node `robot-7` (serial 3)\n"));
     assert_eq!(revoked.stderr, "note: its next call is denied where the mode is `enforce`\n");
     assert_eq!(home.json("node revoke --node-id robot-7").1["changed"], false);
-    assert_eq!(home.ok(enroll), "enrolled node `robot-7` again, with ref `fleet-a` (serial 4)\n");
+    home.ok("rollout set --node-id robot-7 --state failed");
+    let again = home.run(enroll);
+    assert_eq!(again.stdout, "enrolled node `robot-7` again, with ref `fleet-a` (serial 5)\n");
+    assert_eq!(again.stderr, "note: its rollout state was `failed`, and is `<none>` now\n");
 
     let (_, shown) = home.json("node show --node-id robot-7");
     let actions: Vec<_> = shown["history"].as_array().unwrap().iter().map(|entry| entry["action"].clone()).collect();
-    assert_eq!(actions, ["enroll", "replace", "revoke", "reenroll"]);
+    assert_eq!(actions, ["enroll", "replace", "revoke", "set_rollout", "reenroll"]);
     assert_eq!(shown["history"][0]["by"], "ops@example.com");
     assert!(shown["node"]["created_at"].as_str().unwrap().ends_with('Z'));
     let text = home.ok("node show --node-id robot-7 --history 1");

@@ -209,6 +209,12 @@ fn each_mistyped_variable_or_key_of_the_config_file_is_refused_before_anything_i
         with("AUTONOMY_ATTESTATION_MODE", ""),
         "environment variable `AUTONOMY_ATTESTATION_MODE`: mode `` is not known: use `off`, `advisory` or `enforce`"
     );
+    assert!(with("AUTONOMY_CONFIG", "").ends_with("`AUTONOMY_CONFIG`: is empty: name a file, or unset it"));
+    let nowhere = home.fails(2, "bundle verify bundle.tar --trust-dir nowhere");
+    assert!(nowhere.starts_with("trust directory `nowhere` ("), "{nowhere}");
+    let when = home.fails(2, "bundle build --source src --name a --version 1.0.0 --out b.tar --built-at yesterday");
+    assert!(when.contains("write RFC 3339"), "{when}");
+    home.ok("rollout set --node-id robot-7 --state none");
     assert!(with("AUTONOMY_HOME", "").ends_with("`AUTONOMY_HOME`: is empty: name a directory, or unset it"));
     assert_eq!(
         with("AUTONOMY_ORCHESTRATOR_URL", "http://x"),

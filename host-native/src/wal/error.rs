@@ -19,7 +19,7 @@ pub enum WalError {
         source: Arc<io::Error>,
     },
     /// Another process has the log open for writing.
-    #[error("log at `{}` is in use{}: stop that process or choose another directory", dir.display(), by(*pid))]
+    #[error("log at `{}` is in use{}: stop that process, or choose another directory with `--wal-dir`", dir.display(), by(*pid))]
     Locked {
         /// The log's directory.
         dir: PathBuf,

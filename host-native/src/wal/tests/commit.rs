@@ -125,7 +125,7 @@ fn a_second_writer_is_refused_until_the_first_is_gone() {
     let (wal, _) = Wal::open(dir.path(), Options::default()).unwrap();
     let refused = Wal::open(dir.path(), Options::default()).unwrap_err();
     let expected = format!(
-        "log at `{}` is in use by process {}: stop that process or choose another directory",
+        "log at `{}` is in use by process {}: stop that process, or choose another directory with `--wal-dir`",
         dir.path().display(),
         std::process::id()
     );
