@@ -133,7 +133,7 @@ fn print_trail(context: &mut Context<'_>, audit_id: &AuditId, trail: &Trail) -> 
     Ok(Exit::Success)
 }
 
-fn outcome_cell(outcome: Outcome) -> Cell {
+pub(crate) fn outcome_cell(outcome: Outcome) -> Cell {
     match outcome {
         Outcome::Allow => Cell::new("allow").good(),
         Outcome::Deny => Cell::new("deny").bad(),

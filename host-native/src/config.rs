@@ -834,7 +834,9 @@ impl Config {
             "host.listen" => self.host_listen().map(|address| address.to_string()).unwrap_or_default(),
             "host.socket" => self.host_socket().map(path).unwrap_or_default(),
             "host.token_file" => path(&self.token_file()),
-            _ => self.http_allow().join(","),
+            "runtime.http_allow" => self.http_allow().join(","),
+            // A key without a value here is a defect, which every `config show` tells.
+            _ => return Err(ConfigError::UnknownKey { name: name.to_owned() }),
         })
     }
 

@@ -10,6 +10,7 @@ use std::{
 use clap::{ArgGroup, Args};
 use gate_core::{
     Facts, NodeId, Reason, Verdict,
+    decision::Outcome,
     facts::{BundleFact, SubCheck, SubCheckOutcome},
     reason::Attestation,
 };
@@ -24,6 +25,7 @@ use serde::Serialize;
 
 use crate::{
     args::{EngineFlags, StoreFlag, TrustFlags, short},
+    audit::outcome_cell,
     context::{self, Access, Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format, Output, Table},
@@ -48,14 +50,6 @@ pub(crate) struct Eval {
     trust: TrustFlags,
     #[command(flatten)]
     engine: EngineFlags,
-}
-
-/// The word for what the caller of a tool would get in `enforce`.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Outcome {
-    Allow,
-    Deny,
 }
 
 #[derive(Debug, Serialize)]
@@ -251,10 +245,7 @@ impl<'a> Report<'a> {
             Verdict::Pass => (Outcome::Allow, None),
             Verdict::Fail(reason) => (Outcome::Deny, Some(reason)),
         };
-        let cell = match outcome {
-            Outcome::Allow => Cell::new("allow").good(),
-            Outcome::Deny => Cell::new("deny").bad(),
-        };
+        let cell = outcome_cell(outcome);
         match &mut self.form {
             Form::Json(out) => {
                 out.raw(if self.summary.pairs == 1 { b"\n" } else { b",\n" })?;
