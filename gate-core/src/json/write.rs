@@ -17,7 +17,7 @@ pub fn write(value: &(impl Serialize + ?Sized)) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// Appends what [`write`] gives.
+/// Appends what [`write()`] gives.
 pub fn write_to(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     let from = out.len();
     if value.serialize(Writer(out)).is_err() {
