@@ -40,9 +40,9 @@ pub(crate) enum Command {
 
 /// `none` as well: a shell takes `<none>` for a redirection.
 fn states() -> impl TypedValueParser<Value = RolloutState> {
-    let states = RolloutState::KNOWN.iter().map(|state| match state {
-        RolloutState::None => PossibleValue::new("none").alias(state.as_str()),
-        _ => PossibleValue::new(state.as_str()),
+    let states = RolloutState::KNOWN.iter().map(|state| match *state == RolloutState::None {
+        true => PossibleValue::new("none").alias(state.as_str()),
+        false => PossibleValue::new(state.as_str()),
     });
     PossibleValuesParser::new(states).map(|word| match word.as_str() {
         "none" => RolloutState::None,
