@@ -299,6 +299,12 @@ fn home_with_http_get() -> Home {
 
 #[test]
 fn on_a_full_disk_calls_get_503_no_tool_runs_and_a_restart_with_space_loses_nothing() {
+    // What does not fit may be what tools have done, which nobody waits for: then no call is refused that time.
+    assert!((0..5).any(|_| refused_on_a_full_disk() > 0));
+}
+
+/// Fills the disk; gives how many calls were refused.
+fn refused_on_a_full_disk() -> usize {
     let (home, site) = (home_with_http_get(), Site::new(true));
     let line = format!("--mode enforce --http-allow http://{}", site.address);
     let runtime = Service::start_with_little_disk(&home, 512, &format!("{RUNTIME} {line}"));
@@ -319,7 +325,7 @@ fn on_a_full_disk_calls_get_503_no_tool_runs_and_a_restart_with_space_loses_noth
         "{message}"
     );
     let (refused, given): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 503);
-    assert!(given.len() >= LEAST_ANSWERS && !refused.is_empty(), "{} {}", given.len(), refused.len());
+    assert!(given.len() >= LEAST_ANSWERS, "{}", given.len());
     for answer in &refused {
         assert_eq!(
             (&answer.body["decision"], &answer.body["reason"]),
@@ -349,6 +355,7 @@ fn on_a_full_disk_calls_get_503_no_tool_runs_and_a_restart_with_space_loses_noth
     assert!(logged.len() <= given.len() + 1 + CONNECTIONS, "{} calls", logged.len());
     let given: Vec<_> = given.into_iter().chain([answer]).collect();
     all_is_in_the_log(&home, &given);
+    refused.len()
 }
 
 #[test]
