@@ -2,7 +2,7 @@
 import { chromium } from "playwright-core";
 
 /** Opens a page in Chromium, and gives what the probe finds there once it finds something, and the browser's major version. */
-export async function inChromium(url, probe = () => globalThis.result, timeoutMs = 300_000) {
+export async function inChromium(url, probe = () => globalThis.result, timeoutMs = 1_200_000) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: [
