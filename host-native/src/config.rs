@@ -863,7 +863,7 @@ impl Config {
             }
         }
         let failed = |source| ConfigError::File { path: path.clone(), source };
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = crate::file::directory_of(path);
         fs::create_dir_all(directory).map_err(failed)?;
         let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
         io::Write::write_all(&mut file, document.to_string().as_bytes()).map_err(failed)?;

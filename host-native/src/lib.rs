@@ -18,6 +18,8 @@ pub mod host;
 pub mod key;
 mod layer;
 pub mod oci;
+#[cfg(feature = "schema")]
+mod openapi;
 pub mod orchestrator;
 pub mod policy;
 pub mod runtime;

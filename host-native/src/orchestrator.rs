@@ -316,6 +316,13 @@ fn limit(asked: Option<usize>) -> Result<usize, Refusal> {
     }
 }
 
+/// Takes away the one more than asked for, which tells that there is a next page.
+fn cut<T>(items: &mut Vec<T>, limit: usize) -> bool {
+    let more = items.len() > limit;
+    items.truncate(limit);
+    more
+}
+
 fn found(body: &impl Serialize) -> Response {
     json_response(StatusCode::OK, body)
 }
@@ -328,11 +335,9 @@ async fn list(
     caller.to_read_all()?;
     let ListQuery { status, after, limit: asked } = query(asked)?;
     let limit = limit(asked)?;
-    // One more than asked for tells whether there is a next page.
     let rows = Rows { status, after, limit: limit.saturating_add(1) };
     let mut rows = app.ask(move |store| store.list(&rows)).await?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
+    let more = cut(&mut rows, limit);
     let next_after = rows.last().filter(|_| more).map(|row| row.enrollment.node_id.clone());
     Ok(found(&Page { rows, next_after }))
 }
@@ -397,8 +402,7 @@ async fn history(
     let limit = limit(asked)?;
     let (after, one_more) = (after.unwrap_or(0), limit.saturating_add(1));
     let mut changes = app.ask(move |store| store.history(&node_id, after, one_more)).await?;
-    let more = changes.len() > limit;
-    changes.truncate(limit);
+    let more = cut(&mut changes, limit);
     let next_after = changes.last().filter(|_| more).map(|change| change.after.serial);
     Ok(found(&History { changes, next_after }))
 }

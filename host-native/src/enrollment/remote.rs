@@ -201,7 +201,11 @@ impl OrchestratorClient {
 
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: String) -> Result<T, RemoteError> {
         let answer = self.send(method, path, body, false, TOTAL_TIMEOUT).await?;
-        serde_json::from_slice(&answer)
+        self.read(path, &answer)
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &str, answer: &[u8]) -> Result<T, RemoteError> {
+        serde_json::from_slice(answer)
             .map_err(|error| RemoteError::Nonsense { url: format!("{}{path}", self.base), why: error.to_string() })
     }
 
@@ -224,8 +228,7 @@ impl OrchestratorClient {
         }
         let total_timeout = TOTAL_TIMEOUT.saturating_add(Duration::from_millis(WAIT_MS));
         let answer = self.send(Method::GET, &path, String::new(), true, total_timeout).await?;
-        serde_json::from_slice(&answer)
-            .map_err(|error| RemoteError::Nonsense { url: format!("{}{path}", self.base), why: error.to_string() })
+        self.read(&path, &answer)
     }
 }
 

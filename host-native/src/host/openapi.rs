@@ -1,11 +1,13 @@
 //! The host's contract for programs: OpenAPI 3.1, from the types and the paths that serve it.
 
 use gate_core::{Answer, NodeId};
-use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use super::{Appended, Batch, ENROLLMENT, FRAMES, HEALTH, Health};
-use crate::serve::ErrorBody;
+use crate::{
+    openapi::{self, content, schema},
+    serve::ErrorBody,
+};
 
 /// What each status means, wherever it is answered.
 const MEANINGS: [(u16, &str); 10] = [
@@ -23,28 +25,14 @@ const MEANINGS: [(u16, &str); 10] = [
 
 /// The document that `docs/src/spec/host.openapi.json` is.
 pub fn openapi() -> Value {
-    let settings = SchemaSettings::draft2020_12();
-    let mut types = settings.with(|settings| settings.definitions_path = "/components/schemas".into()).into_generator();
-    let schema = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
+    let mut types = openapi::types();
     types.subschema_for::<Answer>();
     types.subschema_for::<NodeId>();
     types.subschema_for::<Batch>();
     types.subschema_for::<Appended>();
     types.subschema_for::<Health>();
     types.subschema_for::<ErrorBody>();
-    let content = |name: &str| json!({"application/json": {"schema": schema(name)}});
-    let answers = |good: &str, statuses: &[u16]| -> Value {
-        let answer = |(status, means): &(u16, &str)| {
-            let body = content(if *status == 200 { good } else { "ErrorBody" });
-            (status.to_string(), json!({"description": means, "content": body}))
-        };
-        MEANINGS
-            .iter()
-            .filter(|(status, _)| statuses.contains(status))
-            .map(answer)
-            .collect::<serde_json::Map<_, _>>()
-            .into()
-    };
+    let answers = |good: &str, statuses: &[u16]| openapi::answers(&MEANINGS, good, statuses);
     let health = answers("Health", &[200, 401, 403, 405, 503, 504]);
     let look_up = answers("Answer", &[200, 400, 401, 403, 405, 503, 504]);
     let append = answers("Appended", &[200, 400, 401, 403, 405, 408, 409, 413, 503, 504]);

@@ -1,7 +1,6 @@
 //! The orchestrator's contract for programs: OpenAPI 3.1, from the types and the paths that serve it.
 
 use gate_core::NodeId;
-use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use super::{CHANGES, COUNT, ENROLLMENT, ENROLLMENTS, HISTORY, LEASE, REVOKE, ROLLOUT};
@@ -10,6 +9,7 @@ use crate::{
         Changes, Mutation,
         wire::{Count, Enroll, Found, History, PAGE, Page, SetRollout, WAIT_MS},
     },
+    openapi::{self, content, schema},
     serve::ErrorBody,
 };
 
@@ -37,8 +37,7 @@ const ALWAYS: [u16; 9] = [200, 400, 401, 403, 405, 431, 500, 503, 504];
 
 /// The document that `docs/src/spec/orchestrator.openapi.json` is.
 pub fn openapi() -> Value {
-    let settings = SchemaSettings::draft2020_12();
-    let mut types = settings.with(|settings| settings.definitions_path = "/components/schemas".into()).into_generator();
+    let mut types = openapi::types();
     types.subschema_for::<NodeId>();
     types.subschema_for::<Enroll>();
     types.subschema_for::<SetRollout>();
@@ -93,29 +92,12 @@ pub fn openapi() -> Value {
     })
 }
 
-fn schema(name: &str) -> Value {
-    json!({"$ref": format!("#/components/schemas/{name}")})
-}
-
-fn content(name: &str) -> Value {
-    json!({"application/json": {"schema": schema(name)}})
-}
-
 fn query(name: &str, schema: Value) -> Value {
     json!({"name": name, "in": "query", "required": false, "schema": schema})
 }
 
 fn answers(good: &str, others: &[u16]) -> Value {
-    let answer = |(status, means): &(u16, &str)| {
-        let answer = match status {
-            304 => json!({"description": means}),
-            200 => json!({"description": means, "content": content(good)}),
-            _ => json!({"description": means, "content": content("ErrorBody")}),
-        };
-        (status.to_string(), answer)
-    };
-    let is_one = |(status, _): &&(u16, &str)| ALWAYS.contains(status) || others.contains(status);
-    MEANINGS.iter().filter(is_one).map(answer).collect::<serde_json::Map<_, _>>().into()
+    openapi::answers(&MEANINGS, good, &[&ALWAYS, others].concat())
 }
 
 fn operation(id: &str, summary: &str, answers: Value, parameters: Vec<Value>, body: Option<&str>) -> Value {

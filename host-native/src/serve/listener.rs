@@ -23,7 +23,10 @@ use tokio_rustls::{
 };
 
 use super::Error;
-use crate::client::{self, Identity, SetUpError};
+use crate::{
+    client::{self, Identity, SetUpError},
+    file,
+};
 
 /// A certificate to show, and whose certificates to ask for.
 #[derive(Clone)]
@@ -120,7 +123,7 @@ impl Listener {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = file::directory_of(path);
         // Made where nobody else can reach it, so that it has its mode before it has its name.
         let private = tempfile::Builder::new().prefix(".s").rand_bytes(4).tempdir_in(parent).map_err(failed)?;
         let made = private.path().join("s");
