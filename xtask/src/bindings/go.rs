@@ -27,6 +27,7 @@ pub fn build(root: &Path) -> Result<()> {
     if package.exists() {
         fs::remove_dir_all(&package)?;
     }
+    fs::create_dir_all(root.join(BUILT))?;
     let mut pack = go(&root.join(MODULE).join("test"));
     ci::step("the module's zip", pack.args(["run", "./pack"]).arg(root.join(MODULE)).arg(&package))
 }
