@@ -8,6 +8,7 @@ use host_native::{
     bundle::BuildError,
     config::ConfigError,
     enrollment::{RemoteError, StoreError},
+    follow::ShelfError,
     gate::{NoDecision, OpenError},
     host::TokenError,
     key::KeyFileError,
@@ -129,7 +130,7 @@ macro_rules! unavailable {
     )+};
 }
 
-unavailable!(SetUpError, NoDecision, WasmError);
+unavailable!(SetUpError, NoDecision, WasmError, ShelfError);
 
 impl From<OpenError> for CliError {
     fn from(error: OpenError) -> Self {

@@ -748,6 +748,11 @@ impl Config {
         self.settings.wal.dir.clone().unwrap_or_else(|| self.places.state.join("wal"))
     }
 
+    /// The directory of the bundles that rollouts brought to this node.
+    pub fn shelf_dir(&self, node_id: &NodeId) -> PathBuf {
+        self.places.state.join("rollout").join(node_id.as_str())
+    }
+
     /// Where the runtime listens.
     pub fn listen(&self) -> SocketAddr {
         self.settings.runtime.listen.unwrap_or(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7777).into())

@@ -4,6 +4,8 @@
 //! A [`Source`] is what a runtime asks on every decision. [`LocalSource`] asks the file that a [`SqliteStore`] writes,
 //! and sees a change made by another process on the very next call. [`Lookup`] answers for any node from the same file.
 //!
+//! [`rollout`] has bundles ordered for nodes, and how far each has come.
+//!
 //! Both can be far away: [`RemoteStore`] changes what an orchestrator keeps, and [`LeaseSource`] holds a lease of it.
 //!
 //! ```
@@ -32,6 +34,7 @@ mod database;
 mod error;
 mod remote;
 mod request;
+pub mod rollout;
 mod source;
 mod sqlite;
 mod store;

@@ -13,6 +13,7 @@ pub mod config;
 pub mod enrollment;
 pub mod evaluate;
 mod file;
+pub mod follow;
 pub mod gate;
 pub mod host;
 pub mod key;

@@ -18,6 +18,7 @@ mod module;
 mod orchestrator;
 mod published;
 mod registry;
+mod rollout;
 mod runbook;
 mod service;
 mod support;

@@ -23,7 +23,7 @@ use super::{Row, StoreError};
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"AGen");
 
 /// Each entry takes the schema from its index to the next version. An entry that was released never changes.
-const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 /// The columns that [`row`] reads, in its order.
 pub(super) const ROW: &str =

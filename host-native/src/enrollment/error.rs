@@ -5,7 +5,7 @@ use gate_core::{
     identity::{EnrollmentRef, NodeId},
 };
 
-use super::RemoteError;
+use super::{RemoteError, rollout::RolloutError};
 use crate::ErrorClass;
 
 /// Why a store refused or could not do what was asked.
@@ -164,6 +164,9 @@ pub enum StoreError {
         /// What the operating system says.
         source: io::Error,
     },
+    /// A rollout is not had, or not changed.
+    #[error(transparent)]
+    Rollout(#[from] RolloutError),
     /// The orchestrator refused, or could not be asked.
     #[error(transparent)]
     Remote(#[from] RemoteError),
@@ -187,6 +190,7 @@ impl StoreError {
             | Self::UnknownRolloutState { .. }
             | Self::Author { .. }
             | Self::ReadOnly { .. }
+            | Self::Rollout(_)
             | Self::Time { .. } => ErrorClass::Usage,
             Self::Remote(error) => error.class(),
             Self::Missing { .. }

@@ -25,6 +25,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use super::{
     Change, Changes, IfActive, Mutation, Observation, Query, Row, Source, Store, StoreError,
+    rollout::RolloutStore,
     wire::{Count, Enroll, Found, History, PAGE, Page, SetRollout, WAIT_MS},
 };
 use crate::{
@@ -258,10 +259,10 @@ impl RemoteStore {
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, StoreError> {
-        Ok(self.executor.block_on(self.client.ask(Method::GET, path, String::new()))?)
+        self.ask(Method::GET, path, String::new())
     }
 
-    fn change(&self, method: Method, path: &str, body: String) -> Result<Mutation, StoreError> {
+    pub(super) fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: String) -> Result<T, StoreError> {
         Ok(self.executor.block_on(self.client.ask(method, path, body))?)
     }
 
@@ -305,11 +306,11 @@ impl Store for RemoteStore {
     ) -> Result<Mutation, StoreError> {
         let replace = Some(if_active == IfActive::Replace);
         let body = json::write(&Enroll { enrollment_ref: enrollment_ref.clone(), replace });
-        self.change(Method::PUT, &format!("/v1/enrollments/{node_id}"), body)
+        self.ask(Method::PUT, &format!("/v1/enrollments/{node_id}"), body)
     }
 
     fn revoke(&self, node_id: &NodeId, _who: &str, _now_ms: u64) -> Result<Mutation, StoreError> {
-        self.change(Method::POST, &format!("/v1/enrollments/{node_id}/revoke"), String::new())
+        self.ask(Method::POST, &format!("/v1/enrollments/{node_id}/revoke"), String::new())
     }
 
     fn set_rollout(
@@ -320,7 +321,7 @@ impl Store for RemoteStore {
         _now_ms: u64,
     ) -> Result<Mutation, StoreError> {
         let body = json::write(&SetRollout { rollout_state: rollout_state.clone() });
-        self.change(Method::PUT, &format!("/v1/enrollments/{node_id}/rollout"), body)
+        self.ask(Method::PUT, &format!("/v1/enrollments/{node_id}/rollout"), body)
     }
 
     fn get(&self, node_id: &NodeId) -> Result<Option<Row>, StoreError> {
@@ -372,6 +373,10 @@ impl Store for RemoteStore {
         let of = node_id.map(|node_id| format!("&node_id={node_id}")).unwrap_or_default();
         self.get(&format!("/v1/changes?after={after}&limit={}{of}", limit.clamp(1, PAGE)))
     }
+
+    fn rollouts(&self) -> Option<&dyn RolloutStore> {
+        Some(self)
+    }
 }
 
 /// A value of a query.
@@ -391,6 +396,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct LeaseSource {
     latest: watch::Receiver<Observation>,
+    changes: watch::Receiver<()>,
     /// Ends with the source.
     _tasks: JoinSet<()>,
 }
@@ -407,9 +413,14 @@ impl LeaseSource {
             Renewal { client: client.clone(), node_id: node_id.clone(), tell, held: None, failing: false };
         let pause = renewal.fetch(true).await;
         let mut tasks = JoinSet::new();
-        tasks.spawn(renewal.go_on(pause, woken));
+        tasks.spawn(renewal.go_on(pause, woken.clone()));
         tasks.spawn(follow(client, node_id, wake));
-        Self { latest, _tasks: tasks }
+        Self { latest, changes: woken, _tasks: tasks }
+    }
+
+    /// Changes each time the node's enrollment has changed, or may have.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.clone()
     }
 }
 

@@ -72,10 +72,7 @@ impl Request<'_> {
 
     /// What can be refused without looking at the store.
     pub(super) fn check(&self, who: &str) -> Result<(), StoreError> {
-        if who.is_empty() || who.len() > WHO_BYTES || who.chars().any(char::is_control) {
-            let kept = who.get(..who.floor_char_boundary(WHO_BYTES)).unwrap_or(who);
-            return Err(StoreError::Author { who: kept.to_owned() });
-        }
+        check_author(who)?;
         match self {
             Self::SetRollout(RolloutState::Unknown(word)) => {
                 Err(StoreError::UnknownRolloutState { word: word.clone() })
@@ -83,6 +80,15 @@ impl Request<'_> {
             Self::SetRollout(_) | Self::Enroll { .. } | Self::Revoke => Ok(()),
         }
     }
+}
+
+/// The history has to name somebody.
+pub(super) fn check_author(who: &str) -> Result<(), StoreError> {
+    if who.is_empty() || who.len() > WHO_BYTES || who.chars().any(char::is_control) {
+        let kept = who.get(..who.floor_char_boundary(WHO_BYTES)).unwrap_or(who);
+        return Err(StoreError::Author { who: kept.to_owned() });
+    }
+    Ok(())
 }
 
 /// A rollout belongs to the enrollment it was ordered under: a new enrollment starts without one.

@@ -15,6 +15,10 @@ use super::{
     Action, Change, Changes, IfActive, Mutation, Query, Revised, Row, Store, StoreError,
     database::{self, Fault, Look, OnDisk, ROW, Watch},
     request::{Found, Request},
+    rollout::{
+        RolloutStore,
+        sqlite::{By, withdraw},
+    },
 };
 
 /// How long a call waits for another process that writes.
@@ -67,40 +71,32 @@ impl SqliteStore {
         Ok(Self { path, watch, access: Access::ReadOnly, keeper: Mutex::new(keeper), readers: Mutex::default() })
     }
 
-    /// One transaction: what is found, what follows from it, the row and its entry in the history.
     fn change(&self, node_id: &NodeId, request: &Request<'_>, who: &str, now_ms: u64) -> Result<Mutation, StoreError> {
         request.check(who)?;
-        let at_ms = i64::try_from(now_ms).map_err(|_| StoreError::Time { now_ms })?;
+        self.transact(|transaction| apply(transaction, node_id, request, By { who, now_ms }))
+    }
+
+    /// One transaction, which is on disk when the call returns.
+    pub(super) fn transact<T>(
+        &self,
+        attempt: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
         match self.access {
             Access::ReadWrite => self.check_files()?,
             Access::ReadOnly => return Err(StoreError::ReadOnly { path: self.path.clone() }),
         }
         let mut writer = lock(&self.keeper);
-        let mut attempt = || -> Result<Mutation, Fault> {
+        let before = writer.total_changes();
+        let attempt = || -> Result<T, Fault> {
             let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
             // A newer version may have migrated the file since it was opened.
             database::check_schema(&transaction, &self.path)?;
-            let before = select(&transaction, node_id)?;
-            let found = match &before {
-                Some(row) => Found::Row(row.enrollment.clone()),
-                None => Found::Nothing { close: database::close_match(&transaction, node_id)? },
-            };
-            let Some((action, after)) = request.next(node_id, &found)? else {
-                return Ok(match before {
-                    Some(row) => Mutation { row, change: None },
-                    None => return Err(StoreError::NotEnrolled { node_id: node_id.clone(), close: None }.into()),
-                });
-            };
-            let created_at_ms = before.as_ref().map_or(now_ms, |row| row.created_at_ms);
-            let row = Row { enrollment: after.clone(), created_at_ms, updated_at_ms: now_ms };
-            let before = before.map(|row| row.enrollment);
-            let change = Change { action, who: who.to_owned(), at_ms: now_ms, before, after };
-            write(&transaction, &change, at_ms)?;
+            let outcome = attempt(&transaction)?;
             transaction.commit()?;
-            Ok(Mutation { row, change: Some(change) })
+            Ok(outcome)
         };
-        let mutation = attempt().map_err(|fault| fault.at(&self.path))?;
-        if mutation.change.is_some() {
+        let outcome = attempt().map_err(|fault| fault.at(&self.path))?;
+        if writer.total_changes() != before {
             // Into the database itself, so that a journal that goes missing takes no revoke with it. Never waits: the
             // change is durable already, and what a reader holds up the next change moves.
             let moved = writer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
@@ -108,10 +104,10 @@ impl SqliteStore {
                 tracing::warn!("the change is on disk, in the journal of `{}` alone: {error}", self.path.display());
             }
         }
-        Ok(mutation)
+        Ok(outcome)
     }
 
-    fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
+    pub(super) fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
         self.check_files()?;
         let idle = lock(&self.readers).pop();
         let reader = match idle {
@@ -242,6 +238,10 @@ impl Store for SqliteStore {
         self.read(revision)
     }
 
+    fn rollouts(&self) -> Option<&dyn RolloutStore> {
+        Some(self)
+    }
+
     fn changes(&self, after: u64, node_id: Option<&NodeId>, limit: usize) -> Result<Changes, StoreError> {
         let after = i64::try_from(after).unwrap_or(i64::MAX);
         let up_to = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -276,6 +276,42 @@ impl Store for SqliteStore {
             Ok(Changes { changes, cursor })
         })
     }
+}
+
+/// What is found, what follows from it, the row and its entry in the history.
+pub(super) fn apply(
+    transaction: &Transaction<'_>,
+    node_id: &NodeId,
+    request: &Request<'_>,
+    by: By<'_>,
+) -> Result<Mutation, Fault> {
+    let By { who, now_ms } = by;
+    let before = select(transaction, node_id)?;
+    let found = match &before {
+        Some(row) => Found::Row(row.enrollment.clone()),
+        None => Found::Nothing { close: database::close_match(transaction, node_id)? },
+    };
+    let Some((action, after)) = request.next(node_id, &found)? else {
+        return Ok(match before {
+            Some(row) => Mutation { row, change: None },
+            None => return Err(StoreError::NotEnrolled { node_id: node_id.clone(), close: None }.into()),
+        });
+    };
+    let created_at_ms = before.as_ref().map_or(now_ms, |row| row.created_at_ms);
+    let row = Row { enrollment: after.clone(), created_at_ms, updated_at_ms: now_ms };
+    let before = before.map(|row| row.enrollment);
+    let change = Change { action, who: who.to_owned(), at_ms: now_ms, before, after };
+    write(transaction, &change, time(now_ms)?)?;
+    match action {
+        Action::Reenroll | Action::Replace | Action::Revoke => withdraw(transaction, node_id, by)?,
+        Action::Enroll | Action::SetRollout => {}
+    }
+    Ok(Mutation { row, change: Some(change) })
+}
+
+/// A time as SQL keeps it.
+pub(super) fn time(now_ms: u64) -> Result<i64, StoreError> {
+    i64::try_from(now_ms).map_err(|_| StoreError::Time { now_ms })
 }
 
 /// `AUTOINCREMENT` under the one write lock: the next number, taken in the order of the commits, and rolled back with them.
@@ -360,9 +396,7 @@ fn write(transaction: &Transaction<'_>, change: &Change, at_ms: i64) -> Result<(
 fn change(row: &rusqlite::Row<'_>, node_id: &NodeId) -> Result<Change, Fault> {
     let on_disk = OnDisk { row, node_id: node_id.as_str().into() };
     let serial = on_disk.count("serial", 0)?;
-    let action = on_disk.parse("action", 1, |word| {
-        Action::ALL.iter().find(|action| action.as_str() == word).copied().ok_or("no such action")
-    })?;
+    let action = on_disk.parse("action", 1, |word| Action::from_word(word).ok_or("no such action"))?;
     let enrollment = |column, first: usize, serial| -> Result<Enrollment, Fault> {
         Ok(Enrollment {
             node_id: node_id.clone(),

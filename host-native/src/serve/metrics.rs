@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use gate_core::PolicyRef;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
@@ -49,6 +50,12 @@ struct Request {
     status: u16,
 }
 
+/// What policies answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Runs {
+    policy_ref: String,
+}
+
 /// One tool call, as it is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Call {
@@ -67,6 +74,7 @@ pub struct Metrics {
     wal_append_seconds: Histogram,
     wal_seq: Gauge<u64, AtomicU64>,
     revision: Gauge<u64, AtomicU64>,
+    policies: Family<Runs, Gauge>,
     connections_open: Gauge<i64, AtomicI64>,
     connections: Counter,
     connections_refused: Counter,
@@ -100,6 +108,7 @@ impl Metrics {
             wal_append_seconds: Histogram::new(WAL_APPEND_SECONDS),
             wal_seq: Gauge::default(),
             revision: Gauge::default(),
+            policies: Family::default(),
             connections_open: Gauge::default(),
             connections: Counter::default(),
             connections_refused: Counter::default(),
@@ -117,6 +126,7 @@ impl Metrics {
         registry.register("wal_append_seconds", "time until an append is durable", metrics.wal_append_seconds.clone());
         registry.register("wal_seq", "sequence number of the last durable frame", metrics.wal_seq.clone());
         registry.register("revision", "latest change of an enrollment that was seen", metrics.revision.clone());
+        registry.register("policies", "1 for the policies that answer", metrics.policies.clone());
         registry.register("connections_open", "connections being served", metrics.connections_open.clone());
         registry.register("connections", "connections served", metrics.connections.clone());
         registry.register("connections_refused", "connections answered 503", metrics.connections_refused.clone());
@@ -155,6 +165,14 @@ impl Metrics {
     /// Changes up to this one were seen.
     pub(crate) fn revision(&self, revision: u64) {
         self.revision.set(revision);
+    }
+
+    /// These policies answer from now on.
+    pub(crate) fn runs(&self, policy_ref: Option<&PolicyRef>) {
+        self.policies.clear();
+        if let Some(policy_ref) = policy_ref {
+            self.policies.get_or_create(&Runs { policy_ref: policy_ref.to_string() }).set(1);
+        }
     }
 
     /// An append became durable, in this time; `seq` is its last frame.
