@@ -85,19 +85,35 @@ pub(crate) enum Command {
     /// Let no node go on. Nodes that have begun stay as they are.
     #[command(after_help = "Examples:
   autonomy rollout pause")]
-    Pause(Change),
+    Pause {
+        /// The rollout [default: the latest one].
+        rollout_id: Option<RolloutId>,
+        #[command(flatten)]
+        change: Change,
+    },
     /// Let nodes go on after a pause.
     #[command(after_help = "Examples:
   autonomy rollout resume")]
-    Resume(Change),
+    Resume {
+        /// The rollout [default: the latest one].
+        rollout_id: Option<RolloutId>,
+        #[command(flatten)]
+        change: Change,
+    },
     /// Take a rollout back: THE GATE DENIES ITS NODES in `enforce` from then on, until another rollout reaches them.
     ///
     /// Every node that was asked for something or runs the bundle is `rolled_back`, and goes back to the bundle that it ran
     /// before. Nodes that failed stay `failed`; nodes that were never asked are not touched. To move a fleet to another
     /// bundle without denying a call, create a rollout of that bundle.
     #[command(after_help = "Examples:
-  autonomy rollout rollback")]
-    Rollback(Change),
+  autonomy rollout rollback 0196a3b2-7c1d-7e4f-8a9b-0c1d2e3f4a5b \\
+    --orchestrator-url https://fleet.example.com")]
+    Rollback {
+        /// The rollout.
+        rollout_id: RolloutId,
+        #[command(flatten)]
+        change: Change,
+    },
     /// Set what the gate sees of a node's rollout, by hand. The node's very next decision sees it.
     ///
     /// `none`, `pending`, `acknowledged` and `active` are good; `rolled_back` and `failed` deny. It holds until the node's
@@ -171,8 +187,6 @@ impl From<Nodes> for Selector {
 
 #[derive(Debug, Args)]
 pub(crate) struct Change {
-    /// The rollout [default: the latest one].
-    rollout_id: Option<RolloutId>,
     #[command(flatten)]
     by: By,
     #[command(flatten)]
@@ -247,9 +261,9 @@ impl Command {
                 directives.truncate(limit);
                 print_rollout(context, rollouts.rollout(&id)?, directives, more)
             }
-            Self::Pause(change) => change.run(context, Verb::Pause),
-            Self::Resume(change) => change.run(context, Verb::Resume),
-            Self::Rollback(change) => change.run(context, Verb::Rollback),
+            Self::Pause { rollout_id, change } => change.run(context, rollout_id, Verb::Pause),
+            Self::Resume { rollout_id, change } => change.run(context, rollout_id, Verb::Resume),
+            Self::Rollback { rollout_id, change } => change.run(context, Some(rollout_id), Verb::Rollback),
             Self::Set { node_id, state, by, store } => {
                 let config = context.config(&store.add_to(Flags::default()))?;
                 let who = by.name(&config)?;
@@ -357,8 +371,8 @@ fn watch(rollouts: &dyn RolloutStore, mut rollout: Rollout) -> Result<Rollout, C
 }
 
 impl Change {
-    fn run(self, context: &mut Context<'_>, verb: Verb) -> Result<Exit, CliError> {
-        let Self { rollout_id, by, store } = self;
+    fn run(self, context: &mut Context<'_>, rollout_id: Option<RolloutId>, verb: Verb) -> Result<Exit, CliError> {
+        let Self { by, store } = self;
         let config = context.config(&store.add_to(Flags::default()))?;
         let who = by.name(&config)?;
         let store = context::store(&config, Access::Change)?;

@@ -197,8 +197,8 @@ fn a_bundle_is_rolled_out_to_a_fleet_that_goes_on_answering() {
     // The one that was activated is the one that a restart runs.
     let [one, ..] = running;
     one.kill();
-    let mut one = fleet.run("robot-1", "").connect();
-    assert_eq!(call(&mut one).0, "fleet/policies@1.2.0");
+    let one = fleet.run("robot-1", "");
+    assert_eq!(call(&mut one.connect()).0, "fleet/policies@1.2.0");
     let kept = fs::read_dir(fleet.home.path("rollout/robot-1")).unwrap().count();
     assert_eq!(kept, 3, "the current one, the one before, and which is which");
 }
