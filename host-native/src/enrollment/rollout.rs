@@ -162,10 +162,10 @@ impl Selector {
             Some(("enrollment_ref", text)) => {
                 EnrollmentRef::parse(text).map(Self::EnrollmentRef).map_err(|error| refused(error.to_string()))
             }
-            Some(("rollout_state", word)) => match RolloutState::from_word(word) {
-                RolloutState::Unknown(_) => Err(refused("no such rollout state".to_owned())),
-                state => Ok(Self::RolloutState(state)),
-            },
+            Some(("rollout_state", word)) => {
+                let known = RolloutState::KNOWN.iter().find(|state| state.as_str() == word);
+                known.cloned().map(Self::RolloutState).ok_or_else(|| refused("no such rollout state".to_owned()))
+            }
             Some(_) | None => Err(refused("it selects by nothing that nodes have".to_owned())),
         }
     }
