@@ -1,8 +1,8 @@
 //! What the gate would say: eval and explain.
 
-use std::fs;
+use std::{fs, process::Command};
 
-use crate::harness::Home;
+use crate::harness::{BINARY, Home, Run};
 
 #[test]
 fn one_pair_is_explained_sub_check_by_sub_check() {
@@ -119,6 +119,12 @@ fn the_module_says_what_gate_core_says() {
         );
     }
     assert!(home.path("cache/wasm").is_dir(), "the compiled module is kept");
+    // Too few addresses for memories of 4 GiB: each access is checked instead.
+    let scarce =
+        r#"ulimit -v 200000000; exec "$0" attestation eval --bundle bundle.tar --node-id robot-7 --engine wasm"#;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", scarce.trim(), BINARY]).current_dir(home.path("")).env("AUTONOMY_HOME", home.path(""));
+    assert_eq!(Run::from(shell.output().unwrap()).code, 0);
     let refused = home.fails(2, "attestation eval --bundle bundle.tar --node-id robot-7 --engine jvm");
     assert!(refused.contains("flag `--engine`") && refused.contains("`jvm`"), "{refused}");
 }
