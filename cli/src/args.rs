@@ -177,7 +177,7 @@ pub(crate) fn format_and_color(arguments: &[OsString]) -> (Format, Color) {
     (format, color)
 }
 
-const SETTINGS: &str = "Settings";
+pub(crate) const SETTINGS: &str = "Settings";
 
 /// Which node.
 #[derive(Debug, Args)]
