@@ -118,6 +118,8 @@ pub struct Orchestrator {
     pub signing_key: Option<PathBuf>,
     /// How long a lease counts, in milliseconds.
     pub lease_ttl_ms: Option<u64>,
+    /// How often each token may ask.
+    pub requests_per_second: Option<u32>,
     /// Its certificate, with those that lead to a root.
     pub tls_cert: Option<PathBuf>,
     /// That certificate's private key.
@@ -209,7 +211,7 @@ const fn key(name: &'static str, env: &'static str, flag: &'static str, shape: S
 }
 
 /// Every setting.
-pub const KEYS: [Key; 32] = [
+pub const KEYS: [Key; 33] = [
     key("identity.node_id", "AUTONOMY_NODE_ID", "--node-id", Shape::Text, "which node this is"),
     key("attestation.mode", "AUTONOMY_ATTESTATION_MODE", "--mode", Shape::Text, "`off`, `advisory` or `enforce`"),
     key(
@@ -338,6 +340,13 @@ pub const KEYS: [Key; 32] = [
         "--lease-ttl-ms",
         Shape::Number(1),
         "how long a lease counts",
+    ),
+    key(
+        "orchestrator.requests_per_second",
+        "AUTONOMY_ORCHESTRATOR_REQUESTS_PER_SECOND",
+        "--requests-per-second",
+        Shape::Number(1),
+        "how often each token may ask",
     ),
     key(
         "orchestrator.tls_cert",
@@ -685,6 +694,11 @@ impl Config {
         self.settings.orchestrator.lease_ttl_ms.unwrap_or(60_000)
     }
 
+    /// How often each token may ask the orchestrator.
+    pub fn requests_per_second(&self) -> u32 {
+        self.settings.orchestrator.requests_per_second.unwrap_or(1_000)
+    }
+
     /// The public keys that may sign leases.
     pub fn lease_keys(&self) -> &[PathBuf] {
         self.settings.attestation.lease_keys.as_deref().unwrap_or_default()
@@ -832,6 +846,7 @@ impl Config {
             "orchestrator.tokens" => path(&self.orchestrator_tokens()),
             "orchestrator.signing_key" => path(&self.orchestrator_signing_key()),
             "orchestrator.lease_ttl_ms" => self.lease_ttl_ms().to_string(),
+            "orchestrator.requests_per_second" => self.requests_per_second().to_string(),
             "orchestrator.tls_cert" => set(&orchestrator.tls_cert),
             "orchestrator.tls_key" => set(&orchestrator.tls_key),
             "orchestrator.tls_client_ca" => set(&orchestrator.tls_client_ca),
