@@ -109,7 +109,7 @@ enum RoleWord {
     Reader,
     /// May read and change everything.
     Operator,
-    /// May read what concerns its node.
+    /// May read what concerns its node, and report for it in a rollout.
     Node,
 }
 
