@@ -387,7 +387,6 @@ async fn a_call_is_decided_by_one_bundle_while_others_are_activated() {
             Kind::Action | Kind::Lifecycle | Kind::Error => {}
         }
     }
-    println!("{decisions} decisions, {activated} bundles activated");
     assert!(decisions == 400 && activated >= 5 && versions.len() >= 2, "{activated} {versions:?}");
 }
 

@@ -21,6 +21,20 @@ use crate::{
 const DIRECTIVE: &str = "node_id, rollout_id, bundle, phase, wave, state, detail, is_current, directive.updated_at_ms,
     enrollment_ref FROM directive JOIN rollout USING (rollout_id) JOIN enrollment USING (node_id)";
 
+/// How many directives of a rollout there are of each kind.
+const COUNTED: &str =
+    "SELECT wave, state, is_current, count(*) FROM directive WHERE rollout_id = ?1 GROUP BY wave, state, is_current";
+
+/// Whether there are any of each kind, as a count of 1: what comes next asks for no more, and it takes as long for a million
+/// nodes as for one.
+const THERE: &str = "SELECT wave, state, is_current, EXISTS (
+        SELECT 1 FROM directive WHERE rollout_id = ?1 AND directive.wave = waves.wave
+            AND directive.state = states.state AND directive.is_current = currents.is_current)
+    FROM (SELECT 'canary' AS wave UNION ALL SELECT 'rest') AS waves,
+         (SELECT '<none>' AS state UNION ALL SELECT 'pending' UNION ALL SELECT 'acknowledged' UNION ALL SELECT 'active'
+          UNION ALL SELECT 'failed' UNION ALL SELECT 'rolled_back') AS states,
+         (SELECT 0 AS is_current UNION ALL SELECT 1) AS currents";
+
 /// Who does something, and when.
 #[derive(Clone, Copy)]
 pub(in crate::enrollment) struct By<'a> {
@@ -41,7 +55,7 @@ impl RolloutStore for SqliteStore {
         request::check_author(who)?;
         self.transact(|transaction| {
             let by = By { who, now_ms };
-            let Rollout { phase, .. } = load(transaction, id)?;
+            let Rollout { phase, .. } = load(transaction, id, THERE)?;
             match command.applied_to(phase) {
                 Some(Some(phase)) => set_phase(transaction, id, phase, None, by)?,
                 Some(None) => {}
@@ -56,7 +70,8 @@ impl RolloutStore for SqliteStore {
                     }
                 }
             }
-            advance(transaction, id, by)
+            advance(transaction, id, by)?;
+            load(transaction, id, COUNTED)
         })
     }
 
@@ -87,7 +102,7 @@ impl RolloutStore for SqliteStore {
     }
 
     fn rollout(&self, id: &RolloutId) -> Result<Rollout, StoreError> {
-        self.read(|reader| load(reader, id))
+        self.read(|reader| load(reader, id, COUNTED))
     }
 
     fn latest(&self, before: Option<&RolloutId>, limit: usize) -> Result<Vec<Rollout>, StoreError> {
@@ -95,7 +110,7 @@ impl RolloutStore for SqliteStore {
         self.read(|reader| {
             let sql = "SELECT rollout_id FROM rollout WHERE rollout_id < ?1 ORDER BY rollout_id DESC LIMIT ?2";
             let ids = rollout_ids(reader, sql, params![before, limit])?;
-            ids.iter().map(|id| load(reader, id)).collect()
+            ids.iter().map(|id| load(reader, id, COUNTED)).collect()
         })
     }
 
@@ -174,7 +189,8 @@ fn create(transaction: &Transaction<'_>, order: &Order, by: By<'_>) -> Result<Ro
     for id in &left {
         advance(transaction, id, by)?;
     }
-    advance(transaction, &id, by)
+    advance(transaction, &id, by)?;
+    load(transaction, &id, COUNTED)
 }
 
 /// The active nodes that are meant.
@@ -202,11 +218,10 @@ fn selected(transaction: &Transaction<'_>, selector: &Selector) -> Result<Vec<No
 }
 
 /// Does what follows from how far the rollout has come, until there is nothing to do.
-fn advance(transaction: &Transaction<'_>, id: &RolloutId, by: By<'_>) -> Result<Rollout, Fault> {
+fn advance(transaction: &Transaction<'_>, id: &RolloutId, by: By<'_>) -> Result<(), Fault> {
     loop {
-        let rollout = load(transaction, id)?;
-        match rollout.next() {
-            Next::Wait => return Ok(rollout),
+        match load(transaction, id, THERE)?.next() {
+            Next::Wait => return Ok(()),
             Next::GoOn => issue(transaction, id, Wave::Rest, by)?,
             Next::Stop(why) => set_phase(transaction, id, Phase::Stopped, Some(why), by)?,
             Next::Finish => set_phase(transaction, id, Phase::Finished, None, by)?,
@@ -278,7 +293,8 @@ fn write_phase(
     Ok(())
 }
 
-fn load(connection: &Connection, id: &RolloutId) -> Result<Rollout, Fault> {
+/// A rollout, with its directives [`COUNTED`], or looked for whether they are [`THERE`].
+fn load(connection: &Connection, id: &RolloutId, counts: &str) -> Result<Rollout, Fault> {
     let mut statement = connection
         .prepare_cached("SELECT bundle, selector, canary_percent, phase FROM rollout WHERE rollout_id = ?1")?;
     let mut rows = statement.query([id.as_str()])?;
@@ -297,9 +313,7 @@ fn load(connection: &Connection, id: &RolloutId) -> Result<Rollout, Fault> {
         rest: Counts::default(),
         history: Vec::new(),
     };
-    let mut statement = connection.prepare_cached(
-        "SELECT wave, state, is_current, count(*) FROM directive WHERE rollout_id = ?1 GROUP BY wave, state, is_current",
-    )?;
+    let mut statement = connection.prepare_cached(counts)?;
     let mut rows = statement.query([id.as_str()])?;
     while let Some(row) = rows.next()? {
         let on_disk = OnDisk { row, node_id: id.as_str().into() };
