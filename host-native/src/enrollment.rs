@@ -30,6 +30,7 @@
 mod conformance;
 mod database;
 mod error;
+mod record;
 mod remote;
 mod request;
 mod source;

@@ -108,7 +108,7 @@ pub enum StoreError {
     },
     /// A value on disk that no version of this program wrote.
     #[error(
-        "`{column}` of node `{}` is `{}` on disk ({why}): correct it with `sqlite3`, or restore the file from a backup",
+        "`{column}` of node `{}` is `{}` on disk ({why}): correct it there, or restore the database from a backup",
         .node_id.escape_debug(),
         .value.escape_debug()
     )]

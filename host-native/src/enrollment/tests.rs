@@ -223,8 +223,8 @@ mod store {
         store.enroll(&id, &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
         edit(&path, "UPDATE enrollment SET enrollment_ref = 'a' || char(10) || 'b', serial = 2");
         let message = "`enrollment_ref` of node `n` is `a\\nb` on disk (enrollment ref `a\\nb` holds `\\n`: use 1 to 256 \
-                       printable ASCII characters without spaces): correct it with `sqlite3`, or restore the file from \
-                       a backup";
+                       printable ASCII characters without spaces): correct it there, or restore the database from a \
+                       backup";
         assert_eq!(store.get(&id).unwrap_err().to_string(), message);
         assert_eq!(store.revoke(&id, "ana", 2).unwrap_err().to_string(), message);
         assert_eq!(
