@@ -109,6 +109,13 @@ pub struct Orchestrator {
     pub client_cert: Option<PathBuf>,
     /// That certificate's private key.
     pub client_key: Option<PathBuf>,
+    /// The PostgreSQL database of enrollments, in the place of the local store.
+    #[serde(deserialize_with = "without_password")]
+    pub database: Option<String>,
+    /// The file of the database's password.
+    pub database_password_file: Option<PathBuf>,
+    /// The only roots to trust for the database.
+    pub database_ca: Option<PathBuf>,
     /// Where it listens.
     #[serde(deserialize_with = "address")]
     pub listen: Option<SocketAddr>,
@@ -170,6 +177,19 @@ fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<S
     })
 }
 
+/// What is set is shown: a password is not taken.
+fn without_password<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let url = String::deserialize(deserializer)?;
+    let credentials = url.split_once("://").and_then(|(_, rest)| rest.split_once('@')).map_or("", |(before, _)| before);
+    if credentials.contains(':') || url.contains("password=") {
+        return Err(serde::de::Error::custom(
+            "the url holds a password: put it into a file that its owner alone can read, and name that with \
+             `--database-password-file`",
+        ));
+    }
+    Ok(Some(url))
+}
+
 /// How a value is written in an environment variable or on a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
@@ -201,7 +221,7 @@ const fn key(name: &'static str, env: &'static str, flag: &'static str, shape: S
 }
 
 /// Every setting.
-pub const KEYS: [Key; 32] = [
+pub const KEYS: [Key; 35] = [
     key("identity.node_id", "AUTONOMY_NODE_ID", "--node-id", Shape::Text, "which node this is"),
     key("attestation.mode", "AUTONOMY_ATTESTATION_MODE", "--mode", Shape::Text, "`off`, `advisory` or `enforce`"),
     key(
@@ -302,6 +322,27 @@ pub const KEYS: [Key; 32] = [
         "--orchestrator-client-key",
         Shape::Path,
         "the private key of that certificate",
+    ),
+    key(
+        "orchestrator.database",
+        "AUTONOMY_ORCHESTRATOR_DATABASE",
+        "--database",
+        Shape::Text,
+        "the PostgreSQL database that the orchestrator keeps enrollments in",
+    ),
+    key(
+        "orchestrator.database_password_file",
+        "AUTONOMY_ORCHESTRATOR_DATABASE_PASSWORD_FILE",
+        "--database-password-file",
+        Shape::Path,
+        "the file of the database's password",
+    ),
+    key(
+        "orchestrator.database_ca",
+        "AUTONOMY_ORCHESTRATOR_DATABASE_CA",
+        "--database-ca",
+        Shape::Path,
+        "the only roots to trust for the database",
     ),
     key(
         "orchestrator.listen",
@@ -656,6 +697,13 @@ impl Config {
         &self.settings.orchestrator
     }
 
+    /// The PostgreSQL database that the orchestrator keeps enrollments in. None where nobody set it, or where somebody
+    /// named a local store more closely.
+    pub fn orchestrator_database(&self) -> Option<&str> {
+        let is_local = self.origin("store.path") < self.origin("orchestrator.database");
+        self.settings.orchestrator.database.as_deref().filter(|_| !is_local)
+    }
+
     /// Where the orchestrator listens.
     pub fn orchestrator_listen(&self) -> SocketAddr {
         self.settings.orchestrator.listen.unwrap_or(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7779).into())
@@ -820,6 +868,9 @@ impl Config {
             "orchestrator.ca" => set(&orchestrator.ca),
             "orchestrator.client_cert" => set(&orchestrator.client_cert),
             "orchestrator.client_key" => set(&orchestrator.client_key),
+            "orchestrator.database" => orchestrator.database.clone().unwrap_or_default(),
+            "orchestrator.database_password_file" => set(&orchestrator.database_password_file),
+            "orchestrator.database_ca" => set(&orchestrator.database_ca),
             "orchestrator.listen" => self.orchestrator_listen().to_string(),
             "orchestrator.tokens" => path(&self.orchestrator_tokens()),
             "orchestrator.signing_key" => path(&self.orchestrator_signing_key()),
@@ -931,9 +982,10 @@ fn typed(table: Table) -> Result<Settings, String> {
     toml_edit::de::from_document(DocumentMut::from(table)).map_err(|error| one_line(&error.to_string()))
 }
 
-/// Errors of the TOML reader draw the place over several lines.
+/// Errors of the TOML reader draw the place over several lines. What stands there is not shown: it may be a password.
 fn one_line(text: &str) -> String {
-    let parts: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('|')).collect();
+    let is_drawing = |line: &str| line.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().starts_with('|');
+    let parts: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty() && !is_drawing(line)).collect();
     parts.join(": ")
 }
 

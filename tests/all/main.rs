@@ -9,6 +9,7 @@
 )]
 
 mod book;
+mod cluster;
 mod conformance;
 mod corpus;
 mod crash;
@@ -16,6 +17,7 @@ mod host;
 mod independent;
 mod module;
 mod orchestrator;
+mod postgres;
 mod published;
 mod registry;
 mod runbook;

@@ -21,7 +21,7 @@ use crate::{
 const ECHO: &str = r#"{"kind":"tool.echo","params":{"text":"hello"}}"#;
 
 /// A home with a bundle for `fleet-a`, a key that signs leases, and a token for each role.
-fn fleet() -> Home {
+pub(crate) fn fleet() -> Home {
     let home = Home::ready();
     home.ok("key generate --out lease.pem");
     for role in ["operator", "reader"] {
@@ -38,12 +38,12 @@ fn orchestrator(home: &Home, flags: &str) -> Service {
     Service::start(home, &format!("orchestrator serve --store fleet.sqlite --signing-key lease.pem {flags}"))
 }
 
-fn authorization(home: &Home, token: &str) -> String {
+pub(crate) fn authorization(home: &Home, token: &str) -> String {
     format!("authorization: Bearer {}\r\n", fs::read_to_string(home.path(token)).unwrap().trim_end())
 }
 
 /// What the runtime answers to a call: `allow`, or the reason.
-fn call(runtime: &mut Connection) -> String {
+pub(crate) fn call(runtime: &mut Connection) -> String {
     let (status, answer) = runtime.exchange("POST", "/v1/tool", "", ECHO).unwrap();
     match status {
         200 => "allow".to_owned(),
@@ -52,7 +52,7 @@ fn call(runtime: &mut Connection) -> String {
 }
 
 /// How long it takes until calls are answered so.
-fn until(runtime: &mut Connection, wanted: &str) -> Duration {
+pub(crate) fn until(runtime: &mut Connection, wanted: &str) -> Duration {
     let begun = Instant::now();
     loop {
         let answer = call(runtime);
@@ -65,7 +65,7 @@ fn until(runtime: &mut Connection, wanted: &str) -> Duration {
 }
 
 /// A private CA, a certificate of `127.0.0.1` and one of a client: PEM files in the home.
-fn certificates(home: &Home) {
+pub(crate) fn certificates(home: &Home) {
     let write = |name: &str, text: String| {
         fs::write(home.path(name), text).unwrap();
         fs::set_permissions(home.path(name), fs::Permissions::from_mode(0o600)).unwrap();

@@ -14,7 +14,7 @@ const BARE_TARGETS: [&str; 2] = ["thumbv7em-none-eabihf", "wasm32v1-none"];
 
 /// What the tests run: how to see that it is there, and the package that has it (Debian's name, the same on most
 /// systems).
-const PROGRAMS: [(&str, &str); 20] = [
+const PROGRAMS: [(&str, &str); 21] = [
     ("command -v bash", "bash"),
     ("command -v c++", "g++"),
     ("command -v cc", "gcc"),
@@ -26,6 +26,8 @@ const PROGRAMS: [(&str, &str); 20] = [
     ("command -v npm", "npm"),
     ("command -v openssl", "openssl"),
     ("command -v pkg-config", "pkgconf"),
+    // Debian keeps its programs out of `PATH`.
+    ("command -v postgres || ls /usr/lib/postgresql/*/bin/postgres", "postgresql"),
     ("command -v python3", "python3"),
     ("python3 -c 'import ensurepip, venv'", "python3-venv"),
     ("command -v skopeo", "skopeo"),

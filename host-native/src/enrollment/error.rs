@@ -5,6 +5,8 @@ use gate_core::{
     identity::{EnrollmentRef, NodeId},
 };
 
+#[cfg(feature = "postgres")]
+use super::PostgresError;
 use super::RemoteError;
 use crate::ErrorClass;
 
@@ -167,6 +169,10 @@ pub enum StoreError {
     /// The orchestrator refused, or could not be asked.
     #[error(transparent)]
     Remote(#[from] RemoteError),
+    /// The PostgreSQL database did not do it.
+    #[cfg(feature = "postgres")]
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
     /// The database engine refused.
     #[error("cannot use `{}` ({source}): check the disk and who may read and write it", .path.display())]
     Engine {
@@ -189,6 +195,8 @@ impl StoreError {
             | Self::ReadOnly { .. }
             | Self::Time { .. } => ErrorClass::Usage,
             Self::Remote(error) => error.class(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(error) => error.class(),
             Self::Missing { .. }
             | Self::NotAFile { .. }
             | Self::Foreign { .. }

@@ -146,7 +146,9 @@ impl OrchestratorClient {
         let base = url.trim_end_matches('/').to_owned();
         let origin = Url::parse(&format!("{base}/"))?.origin;
         let tls = match origin.scheme {
-            Scheme::Https => Some(client::connector(ca, identity.map(|(cert, key)| Identity { cert, key }))?),
+            Scheme::Https => {
+                Some(client::connector(ca, identity.map(|(cert, key)| Identity { cert, key }), client::HTTP)?)
+            }
             Scheme::Http if origin.is_loopback() => None,
             Scheme::Http => return Err(RemoteError::Cleartext { url: base }),
         };

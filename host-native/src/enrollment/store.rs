@@ -80,8 +80,7 @@ pub trait Store: Send + Sync {
     /// The revision of the latest change; 0 when there never was one.
     ///
     /// Each change has the next number, given to it in the order in which changes become visible: whoever has seen a
-    /// revision has seen every one before it. A database whose sequences become visible out of order keeps a counter that
-    /// each change locks until it is committed.
+    /// revision has seen every one before it.
     ///
     /// # Errors
     /// The store cannot be used.

@@ -28,7 +28,10 @@ const MEANINGS: [(u16, &str); 15] = [
     (413, "the body is too large; nothing was changed"),
     (431, "the head is too large"),
     (500, "a defect of the orchestrator"),
-    (503, "the store or the tokens cannot be used, or there are too many connections"),
+    (
+        503,
+        "the store or the tokens cannot be used, or there are too many connections; where it says so, the change may have been made",
+    ),
     (504, "no answer in time: the change may have been made"),
 ];
 
