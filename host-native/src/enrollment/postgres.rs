@@ -48,10 +48,8 @@ const ROW: &str =
 const CHANGE: &str = "node_id, serial::text, action, who, at_ms::text, before_ref, before_status, before_rollout_state,
                       after_ref, after_status, after_rollout_state, revision::text FROM autonomy.history";
 
-/// Locks the one row of state until the commit: whoever comes next sees this change, and has the next revision. From there on no time
-/// limit of the server's counts: a COMMIT that waits for a standby and is cut short would say that it was done.
-const LOCK: &str = "SELECT schema_version::bigint, revision, set_config('statement_timeout', '0', true)
-                    FROM autonomy.state FOR UPDATE";
+/// Locks the one row of state until the commit: whoever comes next sees this change, and has the next revision.
+const LOCK: &str = "SELECT schema_version::bigint, revision FROM autonomy.state FOR UPDATE";
 
 /// Rows that are held at once where all are shown.
 const PAGE: usize = 1000;
