@@ -87,7 +87,7 @@ pub(crate) enum Command {
     /// Keep the enrollments of a fleet, and sign leases.
     #[command(subcommand)]
     Orchestrator(orchestrator::Command),
-    /// Read the log, check it, and mend it.
+    /// Read the log, check it, send it to a collector, and mend it.
     #[command(subcommand)]
     Wal(wal::Command),
     /// Find out what happened to a call.
@@ -203,6 +203,29 @@ pub(crate) struct WalFlag {
 impl WalFlag {
     pub(crate) fn add_to(&self, flags: Flags) -> Flags {
         flags.set("wal.dir", self.wal_dir.as_ref())
+    }
+}
+
+/// Where the log is sent.
+#[derive(Debug, Args)]
+pub(crate) struct DrainFlags {
+    /// Send the log to this OTLP collector, in the background (else `AUTONOMY_DRAIN_TO`, else `drain.to`).
+    #[arg(long, value_name = "URL", help_heading = SETTINGS)]
+    drain_to: Option<String>,
+    /// The file of the token that the collector lets in.
+    #[arg(long, value_name = "FILE", help_heading = SETTINGS)]
+    drain_token_file: Option<String>,
+    /// PEM file of the only roots to trust for the collector.
+    #[arg(long, value_name = "FILE", help_heading = SETTINGS)]
+    drain_ca: Option<String>,
+}
+
+impl DrainFlags {
+    pub(crate) fn add_to(&self, flags: Flags) -> Flags {
+        flags
+            .set("drain.to", self.drain_to.as_ref())
+            .set("drain.token_file", self.drain_token_file.as_ref())
+            .set("drain.ca", self.drain_ca.as_ref())
     }
 }
 

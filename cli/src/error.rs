@@ -7,6 +7,7 @@ use host_native::{
     audit::AuditError,
     bundle::BuildError,
     config::ConfigError,
+    drain::{self, DrainError},
     enrollment::{RemoteError, StoreError},
     gate::{NoDecision, OpenError},
     host::TokenError,
@@ -15,7 +16,7 @@ use host_native::{
     orchestrator::AccessError,
     serve,
     tool::SetUpError,
-    wal::WalError,
+    wal::{CheckpointError, WalError},
     wasm::WasmError,
 };
 
@@ -103,6 +104,7 @@ macro_rules! classed {
 }
 
 classed!(AccessError, RemoteError, TokenError, KeyFileError, BuildError, OciError, WalError, AuditError, serve::Error);
+classed!(drain::SetUpError, DrainError, CheckpointError);
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {

@@ -10,6 +10,7 @@ use gate_core::{
 use host_native::{
     Gate, Policies, bundle,
     config::{Config, Engine, Origin},
+    drain,
     enrollment::{LeaseSource, LocalSource, Source},
     runtime,
     serve::{Limits, Listener, Metrics},
@@ -19,7 +20,7 @@ use host_native::{
 use serde::Serialize;
 
 use crate::{
-    args::{EngineFlags, FreshnessFlags, LeaseFlags, NodeFlag, StoreFlag, TrustFlags, WalFlag},
+    args::{DrainFlags, EngineFlags, FreshnessFlags, LeaseFlags, NodeFlag, StoreFlag, TrustFlags, WalFlag},
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::Format,
@@ -73,6 +74,8 @@ pub(crate) struct Start {
     #[command(flatten)]
     wal: WalFlag,
     #[command(flatten)]
+    drain: DrainFlags,
+    #[command(flatten)]
     trust: TrustFlags,
     #[command(flatten)]
     leases: LeaseFlags,
@@ -94,6 +97,8 @@ struct Started {
     store: String,
     wal_dir: String,
     wal: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain_to: Option<String>,
     engine: Engine,
 }
 
@@ -108,7 +113,7 @@ impl Command {
             .list("runtime.http_allow", &start.http_allow);
         let flags =
             start.wal.add_to(start.store.add_to(start.node.add_to(start.freshness.add_to(start.engine.add_to(flags)))));
-        let config = context.config(&start.leases.add_to(start.trust.add_to(flags)?)?)?;
+        let config = context.config(&start.leases.add_to(start.trust.add_to(start.drain.add_to(flags))?)?)?;
         service::block_on(serve(context, &config))
     }
 }
@@ -117,6 +122,7 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
     let (policies, bundle_keys) = policies(config)?;
     let tools = Tools::new(http_get(config)?)?;
     let (lease_keys, engine) = (context::lease_keys(config)?, context::engine(config)?);
+    let exporter = context::exporter(config)?;
     let source = source(config).await?;
     // Taken before anything is written: a second runtime on the address leaves no trace in the log.
     let shutdown = service::interrupted()?;
@@ -136,6 +142,7 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
         Some(engine) => Gate::open_in(engine, core, policies, source, wal).await?,
     };
     let gate = gate.with_metrics(Arc::clone(&metrics));
+    let _drain = exporter.map(|to| drain::Task::start(config.wal_dir(), to, Arc::clone(&metrics))).transpose()?;
     announce(context, config, &listener, &gate, &opened)?;
     warn(context, &gate)?;
     runtime::run(listener, Arc::new(gate), tools, metrics, Limits::default(), shutdown).await?;
@@ -190,6 +197,7 @@ fn announce(
         store: context::enrollments(config),
         wal_dir: config.wal_dir().display().to_string(),
         wal: service::how_opened(opened),
+        drain_to: config.drain().to.clone(),
         engine: config.engine(),
     };
     let out = &mut context.out;
@@ -197,7 +205,7 @@ fn announce(
         out.json(&started)?;
         return out.flush();
     }
-    let Started { mode, mode_origin, node_id, policy_ref, store, wal_dir, wal, engine, .. } = &started;
+    let Started { mode, mode_origin, node_id, policy_ref, store, wal_dir, wal, drain_to, engine, .. } = &started;
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "<none>".to_owned());
     out.line(format_args!("mode {mode} ({mode_origin}), node {}, policies {}", or_none(node_id), or_none(policy_ref)))?;
     if *engine == Engine::Wasm {
@@ -205,6 +213,9 @@ fn announce(
     }
     out.line(format_args!("enrollments {store}"))?;
     out.line(format_args!("log {wal_dir} ({wal})"))?;
+    if let Some(drain_to) = drain_to {
+        out.line(format_args!("drained to {drain_to}"))?;
+    }
     out.line(format_args!("listening on {listener}"))?;
     if *mode_origin == Origin::Default {
         out.note("the mode is not set, which means `off`: the gate is not asked")?;

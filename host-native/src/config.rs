@@ -27,6 +27,8 @@ pub struct Settings {
     pub orchestrator: Orchestrator,
     /// Where the log is.
     pub wal: Wal,
+    /// Where the log is sent.
+    pub drain: Drain,
     /// The runtime.
     pub runtime: Runtime,
     /// The native host.
@@ -134,6 +136,18 @@ pub struct Wal {
     pub dir: Option<PathBuf>,
 }
 
+/// Where the log is sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    /// The collector.
+    pub to: Option<String>,
+    /// The file of the token that it lets in.
+    pub token_file: Option<PathBuf>,
+    /// The only roots to trust for it.
+    pub ca: Option<PathBuf>,
+}
+
 /// The runtime.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -201,7 +215,7 @@ const fn key(name: &'static str, env: &'static str, flag: &'static str, shape: S
 }
 
 /// Every setting.
-pub const KEYS: [Key; 32] = [
+pub const KEYS: [Key; 35] = [
     key("identity.node_id", "AUTONOMY_NODE_ID", "--node-id", Shape::Text, "which node this is"),
     key("attestation.mode", "AUTONOMY_ATTESTATION_MODE", "--mode", Shape::Text, "`off`, `advisory` or `enforce`"),
     key(
@@ -353,6 +367,15 @@ pub const KEYS: [Key; 32] = [
         "the roots of the certificates that clients must show",
     ),
     key("wal.dir", "AUTONOMY_WAL_DIR", "--wal-dir", Shape::Path, "the directory of the write-ahead log"),
+    key("drain.to", "AUTONOMY_DRAIN_TO", "--drain-to", Shape::Text, "the OTLP collector that the log is sent to"),
+    key(
+        "drain.token_file",
+        "AUTONOMY_DRAIN_TOKEN_FILE",
+        "--drain-token-file",
+        Shape::Path,
+        "the file of the token that the collector lets in",
+    ),
+    key("drain.ca", "AUTONOMY_DRAIN_CA", "--drain-ca", Shape::Path, "the only roots to trust for the collector"),
     key("runtime.listen", "AUTONOMY_RUNTIME_LISTEN", "--listen", Shape::Text, "where the runtime listens"),
     key("runtime.bundle", "AUTONOMY_RUNTIME_BUNDLE", "--bundle", Shape::Path, "the bundle the runtime runs"),
     key(
@@ -748,6 +771,11 @@ impl Config {
         self.settings.wal.dir.clone().unwrap_or_else(|| self.places.state.join("wal"))
     }
 
+    /// Where the log is sent.
+    pub fn drain(&self) -> &Drain {
+        &self.settings.drain
+    }
+
     /// Where the runtime listens.
     pub fn listen(&self) -> SocketAddr {
         self.settings.runtime.listen.unwrap_or(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7777).into())
@@ -828,6 +856,9 @@ impl Config {
             "orchestrator.tls_key" => set(&orchestrator.tls_key),
             "orchestrator.tls_client_ca" => set(&orchestrator.tls_client_ca),
             "wal.dir" => path(&self.wal_dir()),
+            "drain.to" => self.drain().to.clone().unwrap_or_default(),
+            "drain.token_file" => set(&self.drain().token_file),
+            "drain.ca" => set(&self.drain().ca),
             "runtime.listen" => self.listen().to_string(),
             "runtime.bundle" => self.bundle().map(path).unwrap_or_default(),
             "runtime.policy_dir" => self.policy_dir().map(path).unwrap_or_default(),

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod bundle;
 mod client;
 pub mod config;
+pub mod drain;
 pub mod enrollment;
 pub mod evaluate;
 mod file;

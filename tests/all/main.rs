@@ -12,6 +12,7 @@ mod book;
 mod conformance;
 mod corpus;
 mod crash;
+mod drain;
 mod host;
 mod independent;
 mod module;
