@@ -64,37 +64,95 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make the keys that sign bundles.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  autonomy key generate --out release.pem --trust"
+    )]
     Key(key::Command),
     /// Build, sign, look at and check bundles.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  autonomy bundle build --source src --name fleet/policies --version 1.0.0 \\
+    --enrollment-ref fleet-a --key release.pem --out bundle.tar
+  autonomy bundle verify bundle.tar"
+    )]
     Bundle(bundle::Command),
     /// Enroll nodes, withdraw enrollments, look them up.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  autonomy node enroll --node-id robot-7 --enrollment-ref fleet-a
+  autonomy node revoke --node-id robot-7
+  autonomy node list"
+    )]
     Node(node::Command),
     /// Say where a node's rollout stands.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  autonomy rollout set --node-id robot-7 --state pending"
+    )]
     Rollout(rollout::Command),
     /// Ask what the gate knows, and what it would say.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  autonomy attestation status --node-id robot-7
+  autonomy attestation eval --bundle bundle.tar --node-id robot-7
+  autonomy attestation explain not_enrolled"
+    )]
     Attestation(attestation::Command),
     /// Run tools behind the gate.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  AUTONOMY_ATTESTATION_MODE=advisory \\
+    autonomy runtime start --bundle bundle.tar --node-id robot-7"
+    )]
     Runtime(runtime::Command),
     /// Serve the runtimes of this node that are written in another language.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  autonomy host token
+  autonomy host serve"
+    )]
     Host(host::Command),
     /// Keep the enrollments of a fleet, and sign leases.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  autonomy orchestrator token --name ops --role operator --out ops.token
+  autonomy orchestrator serve"
+    )]
     Orchestrator(orchestrator::Command),
     /// Read the log, check it, send it to a collector, and mend it.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  autonomy wal inspect --follow
+  autonomy wal verify
+  autonomy wal drain --to http://127.0.0.1:4318
+  autonomy wal doctor"
+    )]
     Wal(wal::Command),
     /// Find out what happened to a call.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  autonomy audit list
+  autonomy audit get 0196f0c2-7d3e-7a41-9f55-0c5d8e1b2a34"
+    )]
     Audit(audit::Command),
     /// Read and write settings.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  autonomy config set identity.node_id robot-7
+  autonomy config show"
+    )]
     Config(config::Command),
     /// Play the runbook for real on this machine, in seconds.
     Demo(demo::Demo),
@@ -120,7 +178,7 @@ pub(crate) fn format_and_color(arguments: &[OsString]) -> (Format, Color) {
     (format, color)
 }
 
-const SETTINGS: &str = "Settings";
+pub(crate) const SETTINGS: &str = "Settings";
 
 /// Which node.
 #[derive(Debug, Args)]

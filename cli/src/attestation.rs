@@ -2,6 +2,7 @@
 
 mod eval;
 mod history;
+mod readiness;
 
 use clap::Subcommand;
 use gate_core::{EnrollmentRef, NodeId, Reason, RolloutState, Status};
@@ -38,12 +39,23 @@ pub(crate) enum Command {
   autonomy attestation eval --bundle bundle.tar --bundle unsigned.tar \\
     --all-nodes --output json")]
     Eval(Box<eval::Eval>),
+    /// Say of a whole fleet whether a mode can be turned on, and what stands in the way.
+    ///
+    /// Every enrolled node is judged against the one of the bundles that fits it best, as the gate would in `enforce`. Revoked
+    /// nodes stand in nobody's way. Exits with 0 when it is safe, 1 when it is not, 3 when enrollments could not be read.
+    #[command(after_help = "Examples:
+  autonomy attestation readiness --bundle bundle.tar
+  autonomy attestation readiness --bundle bundle.tar \\
+    --mode advisory --output json")]
+    Readiness(Box<readiness::ReadinessOf>),
     /// Say from the log who would have been denied had a mode been on, and whether it is safe to turn it on.
     ///
     /// Exits with 0 when it is safe, and 1 when it is not: calls would be denied, or there are none to go by.
     #[command(after_help = "Examples:
   autonomy attestation preview --mode enforce
-  autonomy attestation preview --mode enforce --since 24h --output json")]
+  autonomy attestation preview --mode enforce --since 24h --output json
+  autonomy attestation preview --wal-dir logs/robot-7 \\
+    --wal-dir logs/robot-8")]
     Preview(history::PreviewArgs),
     /// Decide every call of the log again from what it was decided on, and report the differences.
     ///
@@ -101,6 +113,7 @@ impl Command {
         match self {
             Self::Status { node, store } => status(context, &node, &store),
             Self::Eval(eval) => eval.run(context),
+            Self::Readiness(readiness) => readiness.run(context),
             Self::Preview(preview) => preview.run(context),
             Self::Replay(log) => log.replay(context),
             Self::Explain { reason } => explain(context, reason),

@@ -1,5 +1,7 @@
 //! `autonomy config`
 
+use std::path::Path;
+
 use clap::{
     Subcommand,
     builder::{PossibleValue, PossibleValuesParser},
@@ -25,7 +27,7 @@ pub(crate) enum Command {
         #[arg(value_parser = keys(), hide_possible_values = true)]
         key: String,
     },
-    /// Write one setting into the config file. Comments stay; a value that is not of its form is not written. Files are not looked at.
+    /// Write one setting into the config file. Comments stay, and a relative path is meant from here; a value that is not of its form is not written.
     #[command(after_help = "Examples:
   autonomy config set identity.node_id robot-7
   autonomy config set attestation.mode advisory
@@ -101,11 +103,15 @@ impl Command {
                 }
             },
             Self::Set { key, value } => {
-                config.write(&key, Some(&value))?;
+                let value = config.set(&key, &value)?;
                 written(context, &key, Some(&value), file.display())?;
+                let is_path = KEYS.iter().any(|known| known.name == key && known.is_path());
+                if is_path && !Path::new(&value).exists() {
+                    context.out.note(format_args!("`{value}` is not there yet"))?;
+                }
             }
             Self::Unset { key } => {
-                config.write(&key, None)?;
+                config.unset(&key)?;
                 written(context, &key, None, file.display())?;
             }
         }

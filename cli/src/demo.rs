@@ -6,6 +6,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -18,7 +22,8 @@ use serde::Deserialize;
 use crate::{
     context::Context,
     error::{CliError, Exit},
-    output::{Cell, Output},
+    output::{Cell, Format, Output},
+    service,
 };
 
 /// Play the runbook for real: three nodes, two bundles, off to advisory to enforce, a revoke and its audit.
@@ -48,6 +53,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Demo {
     pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        if context.out.format() == Format::Json {
+            return Err(CliError::usage("the demo is for people to watch: leave out `--output json`"));
+        }
         let begun = Instant::now();
         let (home, temporary) = match &self.keep {
             Some(home) => {
@@ -63,7 +71,7 @@ impl Demo {
             }
         };
         let autonomy = env::current_exe().map_err(|error| failed(format!("cannot find this program: {error}")))?;
-        let mut stage = Stage { out: context.out, home, autonomy, running: Vec::new() };
+        let mut stage = Stage { out: context.out, home, autonomy, running: Vec::new(), interrupted: interrupted() };
         stage.play()?;
         let Stage { home, .. } = &stage;
         let (home, out) = (home.clone(), &mut *stage.out);
@@ -89,12 +97,31 @@ fn failed(message: impl Into<String>) -> CliError {
     CliError::Failed { class: ErrorClass::Unavailable, message: message.into() }
 }
 
+fn stopped() -> CliError {
+    failed("interrupted before its end: what it started is stopped; play it again")
+}
+
+/// Is set once somebody asks this process to stop, so that it can clean up.
+fn interrupted() -> Arc<AtomicBool> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&interrupted);
+    thread::spawn(move || {
+        service::block_on(async {
+            service::interrupted()?.await;
+            told.store(true, Ordering::Relaxed);
+            Ok(Exit::Success)
+        })
+    });
+    interrupted
+}
+
 /// A directory in which commands run, and the runtimes that are up. They end with it.
 struct Stage<'a> {
     out: &'a mut Output,
     home: PathBuf,
     autonomy: PathBuf,
     running: Vec<Runtime>,
+    interrupted: Arc<AtomicBool>,
 }
 
 struct Runtime {
@@ -175,7 +202,16 @@ impl Stage<'_> {
         self.run(&format!("autonomy attestation explain {word}"))
     }
 
+    /// The terminal tells everything that runs there to stop, and this process perhaps last.
+    fn is_interrupted(&self) -> bool {
+        thread::sleep(Duration::from_millis(50));
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
     fn title(&mut self, title: &str) -> Result<(), CliError> {
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(stopped());
+        }
         self.out.line("")?;
         self.out.value(&Cell::new(title).strong())?;
         self.out.flush()
@@ -192,6 +228,7 @@ impl Stage<'_> {
             Some(0) => {}
             // The gate's own answer: denied.
             Some(1) => self.out.line("[exit 1]")?,
+            _ if self.is_interrupted() => return Err(stopped()),
             _ => return Err(failed(format!("`{line}` failed: this is a defect"))),
         }
         self.out.flush()
@@ -232,6 +269,9 @@ impl Stage<'_> {
                 && request(runtime.address, "GET", "/readyz", "").is_none_or(|(status, _)| status != 200)
             {
                 let ended = runtime.process.try_wait().is_ok_and(|ended| ended.is_some());
+                if self.interrupted.load(Ordering::Relaxed) {
+                    return Err(stopped());
+                }
                 if ended || Instant::now() > deadline {
                     let said =
                         fs::read_to_string(self.home.join(format!("{}.out", runtime.node_id))).unwrap_or_default();
@@ -252,8 +292,10 @@ impl Stage<'_> {
         self.out.line("")?;
         let mut answers = Vec::new();
         for Runtime { node_id, address, .. } in &self.running {
-            let (status, body) = request(*address, "POST", "/v1/tool", CALL)
-                .ok_or_else(|| failed(format!("the runtime of `{node_id}` does not answer")))?;
+            let Some((status, body)) = request(*address, "POST", "/v1/tool", CALL) else {
+                let defect = || failed(format!("the runtime of `{node_id}` does not answer"));
+                return Err(if self.is_interrupted() { stopped() } else { defect() });
+            };
             self.out.line(format_args!("{node_id}  POST http://{address}/v1/tool {CALL}"))?;
             self.out.line(format_args!("         {status} {body}"))?;
             let answer = serde_json::from_str(&body).map_err(|error| failed(format!("`{body}`: {error}")))?;

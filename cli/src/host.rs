@@ -33,7 +33,7 @@ pub(crate) enum Command {
   autonomy host serve --socket /run/autonomy/host.sock
   autonomy host serve --listen 127.0.0.1:7778 --token-file host.token
 
-Then:
+Then, with the token of that file:
   curl -s 127.0.0.1:7778/v1/enrollments/robot-7 \\
     -H \"authorization: Bearer $(cat host.token)\"")]
     Serve(Box<Serve>),

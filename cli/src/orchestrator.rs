@@ -1,6 +1,6 @@
 //! `autonomy orchestrator`
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use gate_core::NodeId;
@@ -17,7 +17,7 @@ use crate::{
     context::{Context, Flags},
     error::{CliError, Exit},
     output::Format,
-    service,
+    service, time,
 };
 
 /// Keep the enrollments of a fleet, and sign leases.
@@ -45,7 +45,7 @@ Before:
   autonomy orchestrator token --name ops --role operator --out ops.token
   autonomy orchestrator token --name wall --role reader --out wall.token
   autonomy orchestrator token --role node --node-id robot-7 \\
-    --out robot-7.token")]
+    --expires-in 90d --out robot-7.token")]
     Token(MakeToken),
 }
 
@@ -66,6 +66,9 @@ pub(crate) struct Serve {
     /// How long a lease counts [default: 60000].
     #[arg(long, value_name = "MS")]
     lease_ttl_ms: Option<String>,
+    /// How often each token may ask; as many requests may come at once [default: 1000].
+    #[arg(long, value_name = "N")]
+    requests_per_second: Option<String>,
     /// PEM file of the certificate to show, with those that lead to a root. Only with one may others be listened to.
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<String>,
@@ -88,6 +91,9 @@ pub(crate) struct MakeToken {
     /// Its name, for the history and the log [default: the node id].
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// How long it lets in, such as `12h` or `90d` [default: until its line is removed].
+    #[arg(long, value_name = "TIME", value_parser = time::parse_duration)]
+    expires_in: Option<Duration>,
     /// Where the token is written.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -123,6 +129,7 @@ struct Started {
 struct Made {
     name: String,
     role: String,
+    expires_at: Option<String>,
     token_file: PathBuf,
     tokens: PathBuf,
 }
@@ -138,7 +145,7 @@ impl Command {
 
 impl MakeToken {
     fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
-        let Self { role, node_id, name, out: token_file, tokens } = self;
+        let Self { role, node_id, name, expires_in, out: token_file, tokens } = self;
         let config = context.config(&Flags::default().set("orchestrator.tokens", tokens.as_ref()))?;
         let name = name.or_else(|| node_id.as_ref().map(ToString::to_string));
         let name = name.ok_or_else(|| CliError::usage("a token needs a name for the history: give `--name NAME`"))?;
@@ -153,16 +160,19 @@ impl MakeToken {
                 ));
             }
         };
-        let (caller, tokens) = (Caller::new(&name, role)?, config.orchestrator_tokens());
+        let (mut caller, tokens) = (Caller::new(&name, role)?, config.orchestrator_tokens());
+        caller.expires_at_ms = expires_in.map(time::from_now);
         Access::add(&tokens, &caller, &token_file)?;
-        let made = Made { name, role: caller.role.to_string(), token_file, tokens };
+        let expires_at = caller.expires_at_ms.map(time::rfc3339);
+        let made = Made { name, role: caller.role.to_string(), expires_at, token_file, tokens };
         let out = &mut context.out;
         if out.format() == Format::Json {
             out.json(&made)?;
             return Ok(Exit::Success);
         }
-        let Made { name, role, token_file, tokens } = made;
-        out.line(format_args!("wrote {}, mode 600: token `{name}` ({role})", token_file.display()))?;
+        let Made { name, role, expires_at, token_file, tokens } = made;
+        let until = expires_at.map(|expires_at| format!(", until {expires_at}")).unwrap_or_default();
+        out.line(format_args!("wrote {}, mode 600: token `{name}` ({role}){until}", token_file.display()))?;
         out.note(format_args!("its hash is in {}: whoever removes that line takes it back", tokens.display()))?;
         Ok(Exit::Success)
     }
@@ -176,6 +186,7 @@ impl Serve {
             .set("orchestrator.tokens", self.tokens.as_ref())
             .set("orchestrator.signing_key", self.signing_key.as_ref())
             .set("orchestrator.lease_ttl_ms", self.lease_ttl_ms.as_ref())
+            .set("orchestrator.requests_per_second", self.requests_per_second.as_ref())
             .set("orchestrator.tls_cert", self.tls_cert.as_ref())
             .set("orchestrator.tls_key", self.tls_key.as_ref())
             .set("orchestrator.tls_client_ca", self.tls_client_ca.as_ref());
@@ -209,7 +220,7 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
     }
     let signing_key = PrivateKey::read(&config.orchestrator_signing_key())?;
     let signing_key_id = signing_key.id().to_string();
-    let access = Access::open(config.orchestrator_tokens())?;
+    let access = Access::open(config.orchestrator_tokens(), config.requests_per_second())?;
     let shutdown = service::interrupted()?;
     let listener = listen(config).await?;
     let store = SqliteStore::open(config.store_path())?;

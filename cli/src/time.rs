@@ -41,12 +41,7 @@ pub(crate) fn parse_since(text: &str) -> Result<u64, String> {
     if let Some(ms) = parse_timestamp(text) {
         return Ok(ms);
     }
-    // Days have no fixed length in general; a day ago means 24 hours ago.
-    let duration = match text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok()) {
-        Some(days) => Ok(SignedDuration::from_hours(i64::from(days).saturating_mul(24))),
-        None => text.parse::<SignedDuration>(),
-    };
-    match duration.ok().and_then(|duration| u64::try_from(duration.as_millis()).ok()) {
+    match duration(text).and_then(|duration| u64::try_from(duration.as_millis()).ok()) {
         Some(ms) => Ok(now_ms().saturating_sub(ms)),
         None => Err(format!(
             "time {} is not known: use one such as `2026-01-31T08:00:00Z`, or an age such as `15m`, `2h` or `7d`",
@@ -55,12 +50,25 @@ pub(crate) fn parse_since(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Days have no fixed length in general; here one is 24 hours.
+fn duration(text: &str) -> Option<Duration> {
+    let duration = match text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok()) {
+        Some(days) => Some(SignedDuration::from_hours(i64::from(days).saturating_mul(24))),
+        None => text.parse::<SignedDuration>().ok(),
+    };
+    duration.and_then(|duration| Duration::try_from(duration).ok())
+}
+
 /// Reads how long something may take.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
-    duration
+    duration(text)
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| format!("time {} is not known: use one such as `30s`, `5m` or `1h`", quoted(text)))
+}
+
+/// So long from now.
+pub(crate) fn from_now(duration: Duration) -> u64 {
+    now_ms().saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

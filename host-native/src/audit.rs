@@ -286,14 +286,49 @@ pub fn preview(log: impl Into<Walk>, mode: Mode, since_ms: Option<u64>) -> Resul
             finding.last_audit_id = call.audit_id;
         }
     }
-    let denies_nothing = match mode {
-        Mode::Off | Mode::Advisory => true,
-        Mode::Enforce => preview.failing == 0 && preview.unjudged == 0,
-    };
-    preview.safe = preview.calls > 0 && denies_nothing;
     preview.findings = findings.into_values().collect();
-    preview.findings.sort_by_key(|finding| std::cmp::Reverse(finding.calls));
-    Ok(preview)
+    Ok(preview.judged())
+}
+
+impl Preview {
+    /// Of the logs of several nodes, what they say together.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.calls += other.calls;
+        self.failing += other.failing;
+        self.unjudged += other.unjudged;
+        for finding in other.findings {
+            let same = |known: &&mut Finding| (known.reason, &known.node_id) == (finding.reason, &finding.node_id);
+            match self.findings.iter_mut().find(same) {
+                Some(known) => known.add(finding),
+                None => self.findings.push(finding),
+            }
+        }
+        self.judged()
+    }
+
+    fn judged(mut self) -> Self {
+        let denies_nothing = match self.mode {
+            Mode::Off | Mode::Advisory => true,
+            Mode::Enforce => self.failing == 0 && self.unjudged == 0,
+        };
+        self.safe = self.calls > 0 && denies_nothing;
+        self.findings.sort_by_key(|finding| std::cmp::Reverse(finding.calls));
+        self
+    }
+}
+
+impl Finding {
+    fn add(&mut self, other: Self) {
+        self.calls += other.calls;
+        // Of one form, so that they sort as text.
+        if other.first < self.first {
+            self.first = other.first;
+        }
+        if other.last > self.last {
+            (self.last, self.last_audit_id) = (other.last, other.last_audit_id);
+        }
+    }
 }
 
 /// What came of deciding a whole log again.

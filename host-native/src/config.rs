@@ -120,6 +120,8 @@ pub struct Orchestrator {
     pub signing_key: Option<PathBuf>,
     /// How long a lease counts, in milliseconds.
     pub lease_ttl_ms: Option<u64>,
+    /// How often each token may ask.
+    pub requests_per_second: Option<u32>,
     /// Its certificate, with those that lead to a root.
     pub tls_cert: Option<PathBuf>,
     /// That certificate's private key.
@@ -189,7 +191,8 @@ fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<S
 enum Shape {
     Text,
     Path,
-    Number,
+    /// From this one.
+    Number(i64),
     /// Joined by the platform's path separator.
     Paths,
     /// Joined by commas.
@@ -210,26 +213,33 @@ pub struct Key {
     shape: Shape,
 }
 
+impl Key {
+    /// Whether its value is where one file or directory is.
+    pub fn is_path(&self) -> bool {
+        self.shape == Shape::Path
+    }
+}
+
 const fn key(name: &'static str, env: &'static str, flag: &'static str, shape: Shape, help: &'static str) -> Key {
     Key { name, env, flag, help, shape }
 }
 
 /// Every setting.
-pub const KEYS: [Key; 35] = [
+pub const KEYS: [Key; 36] = [
     key("identity.node_id", "AUTONOMY_NODE_ID", "--node-id", Shape::Text, "which node this is"),
     key("attestation.mode", "AUTONOMY_ATTESTATION_MODE", "--mode", Shape::Text, "`off`, `advisory` or `enforce`"),
     key(
         "attestation.max_staleness_ms",
         "AUTONOMY_ATTESTATION_MAX_STALENESS_MS",
         "--max-staleness-ms",
-        Shape::Number,
+        Shape::Number(0),
         "how long an enrollment answer counts",
     ),
     key(
         "attestation.max_skew_ms",
         "AUTONOMY_ATTESTATION_MAX_SKEW_MS",
         "--max-skew-ms",
-        Shape::Number,
+        Shape::Number(0),
         "how far the enrollment source's clock may be ahead",
     ),
     key(
@@ -250,7 +260,7 @@ pub const KEYS: [Key; 35] = [
         "attestation.threshold",
         "AUTONOMY_ATTESTATION_THRESHOLD",
         "--threshold",
-        Shape::Number,
+        Shape::Number(1),
         "how many distinct trusted keys must sign",
     ),
     key(
@@ -264,7 +274,7 @@ pub const KEYS: [Key; 35] = [
         "attestation.lease_threshold",
         "AUTONOMY_ATTESTATION_LEASE_THRESHOLD",
         "--lease-threshold",
-        Shape::Number,
+        Shape::Number(1),
         "how many distinct lease keys must sign",
     ),
     key(
@@ -342,8 +352,15 @@ pub const KEYS: [Key; 35] = [
         "orchestrator.lease_ttl_ms",
         "AUTONOMY_ORCHESTRATOR_LEASE_TTL_MS",
         "--lease-ttl-ms",
-        Shape::Number,
+        Shape::Number(1),
         "how long a lease counts",
+    ),
+    key(
+        "orchestrator.requests_per_second",
+        "AUTONOMY_ORCHESTRATOR_REQUESTS_PER_SECOND",
+        "--requests-per-second",
+        Shape::Number(1),
+        "how often each token may ask",
     ),
     key(
         "orchestrator.tls_cert",
@@ -700,6 +717,11 @@ impl Config {
         self.settings.orchestrator.lease_ttl_ms.unwrap_or(60_000)
     }
 
+    /// How often each token may ask the orchestrator.
+    pub fn requests_per_second(&self) -> u32 {
+        self.settings.orchestrator.requests_per_second.unwrap_or(1_000)
+    }
+
     /// The public keys that may sign leases.
     pub fn lease_keys(&self) -> &[PathBuf] {
         self.settings.attestation.lease_keys.as_deref().unwrap_or_default()
@@ -852,6 +874,7 @@ impl Config {
             "orchestrator.tokens" => path(&self.orchestrator_tokens()),
             "orchestrator.signing_key" => path(&self.orchestrator_signing_key()),
             "orchestrator.lease_ttl_ms" => self.lease_ttl_ms().to_string(),
+            "orchestrator.requests_per_second" => self.requests_per_second().to_string(),
             "orchestrator.tls_cert" => set(&orchestrator.tls_cert),
             "orchestrator.tls_key" => set(&orchestrator.tls_key),
             "orchestrator.tls_client_ca" => set(&orchestrator.tls_client_ca),
@@ -876,32 +899,61 @@ impl Config {
         self.origins.get(name).copied().unwrap_or(Origin::Default)
     }
 
-    /// Writes one setting into the config file, keeping its comments; `None` takes it out. A value that is not of the
-    /// setting's form is not written; what it leads to, such as a file, is not looked at.
+    /// Writes one setting into the config file, keeping its comments, and gives what was written: a relative path is meant
+    /// from where this is run. A value that is not of the setting's form is not written; what it leads to, such as a
+    /// file, is not looked at.
     ///
     /// # Errors
     /// What is refused, or why the file cannot be written.
-    pub fn write(&self, name: &str, value: Option<&str>) -> Result<(), ConfigError> {
-        let (path, key) = (&self.places.config_file, find(name)?);
-        let mut document = read_file(path, false)?;
-        match value {
-            Some(text) => put(document.as_table_mut(), key, text, &format!("setting `{name}`"))?,
-            None => {
-                let (table, leaf) = split(key.name);
-                if let Some(table) = document.get_mut(table).and_then(Item::as_table_like_mut) {
-                    table.remove(leaf);
-                }
+    pub fn set(&self, name: &str, value: &str) -> Result<String, ConfigError> {
+        let key = find(name)?;
+        let value = match key.shape {
+            Shape::Path => from_here(value),
+            Shape::Paths => value.split(PATH_SEPARATOR).map(from_here).collect::<Vec<_>>().join(PATH_SEPARATOR),
+            Shape::Text | Shape::Number(_) | Shape::List => value.to_owned(),
+        };
+        self.edit(|file| put(file, key, &value, &format!("setting `{name}`")))?;
+        Ok(value)
+    }
+
+    /// Takes one setting out of the config file, keeping its comments.
+    ///
+    /// # Errors
+    /// A name that is no setting's, or why the file cannot be written.
+    pub fn unset(&self, name: &str) -> Result<(), ConfigError> {
+        let (table, leaf) = split(find(name)?.name);
+        self.edit(|file| {
+            if let Some(table) = file.get_mut(table).and_then(Item::as_table_like_mut) {
+                table.remove(leaf);
             }
-        }
+            Ok(())
+        })
+    }
+
+    /// Replaces the config file whole; who may read it stays.
+    fn edit(&self, edit: impl FnOnce(&mut Table) -> Result<(), ConfigError>) -> Result<(), ConfigError> {
+        let path = &self.places.config_file;
+        let mut document = read_file(path, false)?;
+        edit(document.as_table_mut())?;
         let failed = |source| ConfigError::File { path: path.clone(), source };
         let directory = crate::file::directory_of(path);
         fs::create_dir_all(directory).map_err(failed)?;
         let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+        if let Ok(before) = fs::metadata(path) {
+            file.as_file().set_permissions(before.permissions()).map_err(failed)?;
+        }
         io::Write::write_all(&mut file, document.to_string().as_bytes()).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         file.persist(path).map_err(|error| failed(error.error))?;
         Ok(())
     }
+}
+
+/// A path that stays right wherever the config file is.
+fn from_here(path: &str) -> String {
+    // What no absolute path can be made of, such as nothing, is refused by its form.
+    let absolute = std::path::absolute(path).ok().and_then(|path| path.into_os_string().into_string().ok());
+    absolute.unwrap_or_else(|| path.to_owned())
 }
 
 const PATH_SEPARATOR: &str = ":";
@@ -996,9 +1048,12 @@ fn put(table: &mut Table, key: &Key, text: &str, origin: &str) -> Result<(), Con
             return fail("is empty: give a value, or leave it out".into());
         }
         Shape::Text | Shape::Path => Value::from(text),
-        Shape::Number => match text.parse::<i64>() {
-            Ok(number) if number >= 0 => Value::from(number),
-            _ => return fail(format!("`{}` is not a whole number: give one from 0", text.escape_debug())),
+        Shape::Number(least) => match text.parse::<i64>() {
+            Ok(number) if number >= least => Value::from(number),
+            Ok(_) => return fail(format!("`{}` is too small: give a whole number from {least}", text.escape_debug())),
+            Err(_) => {
+                return fail(format!("`{}` is not a whole number: give one from {least}", text.escape_debug()));
+            }
         },
         Shape::Paths => list(PATH_SEPARATOR),
         Shape::List => list(","),
@@ -1023,6 +1078,8 @@ fn put(table: &mut Table, key: &Key, text: &str, origin: &str) -> Result<(), Con
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn load(pairs: &[(&str, &str)], file: &str, flags: &[(&'static str, &str)]) -> Result<Config, ConfigError> {
@@ -1101,12 +1158,12 @@ mod tests {
             (
                 "AUTONOMY_ATTESTATION_THRESHOLD",
                 "two",
-                "environment variable `AUTONOMY_ATTESTATION_THRESHOLD`: `two` is not a whole number: give one from 0",
+                "environment variable `AUTONOMY_ATTESTATION_THRESHOLD`: `two` is not a whole number: give one from 1",
             ),
             (
                 "AUTONOMY_ATTESTATION_MAX_SKEW_MS",
                 "-1",
-                "environment variable `AUTONOMY_ATTESTATION_MAX_SKEW_MS`: `-1` is not a whole number: give one from 0",
+                "environment variable `AUTONOMY_ATTESTATION_MAX_SKEW_MS`: `-1` is too small: give a whole number from 0",
             ),
             (
                 "AUTONOMY_RUNTIME_LISTEN",
@@ -1145,19 +1202,25 @@ mod tests {
         let file = home.path().join("config.toml");
         fs::write(&file, "# ours\n[attestation] # the gate\nmode = \"off\" # since May\n").unwrap();
         let config = Config::load(&variables, None, &[]).unwrap();
-        config.write("attestation.mode", Some("enforce")).unwrap();
-        config.write("identity.node_id", Some("robot-7")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        config.set("attestation.mode", "enforce").unwrap();
+        config.set("identity.node_id", "robot-7").unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.starts_with("# ours\n[attestation] # the gate\nmode = \"enforce\" # since May\n"), "{text}");
-        assert!(config.write("attestation.mode", Some("on")).is_err());
-        let unknown = config.write("node_id", Some("x")).unwrap_err().to_string();
+        assert!(config.set("attestation.mode", "on").is_err());
+        let unknown = config.set("node_id", "x").unwrap_err().to_string();
         assert_eq!(
             unknown,
             "`node_id` is not a setting, did you mean `identity.node_id`: `autonomy config show` lists them"
         );
         assert_eq!(fs::read_to_string(&file).unwrap(), text);
-        config.write("identity.node_id", None).unwrap();
+        config.unset("identity.node_id").unwrap();
+        let written = config.set("attestation.trusted_keys", "a.pub:/b.pub").unwrap();
+        assert_eq!(written, format!("{}:/b.pub", env::current_dir().unwrap().join("a.pub").display()));
+        assert!(config.set("runtime.bundle", "").is_err());
         let config = Config::load(&variables, None, &[]).unwrap();
         assert_eq!((config.mode(), config.node_id()), (Mode::Enforce, None));
+        assert_eq!(config.value("attestation.trusted_keys").unwrap(), written);
     }
 }

@@ -2,15 +2,17 @@
 //!
 //! A [`Matrix`] opens each bundle once and is shown one row at a time; each pair costs a verdict and nothing more.
 
-use std::mem;
 #[cfg(feature = "wasm")]
 use std::sync::Arc;
+use std::{collections::BTreeMap, mem};
 
 use gate_core::{
-    Answer, Bundle, BundleError, Config, Facts, Freshness, Gate, Mode, NodeId, TrustedKeys, Verdict,
-    enrollment::Enrollment,
+    Answer, Bundle, BundleError, Config, Facts, Freshness, Gate, Mode, NodeId, Reason, TrustedKeys, Verdict,
+    enrollment::{Enrollment, Status},
     facts::{BundleFact, EnrollmentFact, Validity},
+    reason::Attestation,
 };
+use serde::Serialize;
 
 use crate::gate::NoDecision;
 #[cfg(feature = "wasm")]
@@ -150,6 +152,78 @@ impl Module {
 impl std::fmt::Debug for Module {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Module").field("bundles", &self.bundles.len()).field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// Whether a fleet is ready for a mode: what stands in the way, node by node.
+///
+/// A node is taken to run the one of the bundles that fits it best: where none passes, the one that gets furthest through the
+/// sub-checks. A revoked node is denied because somebody wants that, so it stands in nobody's way.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// Nodes that may run.
+    pub ready: u64,
+    /// Nodes that somebody revoked.
+    pub revoked: u64,
+    /// Nodes that `enforce` would deny.
+    pub denied: u64,
+    /// Why, and which.
+    pub obstacles: BTreeMap<Reason, Obstacle>,
+}
+
+/// The nodes that fail for one reason.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Obstacle {
+    /// How many.
+    pub nodes: u64,
+    /// The first of them, as many as were asked for.
+    pub first: Vec<NodeId>,
+}
+
+impl Readiness {
+    /// Adds an enrolled node, which the matrix is then at. Of each obstacle at most `shown` nodes are kept by name.
+    ///
+    /// # Errors
+    /// A module judges, and it failed.
+    pub fn add(&mut self, matrix: &mut Matrix, enrollment: Enrollment, shown: usize) -> Result<(), NoDecision> {
+        let (node_id, is_revoked) = (enrollment.node_id.clone(), enrollment.status == Status::Revoked);
+        matrix.set_node(node_id.clone(), Lookup::Enrolled(enrollment));
+        let mut best = Verdict::Fail(Attestation::BundleUnverified);
+        matrix.verdicts(|_, _, verdict| {
+            if reached(verdict) > reached(best) {
+                best = verdict;
+            }
+        })?;
+        match best {
+            Verdict::Pass => self.ready += 1,
+            Verdict::Fail(_) if is_revoked => self.revoked += 1,
+            Verdict::Fail(reason) => {
+                self.denied += 1;
+                let obstacle = self.obstacles.entry(reason.into()).or_default();
+                obstacle.nodes += 1;
+                if obstacle.first.len() < shown {
+                    obstacle.first.push(node_id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether turning a mode on would stop no node that nobody revoked. Never true of a fleet without a node that may run.
+    pub fn is_safe(&self, mode: Mode) -> bool {
+        match mode {
+            Mode::Off => true,
+            Mode::Advisory => self.ready > 0,
+            Mode::Enforce => self.ready > 0 && self.denied == 0,
+        }
+    }
+}
+
+/// How far a verdict got through the sub-checks, whose reasons are numbered in their order.
+fn reached(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Pass => u8::MAX,
+        Verdict::Fail(reason) => reason.number(),
     }
 }
 
@@ -297,6 +371,48 @@ mod tests {
                 assert_eq!(reasons[0], Verdict::Fail(Attestation::EnrollmentUnavailable));
             }
         }
+    }
+
+    #[test]
+    fn a_fleet_is_ready_when_each_node_fits_one_of_its_bundles_and_a_revoked_node_is_no_obstacle() {
+        let key = PrivateKey::generate().unwrap();
+        let keys = TrustedKeys::new([key.public().clone()], 1).unwrap();
+        let mut matrix = Matrix::new(Freshness::default(), 1_000);
+        for name in ["fleet-a", "fleet-b"] {
+            matrix.add_bundle(&signed(Some(name), &key), &keys).unwrap();
+        }
+        let mut readiness = Readiness::default();
+        let safe =
+            |readiness: &Readiness| [Mode::Off, Mode::Advisory, Mode::Enforce].map(|mode| readiness.is_safe(mode));
+        assert_eq!(safe(&readiness), [true, false, false], "of no node nothing is known");
+        let mut add = |readiness: &mut Readiness, row| readiness.add(&mut matrix, row, 2).unwrap();
+        add(&mut readiness, row("robot-1", "fleet-a", "active", "active"));
+        add(&mut readiness, row("robot-2", "fleet-b", "active", "<none>"));
+        add(&mut readiness, row("robot-3", "fleet-c", "revoked", "<none>"));
+        assert_eq!((readiness.ready, readiness.revoked, readiness.denied), (2, 1, 0));
+        assert_eq!(safe(&readiness), [true, true, true]);
+        for node_id in ["robot-4", "robot-5", "robot-6"] {
+            add(&mut readiness, row(node_id, "fleet-c", "active", "<none>"));
+        }
+        add(&mut readiness, row("robot-7", "fleet-a", "active", "failed"));
+        add(&mut readiness, row("robot-8", "fleet-a", "paused", "<none>"));
+        assert_eq!(safe(&readiness), [true, true, false]);
+        let obstacles: Vec<_> = readiness
+            .obstacles
+            .iter()
+            .map(|(reason, Obstacle { nodes, first })| {
+                let first: Vec<_> = first.iter().map(NodeId::as_str).collect();
+                (reason.as_str(), *nodes, first.join(" "))
+            })
+            .collect();
+        assert_eq!(
+            obstacles,
+            [
+                ("attestation: enrollment_revoked", 1, "robot-8".to_owned()),
+                ("attestation: enrollment_ref_mismatch", 3, "robot-4 robot-5".to_owned()),
+                ("attestation: rollout_incoherent", 1, "robot-7".to_owned()),
+            ]
+        );
     }
 
     #[test]

@@ -259,7 +259,14 @@ async fn admit(State(app): App, path: MatchedPath, mut request: Request, next: N
             // A browser adds it, and no page has a token by right.
             Err(Refusal(StatusCode::FORBIDDEN, "calls from web pages are refused: call from a program".to_owned()))
         }
-        Ok(Some(caller)) => Ok(caller),
+        Ok(Some(caller)) if caller.has_expired(now_ms()) => {
+            let why = format!("token `{}` has expired: make another with `autonomy orchestrator token`", caller.name);
+            Err(Refusal(StatusCode::UNAUTHORIZED, why))
+        }
+        Ok(Some(caller)) => match app.access.take(&caller) {
+            Ok(()) => Ok(caller),
+            Err(wait) => Err(too_often(&caller, wait)),
+        },
         Ok(None) => {
             let why =
                 "the token is missing or wrong: send `authorization: Bearer <token>` with a token of the orchestrator";
@@ -282,6 +289,9 @@ async fn admit(State(app): App, path: MatchedPath, mut request: Request, next: N
     if response.status() == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    if response.status() == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
@@ -293,6 +303,12 @@ async fn admit(State(app): App, path: MatchedPath, mut request: Request, next: N
         tracing::info!(request_id, who = name, %method, route, status, ?took, "answered");
     }
     response
+}
+
+fn too_often(caller: &Caller, wait: Duration) -> Refusal {
+    let (name, ms) = (&caller.name, wait.as_millis());
+    let why = format!("token `{name}` asks too often: wait {ms} ms, or raise `orchestrator.requests_per_second`");
+    Refusal(StatusCode::TOO_MANY_REQUESTS, why)
 }
 
 fn node(path: Result<Path<String>, PathRejection>) -> Result<NodeId, Refusal> {

@@ -520,3 +520,28 @@ fn a_native_host_answers_from_leases_and_no_longer_than_they_count() {
     let _running = orchestrator(&home, &serve);
     until("robot-7", &is("revoked"));
 }
+
+#[test]
+fn a_token_that_asks_too_often_waits_and_one_that_has_expired_is_let_in_no_more() {
+    let home = fleet();
+    home.ok("orchestrator token --role reader --name guest --expires-in 2s --out guest.token");
+    let begun = Instant::now();
+    let running = orchestrator(&home, "--listen 127.0.0.1:0 --requests-per-second 5");
+    let mut connection = running.connect();
+    let guest = authorization(&home, "guest.token");
+    let mut count = |headers: &str| connection.exchange("GET", "/v1/count", headers, "").unwrap();
+    if begun.elapsed() < Duration::from_secs(1) {
+        assert_eq!(count(&guest).0, 200);
+    }
+    let reader = authorization(&home, "reader.token");
+    let (status, refused) = (0..100).map(|_| count(&reader)).find(|(status, _)| *status != 200).unwrap();
+    assert_eq!(status, 429);
+    let why = refused["error"].as_str().unwrap();
+    assert!(why.starts_with("token `reader` asks too often: wait ") && why.contains("requests_per_second"), "{why}");
+    assert_eq!(count(&authorization(&home, "operator.token")).0, 200, "each token has its own pace");
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(count(&reader).0, 200);
+    let (status, refused) = count(&guest);
+    let why = "token `guest` has expired: make another with `autonomy orchestrator token`";
+    assert_eq!((status, refused["error"].as_str()), (401, Some(why)));
+}

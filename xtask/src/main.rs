@@ -4,6 +4,7 @@ mod bindings;
 mod ci;
 mod codegen;
 mod corpus;
+mod fuzz;
 mod wasm;
 
 use std::{
@@ -29,6 +30,7 @@ usage: cargo xtask <command>
                     --check fails when the former is stale, a test when the latter is
   corpus            write tests/corpus/*.json, what every implementation must answer; --check fails when one is stale
   c-header          write bindings/c/include/autonomy_gate.h; `test c` fails when it is stale
+  fuzz <seconds>    look for inputs on which gate.wasm and gate-core differ; needs a nightly compiler
   js                write target/js/autonomy-gate.tgz, the npm package
   wasm              write gate-wasm/gate.wasm; --check fails when it is stale
 ";
@@ -59,6 +61,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["c-header"] => bindings::header(&root),
         ["js"] => bindings::pack(&root),
         ["test", "together"] => bindings::test_together(&root),
+        ["fuzz", seconds] => fuzz::run(&root, seconds),
         ["test", language] => bindings::test(&root, language),
         ["wasm"] => wasm::write(&root),
         ["wasm", "--check"] => wasm::check_fresh(&root),

@@ -9,7 +9,7 @@ use std::{
 
 use clap::{ArgGroup, Args};
 use gate_core::{
-    Facts, NodeId, Reason, Verdict,
+    Enrollment, Facts, NodeId, Reason, Verdict,
     decision::Outcome,
     facts::{BundleFact, SubCheck, SubCheckOutcome},
     reason::Attestation,
@@ -159,13 +159,25 @@ fn some_nodes(
 }
 
 fn all_nodes(config: &Config, matrix: &mut Matrix, report: &mut Report<'_>) -> Result<(), CliError> {
+    let is_watched = report.is_watched();
+    each_node(config, is_watched, |row| {
+        matrix.set_node(row.node_id.clone(), Lookup::Enrolled(row));
+        report.node(matrix)
+    })
+}
+
+/// Shows every enrollment, until one fails.
+pub(super) fn each_node(
+    config: &Config,
+    rows_are_watched: bool,
+    mut visit: impl FnMut(Enrollment) -> Result<(), CliError>,
+) -> Result<(), CliError> {
     let store = context::store(config, Access::Read)?;
-    let bar = progress(&*store, report.is_watched())?;
+    let bar = progress(&*store, rows_are_watched)?;
     let mut outcome = Ok(());
     let walked = store.for_each(&mut |row| {
-        matrix.set_node(row.node_id.clone(), Lookup::Enrolled(row));
         bar.inc(1);
-        outcome = report.node(matrix);
+        outcome = visit(row);
         if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     bar.finish_and_clear();

@@ -1,17 +1,19 @@
 //! `autonomy attestation preview` and `autonomy attestation replay`: questions about what the log holds.
 
+use std::path::{Path, PathBuf};
+
 use clap::{
     Args,
-    builder::{PossibleValuesParser, TypedValueParser as _},
+    builder::{PossibleValuesParser, TypedValueParser},
 };
 use gate_core::Mode;
 use host_native::{
     ErrorClass,
-    audit::{self, Difference, Finding, Preview, Replay},
+    audit::{self, AuditError, Difference, Finding, Preview, Replay},
 };
 
 use crate::{
-    args::WalFlag,
+    args::{SETTINGS, WalFlag},
     context::{Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format},
@@ -20,15 +22,21 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct PreviewArgs {
+    /// Only calls from this time on: RFC 3339, or an age such as `15m`.
+    #[arg(long, value_name = "TIME", value_parser = time::parse_since)]
+    since: Option<u64>,
+    /// The directory of a log; repeat it for the logs of several nodes (else `AUTONOMY_WAL_DIR`, else `wal.dir`).
+    #[arg(long = "wal-dir", value_name = "DIR", help_heading = SETTINGS)]
+    wal_dirs: Vec<PathBuf>,
     /// The mode to turn on.
-    #[arg(long, default_value = Mode::Enforce.as_str(), value_parser = PossibleValuesParser::new([Mode::Advisory.as_str(), Mode::Enforce.as_str()]).map(mode))]
+    #[arg(long, default_value = Mode::Enforce.as_str(), value_parser = modes())]
     mode: Mode,
-    #[command(flatten)]
-    log: LogArgs,
 }
 
-fn mode(word: String) -> Mode {
-    word.parse().unwrap_or(Mode::Enforce)
+/// A mode to turn on.
+pub(super) fn modes() -> impl TypedValueParser<Value = Mode> {
+    let words = PossibleValuesParser::new([Mode::Advisory.as_str(), Mode::Enforce.as_str()]);
+    words.map(|word| word.parse().unwrap_or(Mode::Enforce))
 }
 
 #[derive(Debug, Args)]
@@ -42,9 +50,14 @@ pub(crate) struct LogArgs {
 
 impl PreviewArgs {
     pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
-        let Self { mode, log: LogArgs { since, wal } } = self;
-        let config = context.config(&wal.add_to(Flags::default()))?;
-        let preview = progress::reading(&config.wal_dir(), |log| audit::preview(log, mode, since))?;
+        let Self { since, wal_dirs, mode } = self;
+        let preview = |wal_dir: &Path| progress::reading(wal_dir, |log| audit::preview(log, mode, since));
+        let preview = match wal_dirs.split_first() {
+            None => preview(&context.config(&Flags::default())?.wal_dir())?,
+            Some((first, others)) => others
+                .iter()
+                .try_fold(preview(first)?, |sum, wal_dir| Ok::<_, AuditError>(sum.and(preview(wal_dir)?)))?,
+        };
         print_preview(context, &preview)?;
         Ok(if preview.safe { Exit::Success } else { Exit::Denied })
     }

@@ -1,6 +1,13 @@
 //! The demo plays the runbook for real, and leaves nothing behind.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::harness::BINARY;
 
@@ -45,4 +52,30 @@ fn what_is_kept_can_be_looked_at_and_is_never_overwritten() {
     let (code, _, stderr) = demo(&["--keep", home.to_str().unwrap()], temporary.path());
     assert_eq!(code, Some(3));
     assert!(stderr.contains("name a new directory"), "{stderr}");
+}
+
+#[test]
+fn a_demo_that_is_interrupted_stops_what_it_started_and_cleans_up() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(BINARY);
+    // As a terminal does: everything that runs there is told at once.
+    demo.arg("demo").process_group(0).env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut demo = demo.spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("autonomy runtime start")));
+    kill_process_group(Pid::from_child(&demo), Signal::INT).unwrap();
+    let rest: Vec<_> = lines.map(Result::unwrap).collect();
+    let ended = demo.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(3), "{said}{rest:?}");
+    assert!(said.contains("error: interrupted before its end"), "{said}");
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_demo_is_for_people() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (code, stdout, stderr) = demo(&["--output", "json"], temporary.path());
+    assert_eq!((code, stdout.as_str()), (Some(2), ""));
+    assert!(stderr.contains("the demo is for people to watch: leave out `--output json`"), "{stderr}");
 }

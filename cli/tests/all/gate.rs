@@ -1,8 +1,8 @@
 //! What the gate would say: eval and explain.
 
-use std::fs;
+use std::{fs, process::Command};
 
-use crate::harness::Home;
+use crate::harness::{BINARY, Home, Run};
 
 #[test]
 fn one_pair_is_explained_sub_check_by_sub_check() {
@@ -100,6 +100,38 @@ fn a_reason_is_explained_by_name_by_wire_text_and_by_number() {
     assert_eq!(home.ok("attestation explain").lines().count(), gate_core::Reason::ALL.len() + 1);
 }
 
+#[test]
+fn readiness_says_in_a_line_whether_a_mode_is_safe_and_who_stands_in_the_way() {
+    let home = Home::ready();
+    let enforce = "attestation readiness --bundle bundle.tar";
+    let run = home.run(enforce);
+    assert_eq!(run.code, 1);
+    let lines: Vec<_> = run.stdout.lines().collect();
+    assert_eq!(lines[0], "enforce: not safe: 1 of 2 nodes would be denied, 0 are revoked");
+    assert!(run.stdout.contains("attestation: enrollment_ref_mismatch  1      robot-8"), "{}", run.stdout);
+    assert!(run.stderr.starts_with("note: first, `attestation: enrollment_ref_mismatch`: "), "{}", run.stderr);
+    let advisory = home.ok(&format!("{enforce} --mode advisory"));
+    assert!(advisory.starts_with("advisory: safe: 1 of 2 nodes would be warned of, 0 are revoked\n"), "{advisory}");
+    home.ok("node revoke --node-id robot-8");
+    assert_eq!(home.ok(enforce), "enforce: safe: 0 of 1 nodes would be denied, 1 are revoked\n");
+    home.ok("node revoke --node-id robot-7");
+    let (code, none) = home.json(enforce);
+    assert_eq!((code, &none["safe"], &none["ready"], &none["revoked"]), (1, &false.into(), &0.into(), &2.into()));
+    for number in 0..3 {
+        home.ok(&format!("node enroll --node-id other-{number} --enrollment-ref fleet-c"));
+    }
+    let (_, report) = home.json(&format!("{enforce} --limit 2"));
+    let obstacle = &report["obstacles"]["attestation: enrollment_ref_mismatch"];
+    assert_eq!(obstacle, &serde_json::json!({"nodes": 3, "first": ["other-0", "other-1"]}));
+    let text = home.run(&format!("{enforce} --limit 2")).stdout;
+    assert!(text.contains("other-0, other-1, and 1 more"), "{text}");
+    home.fails(3, &format!("{enforce} --store nowhere.sqlite"));
+    let whole = fs::read(home.path("bundle.tar")).unwrap();
+    fs::write(home.path("cut.tar"), &whole[..whole.len() - 512]).unwrap();
+    let refused = home.fails(2, "attestation readiness --bundle cut.tar");
+    assert!(refused.starts_with("bundle `cut.tar` is refused: "), "{refused}");
+}
+
 /// The same file, the same node, the same words: what decides is not seen in the answer.
 #[test]
 fn the_module_says_what_gate_core_says() {
@@ -119,6 +151,12 @@ fn the_module_says_what_gate_core_says() {
         );
     }
     assert!(home.path("cache/wasm").is_dir(), "the compiled module is kept");
+    // Too few addresses for memories of 4 GiB: each access is checked instead.
+    let scarce =
+        r#"ulimit -v 200000000; exec "$0" attestation eval --bundle bundle.tar --node-id robot-7 --engine wasm"#;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", scarce.trim(), BINARY]).current_dir(home.path("")).env("AUTONOMY_HOME", home.path(""));
+    assert_eq!(Run::from(shell.output().unwrap()).code, 0);
     let refused = home.fails(2, "attestation eval --bundle bundle.tar --node-id robot-7 --engine jvm");
     assert!(refused.contains("flag `--engine`") && refused.contains("`jvm`"), "{refused}");
 }

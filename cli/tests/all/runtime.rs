@@ -34,6 +34,9 @@ fn a_rollout_from_advisory_to_enforce_can_be_followed_in_the_log() {
     assert!(preview.stdout.contains("SAFE      no\n") && preview.stdout.contains("robot-8"), "{preview:?}");
     let (code, preview) = home.json("attestation preview");
     assert_eq!((code, &preview["failing"], &preview["safe"]), (1, &1.into(), &false.into()));
+    let (_, both) = home.json("attestation preview --wal-dir wal --wal-dir wal");
+    assert_eq!((&both["calls"], &both["failing"], &both["findings"][0]["calls"]), (&2.into(), &2.into(), &2.into()));
+    assert_eq!(both["findings"][0]["last_audit_id"], preview["findings"][0]["last_audit_id"]);
     let warning: Value = serde_json::from_str(&runtime.stop()).unwrap();
     let expected =
         "as things stand the gate fails every call with `attestation: enrollment_ref_mismatch` (found `fleet-b`)";

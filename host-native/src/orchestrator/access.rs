@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use gate_core::{Digest, NodeId, json, read_object};
@@ -51,6 +52,8 @@ pub struct Caller {
     pub name: String,
     /// What it is for.
     pub role: Role,
+    /// From when on it lets nobody in, in milliseconds since the Unix epoch.
+    pub expires_at_ms: Option<u64>,
 }
 
 impl Caller {
@@ -62,7 +65,11 @@ impl Caller {
         if name.is_empty() || name.len() > NAME_BYTES || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(AccessError::Name { name: name.chars().take(NAME_BYTES).collect() });
         }
-        Ok(Self { name: name.to_owned(), role })
+        Ok(Self { name: name.to_owned(), role, expires_at_ms: None })
+    }
+
+    pub(super) fn has_expired(&self, now_ms: u64) -> bool {
+        self.expires_at_ms.is_some_and(|expires_at_ms| expires_at_ms <= now_ms)
     }
 
     /// Whether it may read everything.
@@ -154,6 +161,7 @@ impl AccessError {
 pub struct Access {
     path: PathBuf,
     read: Mutex<(Stamp, Arc<Tokens>)>,
+    pace: Pace,
 }
 
 type Tokens = BTreeMap<Token, Caller>;
@@ -173,19 +181,51 @@ struct Line {
     role: String,
     node_id: Option<NodeId>,
     hash: Digest,
+    expires_at_ms: Option<u64>,
 }
 
-read_object!(Line { name, role, node_id, hash });
+read_object!(Line { name, role, node_id, hash, expires_at_ms });
+
+/// How often each token may ask: so many times a second, and as many at once (the generic cell rate algorithm, as in ATM
+/// Forum's traffic management 4.1, section 4.4.2).
+#[derive(Debug)]
+struct Pace {
+    per_second: u32,
+    /// When each token's next request is due, at its steady pace. As many as there are tokens.
+    due: Mutex<BTreeMap<String, Instant>>,
+}
+
+impl Pace {
+    /// Takes a request, or says how long until one is taken again.
+    fn take(&self, name: &str, now: Instant) -> Result<(), Duration> {
+        const SECOND: Duration = Duration::from_secs(1);
+        let mut all = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = all.get(name).copied().unwrap_or(now).max(now);
+        let next = due.checked_add(SECOND / self.per_second.max(1)).unwrap_or(due);
+        match next.saturating_duration_since(now).checked_sub(SECOND) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => {
+                all.insert(name.to_owned(), next);
+                Ok(())
+            }
+        }
+    }
+}
 
 impl Access {
-    /// Reads the file.
+    /// Reads the file. Each token may ask `per_second` times a second.
     ///
     /// # Errors
     /// Why it cannot be used.
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self, AccessError> {
+    pub fn open(path: impl Into<PathBuf>, per_second: u32) -> Result<Self, AccessError> {
         let path = path.into();
         let read = Mutex::new(read(&path)?);
-        Ok(Self { path, read })
+        Ok(Self { path, read, pace: Pace { per_second, due: Mutex::default() } })
+    }
+
+    /// Counts a request of a caller, or says how long until it may ask again.
+    pub(super) fn take(&self, caller: &Caller) -> Result<(), Duration> {
+        self.pace.take(&caller.name, Instant::now())
     }
 
     /// Makes a token for a caller: the token goes to a new file at `out`, its hash to the end of the file of tokens.
@@ -208,7 +248,8 @@ impl Access {
             Role::Operator => ("operator", None),
             Role::Node(node_id) => ("node", Some(node_id.clone())),
         };
-        let line = Line { name: caller.name.clone(), role: role.to_owned(), node_id, hash: token.hash() };
+        let (name, role, expires_at_ms) = (caller.name.clone(), role.to_owned(), caller.expires_at_ms);
+        let line = Line { name, role, node_id, hash: token.hash(), expires_at_ms };
         append(tokens, &format!("{}\n", json::write(&line))).map_err(|source| {
             // Nobody would be let in with it.
             let _ = fs::remove_file(out);
@@ -246,7 +287,7 @@ fn read(path: &Path) -> Result<(Stamp, Arc<Tokens>), AccessError> {
     let mut names = std::collections::BTreeSet::new();
     for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let refused = |why: String| AccessError::Line { path: path.to_owned(), line: at.saturating_add(1), why };
-        let Line { name, role, node_id, hash } =
+        let Line { name, role, node_id, hash, expires_at_ms } =
             json::read(line.as_bytes()).map_err(|error| refused(error.to_string()))?;
         let role = match (role.as_str(), node_id) {
             ("reader", None) => Role::Reader,
@@ -259,7 +300,8 @@ fn read(path: &Path) -> Result<(Stamp, Arc<Tokens>), AccessError> {
                 return Err(refused(format!("role `{other}` is not known: use `reader`, `operator` or `node`")));
             }
         };
-        let caller = Caller::new(&name, role).map_err(|error| refused(error.to_string()))?;
+        let mut caller = Caller::new(&name, role).map_err(|error| refused(error.to_string()))?;
+        caller.expires_at_ms = expires_at_ms;
         if !names.insert(name) || tokens.insert(Token::from_hash(hash), caller).is_some() {
             return Err(refused("another line has this name or hash".to_owned()));
         }
@@ -295,7 +337,7 @@ mod tests {
         let node = Caller::new("seven", Role::Node(NodeId::parse("robot-7").unwrap())).unwrap();
         Access::add(&tokens, &node, &out).unwrap();
         assert_eq!(fs::metadata(&tokens).unwrap().permissions().mode() & 0o777, 0o600);
-        let access = Access::open(&tokens).unwrap();
+        let access = Access::open(&tokens, 1_000).unwrap();
         let mut headers = HeaderMap::new();
         assert_eq!(access.caller(&headers).unwrap(), None);
         let secret = fs::read_to_string(&out).unwrap();
@@ -310,6 +352,34 @@ mod tests {
         assert_eq!(access.caller(&headers).unwrap(), None);
         fs::remove_file(&tokens).unwrap();
         assert!(access.caller(&headers).is_err());
+    }
+
+    #[test]
+    fn a_token_asks_at_its_pace_and_as_often_again_after_a_pause() {
+        let pace = Pace { per_second: 10, due: Mutex::default() };
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        assert_eq!((0..15).filter(|_| pace.take("a", at(0)).is_ok()).count(), 10, "as many at once");
+        assert_eq!(pace.take("a", at(0)), Err(Duration::from_millis(100)));
+        assert_eq!(pace.take("b", at(0)), Ok(()), "another token's pace is its own");
+        assert_eq!((0..40).filter(|n| pace.take("a", at(100 + n * 25)).is_ok()).count(), 10, "so many in a second");
+        assert_eq!((0..15).filter(|_| pace.take("a", at(60_000)).is_ok()).count(), 10, "a pause saves up no more");
+    }
+
+    #[test]
+    fn a_token_expires_and_a_line_may_leave_out_when() {
+        let home = tempfile::tempdir().unwrap();
+        let (tokens, out) = (home.path().join("tokens"), home.path().join("out"));
+        let mut caller = Caller::new("ops", Role::Operator).unwrap();
+        caller.expires_at_ms = Some(5_000);
+        Access::add(&tokens, &caller, &out).unwrap();
+        let (_, known) = read(&tokens).unwrap();
+        let known = known.values().next().unwrap();
+        assert_eq!([4_999, 5_000, u64::MAX].map(|now_ms| known.has_expired(now_ms)), [false, true, true]);
+        let line = format!(r#"{{"name":"a","role":"reader","node_id":null,"hash":"{}"}}"#, Digest::of(b"x"));
+        fs::write(&tokens, line).unwrap();
+        let (_, known) = read(&tokens).unwrap();
+        assert!(!known.values().next().unwrap().has_expired(u64::MAX));
     }
 
     #[test]
@@ -333,11 +403,11 @@ mod tests {
             let line = line.replace("HASH", &Digest::of(line.as_bytes()).to_string());
             fs::write(&path, format!("{good}\n{line}\n")).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-            let error = Access::open(&path).unwrap_err();
+            let error = Access::open(&path, 1_000).unwrap_err();
             assert!(error.to_string().contains(why) && error.to_string().contains("line 2"), "{line}: {error}");
             assert_eq!(error.class(), ErrorClass::Usage);
         }
         fs::write(&path, format!("{good}\n\n{good}\n")).unwrap();
-        assert!(Access::open(&path).unwrap_err().to_string().contains("line 3"), "the same hash twice");
+        assert!(Access::open(&path, 1_000).unwrap_err().to_string().contains("line 3"), "the same hash twice");
     }
 }

@@ -14,11 +14,11 @@ use crate::{
 };
 
 /// What each status means, wherever it is answered.
-const MEANINGS: [(u16, &str); 15] = [
+const MEANINGS: [(u16, &str); 16] = [
     (200, "done; where something was to be changed, the change is on disk"),
     (304, "the lease is the one whose tag was sent"),
     (400, "a malformed node id, query or body; nothing was changed"),
-    (401, "the token is missing or wrong"),
+    (401, "the token is missing or wrong, or has expired"),
     (403, "the token's role may not do this, or the request comes from a web page"),
     (404, "the node was never enrolled, or there is no such path"),
     (405, "another method"),
@@ -26,6 +26,7 @@ const MEANINGS: [(u16, &str); 15] = [
     (409, "the node is active with another ref, or an enrolled id differs only in case; nothing was changed"),
     (410, "the revision is not yet there: the store was replaced; begin again without `after`"),
     (413, "the body is too large; nothing was changed"),
+    (429, "the token asks too often; nothing was changed; `retry-after` says in how many seconds to ask again"),
     (431, "the head is too large"),
     (500, "a defect of the orchestrator"),
     (503, "the store or the tokens cannot be used, or there are too many connections"),
@@ -33,7 +34,7 @@ const MEANINGS: [(u16, &str); 15] = [
 ];
 
 /// The statuses of every route.
-const ALWAYS: [u16; 9] = [200, 400, 401, 403, 405, 431, 500, 503, 504];
+const ALWAYS: [u16; 10] = [200, 400, 401, 403, 405, 429, 431, 500, 503, 504];
 
 /// The document that `docs/src/spec/orchestrator.openapi.json` is.
 pub fn openapi() -> Value {

@@ -14,6 +14,9 @@ const INSTANCES: u32 = 128;
 /// Most memory of an instance, in bytes: enough for the largest bundle.
 const MEMORY_BYTES: usize = 192 * 1024 * 1024;
 
+/// Of address space, all that a 32-bit address can reach: then no access has to be checked.
+const WHOLE_RESERVATION: u64 = 1 << 32;
+
 /// Between two looks at how long a call has run.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -37,7 +40,10 @@ impl Wasmtime {
     /// # Errors
     /// The module is none that this engine can run.
     pub fn new(module: &[u8], cache: Option<&Path>) -> Result<Self, WasmError> {
-        let engine = wasmtime::Engine::new(&config()).map_err(refused)?;
+        // Where addresses are scarce, as with 39 bits of them, each access is checked instead: the same answers, later.
+        let engine = wasmtime::Engine::new(&config(WHOLE_RESERVATION))
+            .or_else(|_| wasmtime::Engine::new(&config(MEMORY_BYTES as u64)))
+            .map_err(refused)?;
         let cached = cache.and_then(|directory| cache::read(directory, &engine, module));
         let from_cache = cached.is_some();
         let compiled = match cached {
@@ -170,8 +176,8 @@ impl Instance for WasmtimeInstance {
     }
 }
 
-/// What the contract lets the module need, and nothing more.
-fn config() -> Config {
+/// What the contract lets the module need, and nothing more. Each memory has `reservation` bytes of address space.
+fn config(reservation: u64) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_core_instances(INSTANCES)
         .total_memories(INSTANCES)
@@ -182,8 +188,7 @@ fn config() -> Config {
     let mut config = Config::new();
     config.strategy(Strategy::Cranelift).cranelift_opt_level(OptLevel::Speed);
     config.allocation_strategy(pool).memory_init_cow(true);
-    // Of address space: each has as much as an instance may have memory.
-    config.memory_reservation(MEMORY_BYTES as u64);
+    config.memory_reservation(reservation);
     config.epoch_interruption(true);
     config.wasm_relaxed_simd(false).wasm_simd(false);
     config
