@@ -889,7 +889,7 @@ fn a_real_collector_writes_down_what_the_log_says() {
         let (number, text) = match record.kind {
             Kind::Error => (17, "ERROR"),
             Kind::Decision if is_deny => (13, "WARN"),
-            _ => (9, "INFO"),
+            Kind::Decision | Kind::Facts | Kind::Action | Kind::Lifecycle => (9, "INFO"),
         };
         assert_eq!((&found["severityNumber"], &found["severityText"]), (&number.into(), &text.into()));
         assert_eq!(resource["service.name"]["stringValue"], "autonomy-gate");
