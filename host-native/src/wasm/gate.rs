@@ -93,8 +93,8 @@ read_object!(ExplanationDocument { verdict, facts_id, facts, sub_checks });
 struct Ignored;
 
 impl json::Read for Ignored {
-    fn read(_: json::Value<'_>) -> Result<Self, json::Error> {
-        Ok(Self)
+    fn read(_: json::Value<'_>) -> Self {
+        Self
     }
 }
 
