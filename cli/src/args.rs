@@ -1,12 +1,16 @@
 //! The command line as a whole, and the flags that several commands share.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum as _,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 use gate_core::{Reason, frame::Kind, reason::UnknownReason};
+use host_native::{
+    config::Variables,
+    oci::{Access, PlainHttp},
+};
 
 use crate::{
     attestation, audit, bundle, completions, config,
@@ -15,7 +19,9 @@ use crate::{
     error::CliError,
     host, key, node, orchestrator,
     output::{Color, Format},
-    rollout, runtime, wal,
+    rollout, runtime,
+    time::parse_duration,
+    wal,
 };
 
 /// Decides whether an AI agent or robot may run a tool now, and proves it afterwards.
@@ -88,10 +94,13 @@ pub(crate) enum Command {
   autonomy node list"
     )]
     Node(node::Command),
-    /// Say where a node's rollout stands.
+    /// Roll bundles out to nodes, and see how far they have come.
     #[command(
         subcommand,
         after_help = "Examples:
+  autonomy rollout create --bundle registry.example/fleet/policies:1.1.0 \\
+    --all --canary 10%
+  autonomy rollout list
   autonomy rollout set --node-id robot-7 --state pending"
     )]
     Rollout(rollout::Command),
@@ -128,12 +137,13 @@ pub(crate) enum Command {
   autonomy orchestrator serve"
     )]
     Orchestrator(orchestrator::Command),
-    /// Read the log, check it, and mend it.
+    /// Read the log, check it, send it to a collector, and mend it.
     #[command(
         subcommand,
         after_help = "Examples:
   autonomy wal inspect --follow
   autonomy wal verify
+  autonomy wal drain --to http://127.0.0.1:4318
   autonomy wal doctor"
     )]
     Wal(wal::Command),
@@ -263,6 +273,29 @@ impl WalFlag {
     }
 }
 
+/// Where the log is sent.
+#[derive(Debug, Args)]
+pub(crate) struct DrainFlags {
+    /// Send the log to this OTLP collector, in the background (else `AUTONOMY_DRAIN_TO`, else `drain.to`).
+    #[arg(long, value_name = "URL", help_heading = SETTINGS)]
+    drain_to: Option<String>,
+    /// The file of the token that the collector lets in.
+    #[arg(long, value_name = "FILE", help_heading = SETTINGS)]
+    drain_token_file: Option<String>,
+    /// PEM file of the only roots to trust for the collector.
+    #[arg(long, value_name = "FILE", help_heading = SETTINGS)]
+    drain_ca: Option<String>,
+}
+
+impl DrainFlags {
+    pub(crate) fn add_to(&self, flags: Flags) -> Flags {
+        flags
+            .set("drain.to", self.drain_to.as_ref())
+            .set("drain.token_file", self.drain_token_file.as_ref())
+            .set("drain.ca", self.drain_ca.as_ref())
+    }
+}
+
 /// Who may sign bundles.
 #[derive(Debug, Args)]
 pub(crate) struct TrustFlags {
@@ -285,6 +318,45 @@ impl TrustFlags {
             "--trusted-key",
             &self.trusted_keys,
         )
+    }
+}
+
+/// How a registry may be reached.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Registry")]
+pub(crate) struct RegistryFlags {
+    /// The credentials, as `skopeo login --authfile` writes them (else `REGISTRY_AUTH_FILE`, else where skopeo, podman
+    /// and docker keep theirs).
+    #[arg(long, value_name = "FILE")]
+    auth_file: Option<PathBuf>,
+    /// Trust only the certificate authorities in this PEM file (else those that the machine trusts).
+    #[arg(long, value_name = "FILE")]
+    registry_ca: Option<PathBuf>,
+    /// Send the credentials to this token service as well; repeat it for several.
+    #[arg(long = "token-host", value_name = "HOST[:PORT]")]
+    token_hosts: Vec<String>,
+    /// Speak plain http with a registry on this machine, or with the one that is named.
+    #[arg(long, value_name = "HOST[:PORT]", num_args = 0..=1, require_equals = true)]
+    allow_insecure_registry: Option<Option<String>>,
+    /// Give up when it is not done after this time.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
+    timeout: Duration,
+}
+
+impl RegistryFlags {
+    pub(crate) fn access(self) -> Result<Access, CliError> {
+        let mut access = Access::of(&Variables::of_process())?;
+        let plain_http = match self.allow_insecure_registry {
+            None => PlainHttp::Never,
+            Some(None) => PlainHttp::Loopback,
+            Some(Some(registry)) => PlainHttp::Only(registry),
+        };
+        access.auth_file = self.auth_file.or(access.auth_file);
+        access.ca_file = self.registry_ca;
+        access.plain_http = plain_http;
+        access.token_hosts = self.token_hosts;
+        access.timeout = self.timeout;
+        Ok(access)
     }
 }
 

@@ -1,9 +1,6 @@
 //! `autonomy bundle`
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use clap::{
     Args, Subcommand,
@@ -15,20 +12,19 @@ use gate_core::{
 };
 use host_native::{
     bundle::{self, BuildError, Description, IfExists},
-    config::Variables,
     gate,
     key::PrivateKey,
-    oci::{self, Access, Artifact, PlainHttp, Reference},
+    oci::{self, Artifact, Reference},
 };
 use serde::Serialize;
 
 use crate::{
-    args::TrustFlags,
+    args::{RegistryFlags, TrustFlags},
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format},
     progress,
-    time::{parse_duration, parse_timestamp},
+    time::parse_timestamp,
 };
 
 /// Build, sign, look at and check bundles.
@@ -111,45 +107,6 @@ pub(crate) enum Command {
         #[command(flatten)]
         trust: TrustFlags,
     },
-}
-
-/// How a registry may be reached.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Registry")]
-pub(crate) struct RegistryFlags {
-    /// The credentials, as `skopeo login --authfile` writes them (else `REGISTRY_AUTH_FILE`, else where skopeo, podman
-    /// and docker keep theirs).
-    #[arg(long, value_name = "FILE")]
-    auth_file: Option<PathBuf>,
-    /// Trust only the certificate authorities in this PEM file (else those that the machine trusts).
-    #[arg(long, value_name = "FILE")]
-    registry_ca: Option<PathBuf>,
-    /// Send the credentials to this token service as well; repeat it for several.
-    #[arg(long = "token-host", value_name = "HOST[:PORT]")]
-    token_hosts: Vec<String>,
-    /// Speak plain http with a registry on this machine, or with the one that is named.
-    #[arg(long, value_name = "HOST[:PORT]", num_args = 0..=1, require_equals = true)]
-    allow_insecure_registry: Option<Option<String>>,
-    /// Give up when it is not done after this time.
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
-    timeout: Duration,
-}
-
-impl RegistryFlags {
-    fn access(self) -> Result<Access, CliError> {
-        let mut access = Access::of(&Variables::of_process())?;
-        let plain_http = match self.allow_insecure_registry {
-            None => PlainHttp::Never,
-            Some(None) => PlainHttp::Loopback,
-            Some(Some(registry)) => PlainHttp::Only(registry),
-        };
-        access.auth_file = self.auth_file.or(access.auth_file);
-        access.ca_file = self.registry_ca;
-        access.plain_http = plain_http;
-        access.token_hosts = self.token_hosts;
-        access.timeout = self.timeout;
-        Ok(access)
-    }
 }
 
 #[derive(Debug, Args)]
@@ -303,12 +260,12 @@ fn sign(tar: Vec<u8>, keys: &[PathBuf]) -> Result<Vec<u8>, CliError> {
     keys.iter().try_fold(tar, |tar, key| Ok(bundle::sign(&tar, key)?))
 }
 
-fn refused(path: &Path, error: &BundleError) -> CliError {
+pub(crate) fn refused(path: &Path, error: &BundleError) -> CliError {
     CliError::usage(format!("bundle `{}` is refused: {}", path.display(), bundle::refusal(error)))
 }
 
 /// Policies that no runtime could compile are not shipped, and not called good.
-fn compile(path: &Path, bundle: &Bundle<'_>) -> Result<(), CliError> {
+pub(crate) fn compile(path: &Path, bundle: &Bundle<'_>) -> Result<(), CliError> {
     match gate::compile(bundle) {
         Ok(_) => Ok(()),
         Err(error) => {

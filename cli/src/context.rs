@@ -5,6 +5,7 @@ use std::{env, sync::Arc};
 use gate_core::{NodeId, TrustedKeys};
 use host_native::{
     config::{self, Config, Variables},
+    drain::Exporter,
     enrollment::{OrchestratorClient, RemoteStore, SqliteStore, Store},
     key,
     wasm::{self, Wasmtime},
@@ -132,6 +133,13 @@ pub(crate) fn lease_keys(config: &Config) -> Result<Option<TrustedKeys>, CliErro
         )),
         paths => Ok(Some(key::read_trusted(paths, config.lease_threshold())?)),
     }
+}
+
+/// Where the log is sent, where that is set.
+pub(crate) fn exporter(config: &Config) -> Result<Option<Exporter>, CliError> {
+    let config::Drain { to, token_file, ca } = config.drain();
+    let Some(to) = to else { return Ok(None) };
+    Ok(Some(Exporter::new(to, token_file.as_deref(), ca.as_deref())?))
 }
 
 /// What decides, where it is not this program itself.

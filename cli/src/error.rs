@@ -7,7 +7,9 @@ use host_native::{
     audit::AuditError,
     bundle::BuildError,
     config::ConfigError,
+    drain::{self, DrainError},
     enrollment::{RemoteError, StoreError},
+    follow::ShelfError,
     gate::{NoDecision, OpenError},
     host::TokenError,
     key::KeyFileError,
@@ -15,7 +17,7 @@ use host_native::{
     orchestrator::AccessError,
     serve,
     tool::SetUpError,
-    wal::WalError,
+    wal::{CheckpointError, WalError},
     wasm::WasmError,
 };
 
@@ -103,6 +105,7 @@ macro_rules! classed {
 }
 
 classed!(AccessError, RemoteError, TokenError, KeyFileError, BuildError, OciError, WalError, AuditError, serve::Error);
+classed!(drain::SetUpError, DrainError, CheckpointError);
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
@@ -129,7 +132,7 @@ macro_rules! unavailable {
     )+};
 }
 
-unavailable!(SetUpError, NoDecision, WasmError);
+unavailable!(SetUpError, NoDecision, WasmError, ShelfError);
 
 impl From<OpenError> for CliError {
     fn from(error: OpenError) -> Self {

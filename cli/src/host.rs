@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use clap::{Args, Subcommand};
 use host_native::{
     config::Config,
+    drain,
     enrollment::{LeaseLookup, Lookup},
     host::{self, Enrollments, Host, Token},
     serve::{Listener, Metrics},
@@ -13,7 +14,7 @@ use host_native::{
 use serde::Serialize;
 
 use crate::{
-    args::{LeaseFlags, StoreFlag, WalFlag},
+    args::{DrainFlags, LeaseFlags, StoreFlag, WalFlag},
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::Format,
@@ -63,6 +64,8 @@ pub(crate) struct Serve {
     max_skew_ms: Option<String>,
     #[command(flatten)]
     wal: WalFlag,
+    #[command(flatten)]
+    drain: DrainFlags,
 }
 
 #[derive(Debug, Args)]
@@ -82,6 +85,8 @@ struct Started {
     store: String,
     wal_dir: String,
     wal: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain_to: Option<String>,
 }
 
 /// What was made.
@@ -119,7 +124,8 @@ impl Serve {
             .set("host.socket", self.socket.as_ref())
             .set("host.token_file", self.token_file.as_ref())
             .set("attestation.max_skew_ms", self.max_skew_ms.as_ref());
-        let config = context.config(&self.leases.add_to(self.wal.add_to(self.store.add_to(flags)))?)?;
+        let flags = self.drain.add_to(self.wal.add_to(self.store.add_to(flags)));
+        let config = context.config(&self.leases.add_to(flags)?)?;
         service::block_on(serve(context, &config))
     }
 }
@@ -128,10 +134,11 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
     let token = Token::read(&config.token_file())?;
     let enrollments = match (context::orchestrator(config)?, context::lease_keys(config)?) {
         (Some(client), Some(keys)) => {
-            Enrollments::Remote(LeaseLookup::new(client, keys, config.freshness().max_skew_ms))
+            Enrollments::Remote(LeaseLookup::new(client, keys, config.freshness().max_skew_ms, config.leases_dir()))
         }
         _ => Lookup::new(config.store_path(), host::REFRESH_MS)?.into(),
     };
+    let exporter = context::exporter(config)?;
     // Taken before anything is written: a second host on the address leaves no trace in the log.
     let shutdown = service::interrupted()?;
     let mut listener = Listener::default();
@@ -143,7 +150,8 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
     }
     let (wal, opened) = Wal::open(config.wal_dir(), Options::default())?;
     let metrics = Arc::new(Metrics::new("autonomy-host", env!("CARGO_PKG_VERSION")));
-    let host = Arc::new(Host::open(enrollments, Arc::new(wal), token, metrics).await?);
+    let host = Arc::new(Host::open(enrollments, Arc::new(wal), token, Arc::clone(&metrics)).await?);
+    let _drain = exporter.map(|to| drain::Task::start(config.wal_dir(), to, metrics)).transpose()?;
     let started = Started {
         event: "started",
         address: listener.address().map(|address| address.to_string()),
@@ -152,15 +160,19 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
         store: context::enrollments(config),
         wal_dir: config.wal_dir().display().to_string(),
         wal: service::how_opened(&opened),
+        drain_to: config.drain().to.clone(),
     };
     let out = &mut context.out;
     if out.format() == Format::Json {
         out.json(&started)?;
     } else {
-        let Started { token_file, store, wal_dir, wal, .. } = &started;
+        let Started { token_file, store, wal_dir, wal, drain_to, .. } = &started;
         out.line(format_args!("token {token_file}"))?;
         out.line(format_args!("enrollments {store}"))?;
         out.line(format_args!("log {wal_dir} ({wal})"))?;
+        if let Some(drain_to) = drain_to {
+            out.line(format_args!("drained to {drain_to}"))?;
+        }
         out.line(format_args!("listening on {listener}"))?;
     }
     out.flush()?;

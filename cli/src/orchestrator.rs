@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use gate_core::NodeId;
 use host_native::{
     config::{self, Config},
-    enrollment::SqliteStore,
+    enrollment::{PostgresStore, SqliteStore, Store},
     key::PrivateKey,
     orchestrator::{self, Access, Caller, Orchestrator, Role},
     serve::{Listener, Metrics, Tls},
@@ -32,6 +32,9 @@ pub(crate) enum Command {
   autonomy orchestrator serve --listen 0.0.0.0:7779 \\
     --tls-cert fleet.pem --tls-key fleet.key
   autonomy orchestrator serve --lease-ttl-ms 30000
+  autonomy orchestrator serve \\
+    --database postgres://autonomy@db-1,db-2/autonomy \\
+    --database-password-file db.password
 
 Before:
   autonomy key generate --out keys/lease.pem
@@ -57,6 +60,16 @@ pub(crate) struct Serve {
     /// The SQLite file of enrollments (else `AUTONOMY_STORE_PATH`, else `store.path`).
     #[arg(long, value_name = "FILE")]
     store: Option<String>,
+    /// The PostgreSQL database of enrollments, in the place of the file: `postgres://user@host/database`, with hosts joined
+    /// by commas where any may be the primary (else `AUTONOMY_ORCHESTRATOR_DATABASE`, else `orchestrator.database`).
+    #[arg(long, value_name = "URL", conflicts_with = "store")]
+    database: Option<String>,
+    /// The file of the database's password, which its owner alone can read.
+    #[arg(long, value_name = "FILE")]
+    database_password_file: Option<String>,
+    /// PEM file of the only roots to trust for the database.
+    #[arg(long, value_name = "FILE")]
+    database_ca: Option<String>,
     /// The file of the tokens' hashes (else `AUTONOMY_ORCHESTRATOR_TOKENS`, else `orchestrator.tokens`).
     #[arg(long, value_name = "FILE")]
     tokens: Option<String>,
@@ -109,7 +122,7 @@ enum RoleWord {
     Reader,
     /// May read and change everything.
     Operator,
-    /// May read what concerns its node.
+    /// May read what concerns its node, and report for it in a rollout.
     Node,
 }
 
@@ -183,6 +196,9 @@ impl Serve {
         let flags = Flags::default()
             .set("orchestrator.listen", self.listen.as_ref())
             .set("store.path", self.store.as_ref())
+            .set("orchestrator.database", self.database.as_ref())
+            .set("orchestrator.database_password_file", self.database_password_file.as_ref())
+            .set("orchestrator.database_ca", self.database_ca.as_ref())
             .set("orchestrator.tokens", self.tokens.as_ref())
             .set("orchestrator.signing_key", self.signing_key.as_ref())
             .set("orchestrator.lease_ttl_ms", self.lease_ttl_ms.as_ref())
@@ -210,6 +226,19 @@ async fn listen(config: &Config) -> Result<Listener, CliError> {
     }
 }
 
+/// The store to serve, and where it is.
+fn store(config: &Config) -> Result<(Arc<dyn Store>, String), CliError> {
+    let Some(url) = config.orchestrator_database() else {
+        let path = config.store_path();
+        return Ok((Arc::new(SqliteStore::open(&path)?), path.display().to_string()));
+    };
+    let config::Orchestrator { database_password_file, database_ca, .. } = config.orchestrator();
+    let store = tokio::task::block_in_place(|| {
+        PostgresStore::open(url, database_password_file.as_deref(), database_ca.as_deref())
+    })?;
+    Ok((Arc::new(store), url.to_owned()))
+}
+
 async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliError> {
     let lease_ttl_ms = config.lease_ttl_ms();
     if lease_ttl_ms < orchestrator::SHORTEST_LEASE_MS {
@@ -223,13 +252,13 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
     let access = Access::open(config.orchestrator_tokens(), config.requests_per_second())?;
     let shutdown = service::interrupted()?;
     let listener = listen(config).await?;
-    let store = SqliteStore::open(config.store_path())?;
+    let (store, store_place) = store(config)?;
     let metrics = Arc::new(Metrics::new("autonomy-orchestrator", env!("CARGO_PKG_VERSION")));
-    let orchestrator = Orchestrator::new(Arc::new(store), signing_key, lease_ttl_ms, access, metrics);
+    let orchestrator = Orchestrator::new(store, signing_key, lease_ttl_ms, access, metrics);
     let started = Started {
         event: "started",
         address: listener.address(),
-        store: config.store_path().display().to_string(),
+        store: store_place,
         tokens: config.orchestrator_tokens().display().to_string(),
         signing_key_id,
         lease_ttl_ms,

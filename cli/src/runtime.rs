@@ -1,6 +1,6 @@
 //! `autonomy runtime`
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, thread};
 
 use clap::{Args, Subcommand};
 use gate_core::{
@@ -10,16 +10,22 @@ use gate_core::{
 use host_native::{
     Gate, Policies, bundle,
     config::{Config, Engine, Origin},
-    enrollment::{LeaseSource, LocalSource, Source},
+    drain,
+    enrollment::{LeaseSource, LocalSource, RemoteStore, Source, rollout::RolloutId},
+    follow::{Follower, Shelf},
+    oci::Access,
     runtime,
     serve::{Limits, Listener, Metrics},
     tool::{AllowedPrefix, HttpGetConfig, Tools},
     wal::{Opened, Options, Wal},
 };
 use serde::Serialize;
+use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
-    args::{EngineFlags, FreshnessFlags, LeaseFlags, NodeFlag, StoreFlag, TrustFlags, WalFlag},
+    args::{
+        DrainFlags, EngineFlags, FreshnessFlags, LeaseFlags, NodeFlag, RegistryFlags, StoreFlag, TrustFlags, WalFlag,
+    },
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::Format,
@@ -32,6 +38,9 @@ pub(crate) enum Command {
     /// Serve `POST /v1/tool`, `/healthz`, `/readyz` and `/metrics` until interrupted.
     ///
     /// Every decision is in the log, on disk, before the tool runs. Without a bundle every call is denied.
+    ///
+    /// With an orchestrator it follows rollouts: it takes the bundle that is ordered for its node, checks it, runs it without a
+    /// restart, and runs it after one too. `--bundle` is what it begins with.
     #[command(after_help = "Examples:
   AUTONOMY_ATTESTATION_MODE=advisory \\
     autonomy runtime start --bundle bundle.tar --node-id robot-7
@@ -51,7 +60,8 @@ Then:
 
 #[derive(Debug, Args)]
 pub(crate) struct Start {
-    /// The bundle to run; it must verify (else `AUTONOMY_RUNTIME_BUNDLE`, else `runtime.bundle`).
+    /// The bundle to run, until a rollout brings another; it must verify (else `AUTONOMY_RUNTIME_BUNDLE`, else
+    /// `runtime.bundle`).
     #[arg(long, value_name = "FILE", conflicts_with = "policy_dir")]
     bundle: Option<String>,
     /// Policies without a bundle, for development: the gate then fails every call.
@@ -73,6 +83,8 @@ pub(crate) struct Start {
     #[command(flatten)]
     wal: WalFlag,
     #[command(flatten)]
+    drain: DrainFlags,
+    #[command(flatten)]
     trust: TrustFlags,
     #[command(flatten)]
     leases: LeaseFlags,
@@ -80,6 +92,8 @@ pub(crate) struct Start {
     freshness: FreshnessFlags,
     #[command(flatten)]
     engine: EngineFlags,
+    #[command(flatten)]
+    registry: RegistryFlags,
 }
 
 /// What a runtime says when it is ready.
@@ -91,9 +105,13 @@ struct Started {
     mode_origin: Origin,
     node_id: Option<String>,
     policy_ref: Option<String>,
+    /// The rollout that the bundle came by.
+    rollout_id: Option<RolloutId>,
     store: String,
     wal_dir: String,
     wal: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain_to: Option<String>,
     engine: Engine,
 }
 
@@ -108,16 +126,22 @@ impl Command {
             .list("runtime.http_allow", &start.http_allow);
         let flags =
             start.wal.add_to(start.store.add_to(start.node.add_to(start.freshness.add_to(start.engine.add_to(flags)))));
-        let config = context.config(&start.leases.add_to(start.trust.add_to(flags)?)?)?;
-        service::block_on(serve(context, &config))
+        let config = context.config(&start.leases.add_to(start.trust.add_to(start.drain.add_to(flags))?)?)?;
+        service::block_on(serve(context, &config, start.registry.access()?))
     }
 }
 
-async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliError> {
-    let (policies, bundle_keys) = policies(config)?;
+async fn serve(context: &mut Context<'_>, config: &Config, access: Access) -> Result<Exit, CliError> {
+    let shelf = shelf(config)?;
+    let (policies, bundle_keys) = policies(config, shelf.as_ref())?;
+    let first = match (&policies, &shelf) {
+        (Policies::Bundle(tar), Some(shelf)) if shelf.current().is_none() => Some(tar.clone()),
+        _ => None,
+    };
     let tools = Tools::new(http_get(config)?)?;
     let (lease_keys, engine) = (context::lease_keys(config)?, context::engine(config)?);
-    let source = source(config).await?;
+    let exporter = context::exporter(config)?;
+    let (source, changes) = source(config).await?;
     // Taken before anything is written: a second runtime on the address leaves no trace in the log.
     let shutdown = service::interrupted()?;
     let listener = Listener::tcp(config.listen()).await?;
@@ -135,14 +159,41 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
         None => Gate::open(core, policies, source, wal).await?,
         Some(engine) => Gate::open_in(engine, core, policies, source, wal).await?,
     };
-    let gate = gate.with_metrics(Arc::clone(&metrics));
-    announce(context, config, &listener, &gate, &opened)?;
+    let gate = Arc::new(gate.with_metrics(Arc::clone(&metrics)));
+    let _drain = exporter.map(|to| drain::Task::start(config.wal_dir(), to, Arc::clone(&metrics))).transpose()?;
+    announce(context, config, &listener, &gate, &opened, shelf.as_ref())?;
     warn(context, &gate)?;
-    runtime::run(listener, Arc::new(gate), tools, metrics, Limits::default(), shutdown).await?;
+    if let (Some(shelf), Some(changes), Some(node_id), Some(client)) =
+        (shelf, changes, config.node_id().cloned(), context::orchestrator(config)?)
+    {
+        let orders = Box::new(RemoteStore::new(client)?);
+        let follower = Follower::new(orders, node_id, Arc::clone(&gate), shelf, first, access);
+        let executor = Handle::current();
+        // It waits for a registry and for the disk: on a thread of its own, which ends with the process.
+        let spawned = thread::Builder::new().name("rollout".to_owned());
+        spawned.spawn(move || follower.run(changes, &executor)).map_err(service::no_threads)?;
+    }
+    runtime::run(listener, gate, tools, metrics, Limits::default(), shutdown).await?;
     service::stopped(context)
 }
 
-fn policies(config: &Config) -> Result<(Policies, Option<TrustedKeys>), CliError> {
+/// Where rollouts bring bundles to: with an orchestrator, and without policies of another kind.
+fn shelf(config: &Config) -> Result<Option<Shelf>, CliError> {
+    match (config.orchestrator_url(), config.policy_dir(), config.node_id()) {
+        (Some(_), None, Some(node_id)) => Ok(Some(Shelf::open(config.shelf_dir(node_id))?)),
+        _ => Ok(None),
+    }
+}
+
+fn policies(config: &Config, shelf: Option<&Shelf>) -> Result<(Policies, Option<TrustedKeys>), CliError> {
+    if let Some(shelf) = shelf {
+        let keys = Some(context::trusted_keys(config)?);
+        return match (shelf.current(), config.bundle()) {
+            (Some(entry), _) => Ok((Policies::Bundle(shelf.read(entry)?), keys)),
+            (None, Some(path)) => Ok((Policies::Bundle(bundle::read(path)?), keys)),
+            (None, None) => Ok((Policies::None, keys)),
+        };
+    }
     match (config.bundle(), config.policy_dir()) {
         (Some(_), Some(_)) => Err(CliError::usage(
             "both a bundle and a policy directory are set: unset `runtime.bundle` or `runtime.policy_dir`",
@@ -162,15 +213,17 @@ fn http_get(config: &Config) -> Result<HttpGetConfig, CliError> {
     Ok(http_get)
 }
 
-/// The orchestrator's leases, where one is set; else the enrollment store of this machine, told again well within the
-/// staleness that the gate allows.
-async fn source(config: &Config) -> Result<Option<Box<dyn Source>>, CliError> {
-    let Some(node_id) = config.node_id().cloned() else { return Ok(None) };
+/// The orchestrator's leases, where one is set, and who tells of changes there; else the enrollment store of this machine,
+/// told again well within the staleness that the gate allows.
+async fn source(config: &Config) -> Result<(Option<Box<dyn Source>>, Option<watch::Receiver<()>>), CliError> {
+    let Some(node_id) = config.node_id().cloned() else { return Ok((None, None)) };
     if let Some(client) = context::orchestrator(config)? {
-        return Ok(Some(Box::new(LeaseSource::start(client, node_id).await)));
+        let source = LeaseSource::start(client, node_id, &config.leases_dir()).await;
+        let changes = source.changes();
+        return Ok((Some(Box::new(source)), Some(changes)));
     }
     let Freshness { max_staleness_ms, .. } = config.freshness();
-    Ok(Some(Box::new(LocalSource::new(config.store_path(), node_id, max_staleness_ms / 4)?)))
+    Ok((Some(Box::new(LocalSource::new(config.store_path(), node_id, max_staleness_ms / 4)?)), None))
 }
 
 fn announce(
@@ -179,17 +232,21 @@ fn announce(
     listener: &Listener,
     gate: &Gate,
     opened: &Opened,
+    shelf: Option<&Shelf>,
 ) -> Result<(), CliError> {
+    let entry = shelf.and_then(Shelf::current);
     let started = Started {
         event: "started",
         address: listener.address(),
         mode: gate.mode(),
         mode_origin: config.origin("attestation.mode"),
         node_id: config.node_id().map(ToString::to_string),
-        policy_ref: gate.policy_ref().map(ToString::to_string),
+        policy_ref: gate.policy_ref().map(|policy_ref| policy_ref.to_string()),
+        rollout_id: entry.and_then(|entry| entry.rollout_id.clone()),
         store: context::enrollments(config),
         wal_dir: config.wal_dir().display().to_string(),
         wal: service::how_opened(opened),
+        drain_to: config.drain().to.clone(),
         engine: config.engine(),
     };
     let out = &mut context.out;
@@ -197,14 +254,26 @@ fn announce(
         out.json(&started)?;
         return out.flush();
     }
-    let Started { mode, mode_origin, node_id, policy_ref, store, wal_dir, wal, engine, .. } = &started;
+    let Started { mode, mode_origin, node_id, policy_ref, store, wal_dir, wal, drain_to, engine, .. } = &started;
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "<none>".to_owned());
     out.line(format_args!("mode {mode} ({mode_origin}), node {}, policies {}", or_none(node_id), or_none(policy_ref)))?;
+    if let (Some(shelf), Some(_)) = (shelf, entry) {
+        let by = or_none(&started.rollout_id.as_ref().map(ToString::to_string));
+        out.line(format_args!("bundle of rollout {by}, from {}", shelf.directory().display()))?;
+        if config.bundle().is_some() {
+            out.note(
+                "the bundle that is set is what this node began with: rollouts have decided since which one it runs",
+            )?;
+        }
+    }
     if *engine == Engine::Wasm {
         out.line("decided by gate.wasm")?;
     }
     out.line(format_args!("enrollments {store}"))?;
     out.line(format_args!("log {wal_dir} ({wal})"))?;
+    if let Some(drain_to) = drain_to {
+        out.line(format_args!("drained to {drain_to}"))?;
+    }
     out.line(format_args!("listening on {listener}"))?;
     if *mode_origin == Origin::Default {
         out.note("the mode is not set, which means `off`: the gate is not asked")?;

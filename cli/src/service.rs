@@ -13,11 +13,12 @@ use crate::{
 /// Runs a service on threads of its own.
 pub(crate) fn block_on(service: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let executor = built.map_err(|error| CliError::Failed {
-        class: ErrorClass::Unavailable,
-        message: format!("cannot start the service's threads ({error}): free some memory or processes"),
-    })?;
-    executor.block_on(service)
+    built.map_err(no_threads)?.block_on(service)
+}
+
+pub(crate) fn no_threads(error: io::Error) -> CliError {
+    let message = format!("cannot start the service's threads ({error}): free some memory or processes");
+    CliError::Failed { class: ErrorClass::Unavailable, message }
 }
 
 /// Resolves when the process is asked to stop.

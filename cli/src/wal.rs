@@ -1,24 +1,30 @@
 //! `autonomy wal`
 
-use std::{path::Path, thread, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use clap::{Args, Subcommand};
 use gate_core::{AuditId, frame::Kind};
 use host_native::{
     ErrorClass,
-    wal::{self, Diagnosis, Doctored, Opening, Reader, Record, Report},
+    drain::{self, Progress, Until},
+    key::{self, PrivateKey},
+    wal::{self, Checkpoint, Diagnosis, Doctored, Opening, Reader, Record, Report, Undrained},
 };
 use serde::Serialize;
 
 use crate::{
     args::{WalFlag, kinds},
-    context::{Context, Flags},
+    context::{self, Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format},
-    progress, time,
+    progress, service, time,
 };
 
-/// Read the log, check it, and mend it.
+/// Read the log, check it, send it to a collector, and mend it.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Print the frames of the log: one JSON object a line, byte for byte as in the log, with either `--output`.
@@ -31,14 +37,48 @@ pub(crate) enum Command {
     jq 'select(.attrs.reason | startswith(\"attestation:\"))'
   autonomy wal inspect --follow")]
     Inspect(Inspect),
-    /// Check every number, checksum, batch and link of the log. Changes nothing.
+    /// Sign what the log holds now, as one line to be kept elsewhere.
+    ///
+    /// Whoever has it and the public key can show later that nothing up to its frame was changed or cut.
     #[command(after_help = "Examples:
-  autonomy wal verify
-  autonomy wal verify --wal-dir wal --output json")]
-    Verify {
+  autonomy key generate --out robot-7.pem
+  autonomy wal checkpoint --key robot-7.pem >> checkpoints.jsonl
+  autonomy wal verify --checkpoints checkpoints.jsonl \\
+    --checkpoint-key robot-7.pem.pub")]
+    Checkpoint {
+        /// The private key.
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
         #[command(flatten)]
         wal: WalFlag,
     },
+    /// Check every number, checksum, batch and link of the log. Changes nothing.
+    #[command(after_help = "Examples:
+  autonomy wal verify
+  autonomy wal verify --wal-dir wal --output json
+  autonomy wal verify --checkpoints checkpoints.jsonl \\
+    --checkpoint-key robot-7.pem.pub")]
+    Verify {
+        /// Signed checkpoints, one a line: the log must hold what they say.
+        #[arg(long, value_name = "FILE", requires = "checkpoint_key")]
+        checkpoints: Option<PathBuf>,
+        /// The public key that signed them.
+        #[arg(long, value_name = "FILE", requires = "checkpoints")]
+        checkpoint_key: Option<PathBuf>,
+        #[command(flatten)]
+        wal: WalFlag,
+    },
+    /// Send the log to an OpenTelemetry collector: OTLP over HTTP, at least once, from where the last drain stopped.
+    ///
+    /// Beside a runtime that writes the log, too; one drain at a time. Each record has the attribute `autonomy.id`, by
+    /// which a record that was sent twice is known. A record that the collector refuses while it takes others is noted
+    /// in `telemetry.parked` and passed over.
+    #[command(after_help = "Examples:
+  autonomy wal drain --to http://127.0.0.1:4318
+  autonomy wal drain --to https://otlp.example.com/v1/logs \\
+    --token-file otlp.token --follow
+  autonomy wal drain --to http://127.0.0.1:4318 --output json")]
+    Drain(Drain),
     /// Say what is wrong with a log that does not open and, only if told to, accept the loss.
     ///
     /// With `--accept-loss` the files are copied aside, the longest part that holds is kept, and a frame in the log
@@ -73,8 +113,34 @@ pub(crate) struct Inspect {
     wal: WalFlag,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// The collector; a URL without a path gets `/v1/logs` (else `AUTONOMY_DRAIN_TO`, else `drain.to`).
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// The file of the bearer token that the collector lets in (else `AUTONOMY_DRAIN_TOKEN_FILE`).
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<String>,
+    /// PEM file of the only roots to trust for the collector (else `AUTONOMY_DRAIN_CA`).
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<String>,
+    /// Stop once everything durable is acknowledged, or nothing was for `--patience-ms`; so it is without `--follow`.
+    #[arg(long, conflicts_with = "follow")]
+    once: bool,
+    /// Go on as frames are written, and wait for a collector that is busy or away, until interrupted.
+    #[arg(long)]
+    follow: bool,
+    /// How long a collector may be busy or away.
+    #[arg(long, value_name = "MS", default_value_t = 60_000, conflicts_with = "follow")]
+    patience_ms: u64,
+    #[command(flatten)]
+    wal: WalFlag,
+}
+
 /// How often a followed log is asked for more.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
+
+const FRAMES: &str = "{bar:40} {pos}/{len} frames, {eta} left";
 
 impl Inspect {
     fn wants(&self, record: &Record) -> bool {
@@ -101,6 +167,77 @@ impl Inspect {
     }
 }
 
+impl Drain {
+    fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
+        let flags = Flags::default()
+            .set("drain.to", self.to.as_ref())
+            .set("drain.token_file", self.token_file.as_ref())
+            .set("drain.ca", self.ca_file.as_ref());
+        let config = context.config(&self.wal.add_to(flags))?;
+        let exporter = context::exporter(&config)?.ok_or_else(|| {
+            CliError::usage("no collector: give `--to URL`, or set `AUTONOMY_DRAIN_TO` or `drain.to`")
+        })?;
+        let until = match (self.follow, self.once) {
+            (true, false) => Until::Dropped,
+            (false, _) | (true, true) => Until::CaughtUp { patience: Duration::from_millis(self.patience_ms) },
+        };
+        let wal_dir = config.wal_dir();
+        let undrained = progress::reading(&wal_dir, Undrained::open)?;
+        service::block_on(drain(context, &wal_dir, drain::Drain::new(undrained, exporter), until))
+    }
+}
+
+async fn drain(
+    context: &mut Context<'_>,
+    wal_dir: &Path,
+    mut drain: drain::Drain,
+    until: Until,
+) -> Result<Exit, CliError> {
+    let interrupted = service::interrupted()?;
+    let bar = progress::bar(0, FRAMES);
+    let told = |progress: Progress| {
+        bar.set_length(progress.seq + progress.lag);
+        bar.set_position(progress.seq);
+    };
+    let outcome = tokio::select! {
+        outcome = drain.run(until, told) => outcome.map(drop),
+        () = interrupted => Ok(()),
+    };
+    bar.finish_and_clear();
+    print_progress(context, wal_dir, drain.progress())?;
+    outcome?;
+    Ok(Exit::Success)
+}
+
+#[derive(Debug, Serialize)]
+struct Drained<'a> {
+    wal_dir: &'a Path,
+    sent: u64,
+    parked: u64,
+    acknowledged: u64,
+    lag: u64,
+}
+
+fn print_progress(context: &mut Context<'_>, wal_dir: &Path, progress: Progress) -> Result<(), CliError> {
+    let Progress { sent, parked, seq: acknowledged, lag, .. } = progress;
+    let out = &mut context.out;
+    if out.format() == Format::Json {
+        return out.json(&Drained { wal_dir, sent, parked, acknowledged, lag });
+    }
+    let parked_cell = Cell::new(parked);
+    out.fields([
+        ("LOG", Cell::new(wal_dir.display())),
+        ("SENT", Cell::new(sent)),
+        ("PARKED", if parked > 0 { parked_cell.warn() } else { parked_cell }),
+        ("ACKNOWLEDGED", Cell::new(acknowledged)),
+        ("LAG", Cell::new(lag)),
+    ])?;
+    match parked {
+        0 => Ok(()),
+        _ => out.warning("the collector refused records: which and why is in `telemetry.parked`, beside the log"),
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Verified<'a> {
     wal_dir: &'a Path,
@@ -112,6 +249,8 @@ struct Verified<'a> {
     head: &'a str,
     unfinished_write: bool,
     fault: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoints: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -148,9 +287,27 @@ impl Command {
     pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         match self {
             Self::Inspect(inspect) => inspect.run(context),
-            Self::Verify { wal } => {
+            Self::Drain(drain) => drain.run(context),
+            Self::Verify { checkpoints, checkpoint_key, wal } => {
                 let dir = context.config(&wal.add_to(Flags::default()))?.wal_dir();
-                print_report(context, &dir, progress::reading(&dir, wal::verify)?)
+                let checkpoints = match (checkpoints, checkpoint_key) {
+                    (Some(path), Some(key)) => Some(Checkpoint::read_all(&path, &key::read_trusted(&[key], 1)?)?),
+                    (None, _) | (_, None) => None,
+                };
+                let report = progress::reading(&dir, wal::verify)?;
+                // A log that does not hold together is the first thing to say.
+                if let Some(checkpoints) = checkpoints.as_ref().filter(|_| report.holds()) {
+                    progress::reading(&dir, |walk| Checkpoint::check(checkpoints, walk))?;
+                }
+                print_report(context, &dir, report, checkpoints.map(|checkpoints| checkpoints.len()))
+            }
+            Self::Checkpoint { key, wal } => {
+                let key = PrivateKey::read(&key)?;
+                let dir = context.config(&wal.add_to(Flags::default()))?.wal_dir();
+                let envelope = progress::reading(&dir, Checkpoint::of)?.sign(&key);
+                context.out.raw(&envelope)?;
+                context.out.raw(b"\n")?;
+                Ok(Exit::Success)
             }
             Self::Doctor { accept_loss, wal } => {
                 let dir = context.config(&wal.add_to(Flags::default()))?.wal_dir();
@@ -160,7 +317,12 @@ impl Command {
     }
 }
 
-fn print_report(context: &mut Context<'_>, dir: &Path, report: Report) -> Result<Exit, CliError> {
+fn print_report(
+    context: &mut Context<'_>,
+    dir: &Path,
+    report: Report,
+    checkpoints: Option<usize>,
+) -> Result<Exit, CliError> {
     let holds = report.holds();
     let Report { frames, batches, bytes, head, committed, fault, unfinished, error, .. } = report;
     let fault = fault.map(|fault| fault.to_string());
@@ -178,6 +340,7 @@ fn print_report(context: &mut Context<'_>, dir: &Path, report: Report) -> Result
                 head: &head,
                 unfinished_write,
                 fault,
+                checkpoints,
             })?;
         }
         Format::Text => {
@@ -192,6 +355,9 @@ fn print_report(context: &mut Context<'_>, dir: &Path, report: Report) -> Result
                 ("HEAD", Cell::new(head)),
                 ("FAULT", Cell::or_none(fault)),
             ])?;
+            if let Some(checkpoints) = checkpoints.filter(|_| holds) {
+                out.line(format_args!("it holds what {checkpoints} signed checkpoints say"))?;
+            }
             if unfinished {
                 out.note("the end is an unfinished write: nothing is lost, and the next start sets it aside")?;
             }

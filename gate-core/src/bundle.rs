@@ -1,7 +1,6 @@
 //! A bundle: a tar with a manifest, the envelope that signs it, and the files that the manifest lists.
 
 use alloc::{borrow::ToOwned, string::String, vec::Vec};
-use core::fmt;
 
 use crate::{
     digest::Digest,
@@ -9,6 +8,7 @@ use crate::{
     key::{KeyId, TrustedKeys},
     limits,
     manifest::{ENVELOPE_PATH, MANIFEST_PATH, Manifest, ManifestError, PAYLOAD_TYPE},
+    text::{decimal, display_text, fill},
     ustar::{self, Entry, TarError},
 };
 
@@ -69,32 +69,37 @@ pub enum BundleError {
     NoTrustedKeys,
 }
 
-impl fmt::Display for BundleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl BundleError {
+    /// What is wrong, and what to do.
+    pub fn text(&self) -> String {
         match self {
-            Self::Tar(error) => error.fmt(f),
+            Self::Tar(error) => error.text(),
             Self::Order { found: Some(found), expected } => {
-                write!(f, "tar entry `{found}` stands where {expected} must")
+                fill("tar entry `{}` stands where {} must", &[found, expected])
             }
-            Self::Order { found: None, expected } => write!(f, "tar ends where {expected} must stand"),
-            Self::TooLarge { path, bytes, limit } => write!(f, "`{path}` has {bytes} bytes: at most {limit} are read"),
-            Self::Envelope(error) => error.fmt(f),
-            Self::PayloadDiffers => {
-                write!(
-                    f,
-                    "`{ENVELOPE_PATH}` signs another manifest than the tar's `{MANIFEST_PATH}`: sign the bundle again"
-                )
+            Self::Order { found: None, expected } => fill("tar ends where {} must stand", &[expected]),
+            Self::TooLarge { path, bytes, limit } => {
+                let (bytes, limit) = (decimal(*bytes as u64), decimal(*limit as u64));
+                fill("`{}` has {} bytes: at most {} are read", &[path, &bytes, &limit])
             }
-            Self::Manifest(error) => error.fmt(f),
-            Self::ExtraFile(path) => write!(f, "file `{path}` is not listed in the manifest"),
-            Self::MissingFile(path) => write!(f, "file `{path}` is listed in the manifest and missing in the tar"),
+            Self::Envelope(error) => error.text(),
+            Self::PayloadDiffers => fill(
+                "`{}` signs another manifest than the tar's `{}`: sign the bundle again",
+                &[ENVELOPE_PATH, MANIFEST_PATH],
+            ),
+            Self::Manifest(error) => error.text(),
+            Self::ExtraFile(path) => fill("file `{}` is not listed in the manifest", &[path]),
+            Self::MissingFile(path) => fill("file `{}` is listed in the manifest and missing in the tar", &[path]),
             Self::FileDigest { path, expected, found } => {
-                write!(f, "file `{path}` has digest `{found}`, the manifest says `{expected}`")
+                let (found, expected) = (found.text(), expected.text());
+                fill("file `{}` has digest `{}`, the manifest says `{}`", &[path, &found, &expected])
             }
-            Self::NoTrustedKeys => f.write_str("no keys are trusted: give the public keys that sign bundles"),
+            Self::NoTrustedKeys => "no keys are trusted: give the public keys that sign bundles".into(),
         }
     }
 }
+
+display_text!(BundleError);
 
 impl core::error::Error for BundleError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
@@ -168,7 +173,7 @@ impl<'a> Sealed<'a> {
             if let [a, b] = pair
                 && a.path >= b.path
             {
-                let expected = alloc::format!("a path after `{}`", a.path);
+                let expected = fill("a path after `{}`", &[a.path]);
                 return Err(BundleError::Order { found: Some(b.path.to_owned()), expected });
             }
         }
@@ -203,5 +208,5 @@ impl<'a> Sealed<'a> {
 }
 
 fn misplaced(found: Option<&str>, expected: &str) -> BundleError {
-    BundleError::Order { found: found.map(ToOwned::to_owned), expected: alloc::format!("`{expected}`") }
+    BundleError::Order { found: found.map(ToOwned::to_owned), expected: fill("`{}`", &[expected]) }
 }

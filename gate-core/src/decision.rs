@@ -138,46 +138,52 @@ pub struct FactsAttrs {
 }
 
 impl json::Read for Layer {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        let word = value.text()?;
-        match word {
-            "policy" => Ok(Self::Policy),
-            "attestation" => Ok(Self::Attestation),
-            _ => Err(json::Error::unknown_word(word, "`policy` or `attestation`")),
+    fn read(value: json::Value<'_>) -> Self {
+        match value.text() {
+            "policy" => Self::Policy,
+            "attestation" => Self::Attestation,
+            word => {
+                value.fail(json::Error::unknown_word(word, "`policy` or `attestation`"));
+                Self::Policy
+            }
         }
     }
 }
 
 impl json::Read for Outcome {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        let word = value.text()?;
-        match word {
-            "allow" => Ok(Self::Allow),
-            "deny" => Ok(Self::Deny),
-            _ => Err(json::Error::unknown_word(word, "`allow` or `deny`")),
+    fn read(value: json::Value<'_>) -> Self {
+        match value.text() {
+            "allow" => Self::Allow,
+            "deny" => Self::Deny,
+            word => {
+                value.fail(json::Error::unknown_word(word, "`allow` or `deny`"));
+                Self::Deny
+            }
         }
     }
 }
 
 impl json::Read for DecisionAttrs {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+    fn read(value: json::Value<'_>) -> Self {
         value.object(|object| {
             // A configuration may leave its mode out; a record of what was decided may not.
-            let mode: Option<Mode> = object.take("mode")?;
-            let mode = mode.ok_or_else(|| json::Error::new("is missing, expected a mode".into()))?;
-            Ok(Self {
-                layer: object.take("layer")?,
-                tool: object.take("tool")?,
-                outcome: object.take("outcome")?,
-                reason: object.take("reason")?,
-                policy_ref: object.take("policy_ref")?,
-                bundle_digest: object.take("bundle_digest")?,
-                mode,
-                enforced: object.take("enforced")?,
-                facts: object.take("facts")?,
-                now_ms: object.take("now_ms")?,
-                detail: object.take("detail")?,
-            })
+            let mode: Option<Mode> = object.take("mode");
+            if mode.is_none() {
+                object.fail(json::Error::new("is missing, expected a mode".into()));
+            }
+            Self {
+                layer: object.take("layer"),
+                tool: object.take("tool"),
+                outcome: object.take("outcome"),
+                reason: object.take("reason"),
+                policy_ref: object.take("policy_ref"),
+                bundle_digest: object.take("bundle_digest"),
+                mode: mode.unwrap_or(Mode::Enforce),
+                enforced: object.take("enforced"),
+                facts: object.take("facts"),
+                now_ms: object.take("now_ms"),
+                detail: object.take("detail"),
+            }
         })
     }
 }
@@ -190,13 +196,25 @@ read_object!(FactsAttrs { id, facts });
 /// and gets the same frames, byte for byte.
 pub fn decide(mode: Mode, facts: &Facts, facts_id: Digest, call: Call, now_ms: u64) -> Decision {
     let Call { audit_id, tool, policy } = call;
+    let mut frames = Vec::with_capacity(2);
+    let (effect, verdict) = decide_with(mode, facts, facts_id, tool, policy, now_ms, |attrs| {
+        let (audit_id, node_id) = (audit_id.clone(), facts.node_id.clone());
+        frames.push(Frame { kind: Kind::Decision, audit_id, node_id, attrs: json::write(attrs) });
+    });
+    Decision { effect, verdict, frames }
+}
+
+/// Decides as [`decide`] does, and hands each frame's attributes over, in their order.
+pub(crate) fn decide_with(
+    mode: Mode,
+    facts: &Facts,
+    facts_id: Digest,
+    tool: ToolName,
+    policy: PolicyAnswer,
+    now_ms: u64,
+    mut frame: impl FnMut(&DecisionAttrs),
+) -> (Effect, Option<Verdict>) {
     let (effect, verdict) = Effect::of(mode, policy.reason, || facts.verdict(now_ms));
-    let frame = |attrs: &DecisionAttrs| Frame {
-        kind: Kind::Decision,
-        audit_id: audit_id.clone(),
-        node_id: facts.node_id.clone(),
-        attrs: json::write(attrs),
-    };
     let mut attrs = DecisionAttrs {
         layer: Layer::Policy,
         tool,
@@ -210,15 +228,14 @@ pub fn decide(mode: Mode, facts: &Facts, facts_id: Digest, call: Call, now_ms: u
         now_ms,
         detail: policy.detail.map(|detail| crate::text::cut(&detail, crate::limits::DETAIL_BYTES).into()),
     };
-    let mut frames = Vec::with_capacity(2);
-    frames.push(frame(&attrs));
+    frame(&attrs);
     if let Some(Verdict::Fail(reason)) = verdict {
         attrs.layer = Layer::Attestation;
         attrs.outcome = Outcome::Deny;
         attrs.reason = reason.into();
         attrs.enforced = mode == Mode::Enforce;
         attrs.detail = Some(facts.detail(reason, now_ms));
-        frames.push(frame(&attrs));
+        frame(&attrs);
     }
-    Decision { effect, verdict, frames }
+    (effect, verdict)
 }

@@ -1,11 +1,14 @@
 //! SHA-256 digests, printed as `sha256:<64 lower-case hex>`.
 
-use alloc::{format, string::String};
+use alloc::string::String;
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::Digest as _;
 
-use crate::json;
+use crate::{
+    json,
+    text::{cut, display_text, fill, shown},
+};
 
 const PREFIX: &str = "sha256:";
 
@@ -27,21 +30,26 @@ impl Digest {
 
     /// 64 lower-case hexadecimal digits, without the `sha256:` before them.
     pub fn to_hex(&self) -> String {
-        self.with_text(|text| text.get(PREFIX.len()..).unwrap_or_default().into())
+        self.text().split_off(PREFIX.len())
     }
 
-    /// Its text, made in place: a decision's frames name three digests.
-    fn with_text<T>(&self, read: impl FnOnce(&str) -> T) -> T {
+    /// `sha256:` and 64 lower-case hexadecimal digits.
+    pub fn text(&self) -> String {
+        self.ascii().iter().copied().map(char::from).collect()
+    }
+
+    /// Its text, in place: a decision's frames name three digests.
+    fn ascii(&self) -> [u8; PREFIX.len() + 64] {
         let mut text = [0; PREFIX.len() + 64];
         let (prefix, digits) = text.split_at_mut(PREFIX.len());
         prefix.copy_from_slice(PREFIX.as_bytes());
-        let mut pairs = digits.as_chunks_mut::<2>().0.iter_mut();
-        for byte in &self.0 {
-            if let Some(pair) = pairs.next() {
-                *pair = hex(*byte);
+        let mut words = self.0.as_chunks::<4>().0.iter();
+        for eight in digits.as_chunks_mut::<8>().0 {
+            if let Some(word) = words.next() {
+                *eight = hex_word(*word);
             }
         }
-        read(core::str::from_utf8(&text).unwrap_or_default())
+        text
     }
 
     /// Reads what [`Self::to_hex`] writes; `None` for anything else, upper case too.
@@ -65,6 +73,20 @@ fn value_of(digit: u8) -> Option<u8> {
     }
 }
 
+/// Four bytes' eight lower-case hexadecimal digits, all at once.
+#[inline(always)]
+fn hex_word(bytes: [u8; 4]) -> [u8; 8] {
+    const ONES: u64 = u64::MAX / 255;
+    // Each byte apart, then each half of a byte: the high half first.
+    let word = u64::from(u32::from_le_bytes(bytes));
+    let word = (word | word << 16) & 0x0000_ffff_0000_ffff;
+    let word = (word | word << 8) & 0x00ff_00ff_00ff_00ff;
+    let nibbles = (word >> 4 | word << 8) & (ONES * 0xf);
+    // What is above nine carries into the high half, and gets to `a` from `0`.
+    let letters = (nibbles + ONES * 6) >> 4 & ONES;
+    (nibbles + ONES * u64::from(b'0') + letters * u64::from(b'a' - b'0' - 10)).to_le_bytes()
+}
+
 /// A byte's two lower-case hexadecimal digits.
 #[inline(always)]
 pub(crate) const fn hex(byte: u8) -> [u8; 2] {
@@ -77,13 +99,13 @@ pub(crate) const fn hex(byte: u8) -> [u8; 2] {
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.with_text(|text| serializer.serialize_str(text))
+        serializer.serialize_str(core::str::from_utf8(&self.ascii()).unwrap_or_default())
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.with_text(|text| f.write_str(text))
+        f.write_str(&self.text())
     }
 }
 
@@ -97,9 +119,18 @@ impl fmt::Debug for Digest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseDigestError(String);
 
-impl fmt::Display for ParseDigestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is not a digest: write `sha256:` and 64 lower-case hexadecimal digits", self.0)
+impl ParseDigestError {
+    /// What is wrong, and what to do.
+    pub fn text(&self) -> String {
+        fill("`{}` is not a digest: write `sha256:` and 64 lower-case hexadecimal digits", &[&self.0])
+    }
+}
+
+display_text!(ParseDigestError);
+
+impl From<ParseDigestError> for json::Error {
+    fn from(error: ParseDigestError) -> Self {
+        Self::new(error.text())
     }
 }
 
@@ -108,15 +139,13 @@ impl core::error::Error for ParseDigestError {}
 impl FromStr for Digest {
     type Err = ParseDigestError;
     fn from_str(text: &str) -> Result<Self, ParseDigestError> {
-        text.strip_prefix(PREFIX)
-            .and_then(Self::from_hex)
-            .ok_or_else(|| ParseDigestError(format!("{}", crate::text::shown(crate::text::cut(text, 80)))))
+        text.strip_prefix(PREFIX).and_then(Self::from_hex).ok_or_else(|| ParseDigestError(shown(cut(text, 80))))
     }
 }
 
 impl json::Read for Digest {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        value.parsed(str::parse)
+    fn read(value: json::Value<'_>) -> Self {
+        value.parsed(str::parse).unwrap_or(Self([0; 32]))
     }
 }
 
@@ -129,7 +158,7 @@ impl TryFrom<String> for Digest {
 
 impl From<Digest> for String {
     fn from(digest: Digest) -> Self {
-        digest.with_text(|text| text.into())
+        digest.text()
     }
 }
 

@@ -3,13 +3,13 @@
 //! <https://github.com/secure-systems-lab/dsse>, protocol and envelope, version 1.0.
 
 use alloc::{string::String, vec::Vec};
-use core::fmt;
 use serde::Serialize;
 
 use crate::{
     base64, json,
     key::{KeyId, TrustedKeys},
     limits,
+    text::{cut, decimal, display_text, fill, line, shown},
 };
 
 /// A payload with its signatures.
@@ -58,43 +58,47 @@ pub enum EnvelopeError {
     },
 }
 
-impl fmt::Display for EnvelopeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl EnvelopeError {
+    /// What is wrong, and what to do.
+    pub fn text(&self) -> String {
         match self {
-            Self::Malformed(why) => write!(f, "envelope is not DSSE JSON: {why}"),
-            Self::NotCanonical => f.write_str(
-                "envelope is not in its canonical form: compact JSON with `payload`, `payloadType`, `signatures`",
-            ),
+            Self::Malformed(why) => fill("envelope is not DSSE JSON: {}", &[why]),
+            Self::NotCanonical => {
+                "envelope is not in its canonical form: compact JSON with `payload`, `payloadType`, `signatures`".into()
+            }
             Self::PayloadType { expected, found } => {
-                write!(f, "envelope holds a `{}`, not a `{expected}`", crate::text::shown(found))
+                fill("envelope holds a `{}`, not a `{}`", &[&shown(found), expected])
             }
-            Self::KeyId(id) => {
-                write!(
-                    f,
-                    "envelope's key id `{}` is not the SHA-256 of a public key in lower-case hexadecimal",
-                    crate::text::shown(id)
-                )
-            }
-            Self::Signature(id) => write!(f, "signature by key `{id}` is not 64 bytes of base64"),
+            Self::KeyId(id) => fill(
+                "envelope's key id `{}` is not the SHA-256 of a public key in lower-case hexadecimal",
+                &[&shown(id)],
+            ),
+            Self::Signature(id) => fill("signature by key `{}` is not 64 bytes of base64", &[&id.text()]),
             Self::TooMany(count) => {
-                write!(f, "envelope has {count} signatures: at most {} are read", limits::SIGNATURES)
+                let (count, most) = (decimal(*count as u64), decimal(limits::SIGNATURES as u64));
+                fill("envelope has {} signatures: at most {} are read", &[&count, &most])
             }
-            Self::Duplicate(id) => write!(f, "key `{id}` has signed twice: a threshold counts distinct keys"),
-            Self::Forged(id) => {
-                write!(f, "signature by trusted key `{id}` does not hold: the payload or the signature was changed")
-            }
+            Self::Duplicate(id) => fill("key `{}` has signed twice: a threshold counts distinct keys", &[&id.text()]),
+            Self::Forged(id) => fill(
+                "signature by trusted key `{}` does not hold: the payload or the signature was changed",
+                &[&id.text()],
+            ),
             Self::Threshold { needed, trusted, untrusted } => {
-                write!(f, "{trusted} of {needed} needed trusted keys have signed")?;
+                let (trusted, needed) = (decimal(*trusted as u64), decimal(*needed as u64));
+                let found = fill("{} of {} needed trusted keys have signed", &[&trusted, &needed]);
                 match untrusted.first() {
-                    None => f.write_str(": sign with `autonomy bundle sign`"),
-                    Some(id) => {
-                        write!(f, "; `{id}` signed and is not trusted: add its public key, or sign with a trusted one")
-                    }
+                    None => fill("{}: sign with `autonomy bundle sign`", &[&found]),
+                    Some(id) => fill(
+                        "{}; `{}` signed and is not trusted: add its public key, or sign with a trusted one",
+                        &[&found, &id.text()],
+                    ),
                 }
             }
         }
     }
 }
+
+display_text!(EnvelopeError);
 
 impl core::error::Error for EnvelopeError {}
 
@@ -117,7 +121,8 @@ crate::read_object!(WireSignature { keyid, sig });
 
 /// The bytes that are signed: DSSE's pre-authentication encoding of a payload and its type.
 pub fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let head = alloc::format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
+    let (type_bytes, payload_bytes) = (decimal(payload_type.len() as u64), decimal(payload.len() as u64));
+    let head = fill("DSSEv1 {} {} {} ", &[&type_bytes, payload_type, &payload_bytes]);
     let mut message = head.into_bytes();
     message.extend_from_slice(payload);
     message
@@ -129,8 +134,7 @@ impl Envelope {
     /// # Errors
     /// What is malformed. Nothing is verified yet.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
-        let wire: WireEnvelope =
-            json::read(bytes).map_err(|error| EnvelopeError::Malformed(crate::text::line(&error)))?;
+        let wire: WireEnvelope = json::read(bytes).map_err(|error| EnvelopeError::Malformed(line(&error.text())))?;
         // Compact JSON of these members in this order; base64 that decodes at all has one form.
         if json::write(&wire).as_bytes() != bytes {
             return Err(EnvelopeError::NotCanonical);
@@ -142,8 +146,7 @@ impl Envelope {
             .ok_or_else(|| EnvelopeError::Malformed("`payload` is not padded standard base64".into()))?;
         let mut signatures = Vec::with_capacity(wire.signatures.len());
         for WireSignature { keyid, sig } in wire.signatures {
-            let id =
-                KeyId::from_hex(&keyid).ok_or_else(|| EnvelopeError::KeyId(crate::text::cut(&keyid, 80).into()))?;
+            let id = KeyId::from_hex(&keyid).ok_or_else(|| EnvelopeError::KeyId(cut(&keyid, 80).into()))?;
             let signature = base64::decode(&sig).and_then(|bytes| bytes.try_into().ok());
             signatures.push((id, signature.ok_or(EnvelopeError::Signature(id))?));
         }
@@ -158,7 +161,7 @@ impl Envelope {
             signatures: self
                 .signatures
                 .iter()
-                .map(|(id, signature)| WireSignature { keyid: alloc::format!("{id}"), sig: base64::encode(signature) })
+                .map(|(id, signature)| WireSignature { keyid: id.text(), sig: base64::encode(signature) })
                 .collect(),
         };
         json::write(&wire).into_bytes()
@@ -173,7 +176,7 @@ impl Envelope {
     /// Which of these does not hold.
     pub fn verify(&self, payload_type: &'static str, keys: &TrustedKeys) -> Result<Vec<KeyId>, EnvelopeError> {
         if self.payload_type != payload_type {
-            let found = crate::text::cut(&self.payload_type, 80).into();
+            let found = cut(&self.payload_type, 80).into();
             return Err(EnvelopeError::PayloadType { expected: payload_type, found });
         }
         let message = pre_authentication_encoding(payload_type, &self.payload);

@@ -57,8 +57,8 @@ macro_rules! words {
         }
 
         impl json::Read for $name {
-            fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-                value.text().map(Self::from_word)
+            fn read(value: json::Value<'_>) -> Self {
+                Self::from_word(value.text())
             }
         }
 
@@ -158,17 +158,22 @@ pub enum Answer {
 crate::read_object!(Enrollment { node_id, enrollment_ref, status, rollout_state, serial });
 
 impl json::Read for Answer {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+    fn read(value: json::Value<'_>) -> Self {
         value.object(|object| {
-            let answer: String = object.take("answer")?;
+            let answer: String = object.take("answer");
             match answer.as_str() {
-                "unavailable" => Ok(Self::Unavailable { why: object.take("why")? }),
-                "not_enrolled" => Ok(Self::NotEnrolled { observed_at_ms: object.take("observed_at_ms")? }),
-                "enrolled" => Ok(Self::Enrolled {
-                    enrollment: object.take("enrollment")?,
-                    observed_at_ms: object.take("observed_at_ms")?,
-                }),
-                _ => Err(json::Error::unknown_word(&answer, "`unavailable`, `not_enrolled` or `enrolled`")),
+                "not_enrolled" => Self::NotEnrolled { observed_at_ms: object.take("observed_at_ms") },
+                "enrolled" => Self::Enrolled {
+                    enrollment: object.take("enrollment"),
+                    observed_at_ms: object.take("observed_at_ms"),
+                },
+                _ => {
+                    if answer != "unavailable" {
+                        let expected = "`unavailable`, `not_enrolled` or `enrolled`";
+                        object.fail(json::Error::unknown_word(&answer, expected));
+                    }
+                    Self::Unavailable { why: object.take("why") }
+                }
             }
         })
     }

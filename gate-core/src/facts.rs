@@ -2,7 +2,7 @@
 //!
 //! `docs/src/spec/decision.md` is the contract; [`Facts::verdict`] is the whole of it.
 
-use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+use alloc::{borrow::ToOwned, string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     manifest::{SCHEMA_VERSION, SchemaVersion},
     read_object,
     reason::Attestation,
+    text::{cut, decimal, fill, shown},
 };
 
 /// Everything that the verdict looks at, but for the time. Not the mode.
@@ -207,8 +208,8 @@ impl Facts {
     /// `expected …, found …` of one sub-check: a frame's `detail`.
     pub fn detail(&self, sub_check: Attestation, now_ms: u64) -> String {
         let SubCheck { expected, found, .. } = self.explain_one(sub_check, now_ms);
-        let detail = format!("expected {expected}, found {}", found.unwrap_or_default());
-        crate::text::cut(&detail, crate::limits::DETAIL_BYTES).to_owned()
+        let detail = fill("expected {}, found {}", &[&expected, &found.unwrap_or_default()]);
+        cut(&detail, crate::limits::DETAIL_BYTES).to_owned()
     }
 
     fn explain_one(&self, reason: Attestation, now_ms: u64) -> SubCheck {
@@ -218,24 +219,26 @@ impl Facts {
                 "a bundle that verifies".to_owned(),
                 Some(match &self.bundle {
                     BundleFact::Unverified { why } => why.clone(),
-                    BundleFact::Verified { name, version, digest, .. } => format!("`{name}@{version}` ({digest})"),
+                    BundleFact::Verified { name, version, digest, .. } => {
+                        fill("`{}@{}` ({})", &[name, version, &digest.text()])
+                    }
                 }),
             ),
             Attestation::EnrollmentRefUndeclared => (
-                format!("schema {SCHEMA_VERSION} or later with `provenance.enrollment_ref`"),
+                fill("schema {} or later with `provenance.enrollment_ref`", &[&SCHEMA_VERSION.text()]),
                 match &self.bundle {
                     BundleFact::Unverified { .. } => None,
                     BundleFact::Verified { schema_version, enrollment_ref: Some(declared), .. } => {
-                        Some(format!("`{declared}` in schema {schema_version}"))
+                        Some(fill("`{}` in schema {}", &[declared.as_str(), &schema_version.text()]))
                     }
                     BundleFact::Verified { schema_version, enrollment_ref: None, .. } => {
-                        Some(format!("none in schema {schema_version}"))
+                        Some(fill("none in schema {}", &[&schema_version.text()]))
                     }
                 },
             ),
             Attestation::NodeIdUnset => (
                 "a node id".to_owned(),
-                Some(self.node_id.as_ref().map_or_else(|| "none".to_owned(), |id| format!("`{id}`"))),
+                Some(self.node_id.as_ref().map_or_else(|| "none".to_owned(), |id| quoted(id.as_str()))),
             ),
             Attestation::EnrollmentUnavailable => (
                 "an answer from the enrollment source".to_owned(),
@@ -259,41 +262,46 @@ impl Facts {
                 Some(validity) => {
                     let Validity { observed_at_ms, not_before_ms, not_after_ms } = validity;
                     let found = if now_ms < *not_before_ms {
-                        format!("one from the future: observed at {observed_at_ms}, now is {now_ms}")
+                        fill(
+                            "one from the future: observed at {}, now is {}",
+                            &[&decimal(*observed_at_ms), &decimal(now_ms)],
+                        )
                     } else {
-                        format!("one of {} ms ago", now_ms.saturating_sub(*observed_at_ms))
+                        fill("one of {} ms ago", &[&decimal(now_ms.saturating_sub(*observed_at_ms))])
                     };
-                    (format!("an answer that counts from {not_before_ms} to {not_after_ms}"), Some(found))
+                    let (from, to) = (decimal(*not_before_ms), decimal(*not_after_ms));
+                    (fill("an answer that counts from {} to {}", &[&from, &to]), Some(found))
                 }
             },
             Attestation::NotEnrolled => (
                 match &self.node_id {
-                    Some(node_id) => format!("an enrollment of node `{node_id}`"),
+                    Some(node_id) => fill("an enrollment of node {}", &[&quoted(node_id.as_str())]),
                     None => "an enrollment of the node".to_owned(),
                 },
                 match &self.enrollment {
                     EnrollmentFact::Unavailable { .. } | EnrollmentFact::Untrusted { .. } => None,
                     EnrollmentFact::NotEnrolled { .. } => Some("no such node".to_owned()),
-                    EnrollmentFact::Enrolled { enrollment, .. } => Some(format!("serial {}", enrollment.serial)),
+                    EnrollmentFact::Enrolled { enrollment, .. } => {
+                        Some(fill("serial {}", &[&decimal(enrollment.serial)]))
+                    }
                 },
             ),
             Attestation::EnrollmentRevoked => {
-                ("status `active`".to_owned(), row.map(|row| format!("`{}`", printable(row.status.as_str()))))
+                ("status `active`".to_owned(), row.map(|row| quoted(&printable(row.status.as_str()))))
             }
             Attestation::EnrollmentRefMismatch => match (self.declared_ref(), row) {
                 (None, _) => ("the ref that the bundle declares".to_owned(), None),
-                (Some(declared), None) => (format!("`{declared}`, as the bundle declares"), None),
-                (Some(declared), Some(row)) => {
-                    let found = match row.enrollment_ref.likely_mistake(declared) {
-                        Some(mistake) => format!("`{}`: {mistake}", row.enrollment_ref),
-                        None => format!("`{}`", row.enrollment_ref),
-                    };
-                    (format!("`{declared}`, as the bundle declares"), Some(found))
+                (Some(declared), row) => {
+                    let found = row.map(|row| match row.enrollment_ref.likely_mistake(declared) {
+                        Some(mistake) => fill("`{}`: {}", &[row.enrollment_ref.as_str(), mistake]),
+                        None => quoted(row.enrollment_ref.as_str()),
+                    });
+                    (fill("`{}`, as the bundle declares", &[declared.as_str()]), found)
                 }
             },
             Attestation::RolloutIncoherent => (
                 "rollout state `<none>`, `pending`, `acknowledged` or `active`".to_owned(),
-                row.map(|row| format!("`{}`", printable(row.rollout_state.as_str()))),
+                row.map(|row| quoted(&printable(row.rollout_state.as_str()))),
             ),
         };
         let outcome = match (self.fails(reason, now_ms), &found) {
@@ -309,38 +317,42 @@ read_object!(Facts { node_id, bundle, enrollment });
 read_object!(Validity { observed_at_ms, not_before_ms, not_after_ms });
 
 impl json::Read for BundleFact {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+    fn read(value: json::Value<'_>) -> Self {
         value.object(|object| {
-            let state: String = object.take("state")?;
-            match state.as_str() {
-                "unverified" => Ok(Self::Unverified { why: object.take("why")? }),
-                "verified" => Ok(Self::Verified {
-                    digest: object.take("digest")?,
-                    name: object.take("name")?,
-                    version: object.take("version")?,
-                    schema_version: object.take("schema_version")?,
-                    enrollment_ref: object.take("enrollment_ref")?,
-                }),
-                _ => Err(json::Error::unknown_word(&state, "`unverified` or `verified`")),
+            let state: String = object.take("state");
+            if state == "verified" {
+                return Self::Verified {
+                    digest: object.take("digest"),
+                    name: object.take("name"),
+                    version: object.take("version"),
+                    schema_version: object.take("schema_version"),
+                    enrollment_ref: object.take("enrollment_ref"),
+                };
             }
+            if state != "unverified" {
+                object.fail(json::Error::unknown_word(&state, "`unverified` or `verified`"));
+            }
+            Self::Unverified { why: object.take("why") }
         })
     }
 }
 
 impl json::Read for EnrollmentFact {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+    fn read(value: json::Value<'_>) -> Self {
         value.object(|object| {
-            let answer: String = object.take("answer")?;
+            let answer: String = object.take("answer");
             match answer.as_str() {
-                "unavailable" => Ok(Self::Unavailable { why: object.take("why")? }),
-                "untrusted" => Ok(Self::Untrusted { why: object.take("why")? }),
-                "not_enrolled" => Ok(Self::NotEnrolled { validity: object.take("validity")? }),
+                "untrusted" => Self::Untrusted { why: object.take("why") },
+                "not_enrolled" => Self::NotEnrolled { validity: object.take("validity") },
                 "enrolled" => {
-                    Ok(Self::Enrolled { enrollment: object.take("enrollment")?, validity: object.take("validity")? })
+                    Self::Enrolled { enrollment: object.take("enrollment"), validity: object.take("validity") }
                 }
                 _ => {
-                    let expected = "`unavailable`, `untrusted`, `not_enrolled` or `enrolled`";
-                    Err(json::Error::unknown_word(&answer, expected))
+                    if answer != "unavailable" {
+                        let expected = "`unavailable`, `untrusted`, `not_enrolled` or `enrolled`";
+                        object.fail(json::Error::unknown_word(&answer, expected));
+                    }
+                    Self::Unavailable { why: object.take("why") }
                 }
             }
         })
@@ -349,7 +361,11 @@ impl json::Read for EnrollmentFact {
 
 /// A word that somebody else chose, fit for a line.
 fn printable(word: &str) -> String {
-    alloc::format!("{}", crate::text::shown(crate::text::cut(word, 80)))
+    shown(cut(word, 80))
+}
+
+fn quoted(text: &str) -> String {
+    fill("`{}`", &[text])
 }
 
 /// One line of an explanation.

@@ -2,7 +2,7 @@
 //!
 //! The log adds `seq`, `ts`, `left`, `durable`, `prev` and `crc` around it (`docs/src/spec/wal.md`).
 
-use alloc::{format, string::String, vec::Vec};
+use alloc::{string::String, vec::Vec};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,7 @@ use crate::{
     digest::Digest,
     identity::{AuditId, NodeId, ToolName},
     json, read_object,
+    text::fill,
 };
 
 /// What a frame is about.
@@ -97,22 +98,27 @@ pub struct Frame {
 impl Frame {
     /// Appends `"kind":…,"audit_id":…,"node_id":…,"attrs":{…}`, the members in the order the log writes them.
     pub fn write_members(&self, out: &mut Vec<u8>) {
-        // Names are parsed types without quotes, backslashes or control characters: they need no escaping.
-        out.extend_from_slice(b"\"kind\":\"");
-        out.extend_from_slice(self.kind.as_str().as_bytes());
-        out.extend_from_slice(b"\",\"audit_id\":\"");
-        out.extend_from_slice(self.audit_id.as_str().as_bytes());
-        match &self.node_id {
-            Some(node_id) => {
-                out.extend_from_slice(b"\",\"node_id\":\"");
-                out.extend_from_slice(node_id.as_str().as_bytes());
-                out.push(b'"');
-            }
-            None => out.extend_from_slice(b"\",\"node_id\":null"),
-        }
-        out.extend_from_slice(b",\"attrs\":");
+        write_head(out, self.kind, &self.audit_id, self.node_id.as_ref());
         out.extend_from_slice(self.attrs.as_bytes());
     }
+}
+
+/// Appends a frame's members up to the value of its `attrs`.
+pub(crate) fn write_head(out: &mut Vec<u8>, kind: Kind, audit_id: &AuditId, node_id: Option<&NodeId>) {
+    // Names are parsed types without quotes, backslashes or control characters: they need no escaping.
+    out.extend_from_slice(b"\"kind\":\"");
+    out.extend_from_slice(kind.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"audit_id\":\"");
+    out.extend_from_slice(audit_id.as_str().as_bytes());
+    match node_id {
+        Some(node_id) => {
+            out.extend_from_slice(b"\",\"node_id\":\"");
+            out.extend_from_slice(node_id.as_str().as_bytes());
+            out.push(b'"');
+        }
+        None => out.extend_from_slice(b"\",\"node_id\":null"),
+    }
+    out.extend_from_slice(b",\"attrs\":");
 }
 
 /// A frame that a gate in another process made: read member by member, so that what is appended is what a gate writes.
@@ -157,41 +163,46 @@ impl From<Received> for Frame {
 }
 
 impl json::Read for Received {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+    fn read(value: json::Value<'_>) -> Self {
         let whole = value.object(|object| {
-            let kind: String = object.take("kind")?;
+            let kind: String = object.take("kind");
             let attrs = match kind.as_str() {
-                "autonomy.decision" => Attrs::Decision(object.take("attrs")?),
-                "autonomy.facts" => Attrs::Facts(object.take("attrs")?),
-                "autonomy.action" => Attrs::Action(object.take("attrs")?),
+                "autonomy.decision" => Attrs::Decision(object.take("attrs")),
+                "autonomy.facts" => Attrs::Facts(object.take("attrs")),
                 _ => {
-                    let expected = "`autonomy.decision`, `autonomy.facts` or `autonomy.action`";
-                    return Err(json::Error::unknown_word(&kind, expected));
+                    if kind != "autonomy.action" {
+                        let expected = "`autonomy.decision`, `autonomy.facts` or `autonomy.action`";
+                        object.fail(json::Error::unknown_word(&kind, expected));
+                    }
+                    Attrs::Action(object.take("attrs"))
                 }
             };
-            Ok(Self { audit_id: object.take("audit_id")?, node_id: object.take("node_id")?, attrs })
-        })?;
+            Self { audit_id: object.take("audit_id"), node_id: object.take("node_id"), attrs }
+        });
         if let Attrs::Facts(FactsAttrs { id, facts }) = &whole.attrs {
             let is: Digest = facts.id();
             if is != *id {
-                return Err(json::Error::new(format!("the facts' id is `{is}`, not `{id}`")).within("attrs"));
+                let why = fill("the facts' id is `{}`, not `{}`", &[&is.text(), &id.text()]);
+                value.fail(json::Error::new(why).within("attrs"));
             }
             if facts.node_id != whole.node_id {
-                return Err(json::Error::new("the facts are another node's".into()).within("node_id"));
+                value.fail(json::Error::new("the facts are another node's".into()).within("node_id"));
             }
         }
-        Ok(whole)
+        whole
     }
 }
 
 impl json::Read for ActionOutcome {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        let word = value.text()?;
-        match word {
-            "completed" => Ok(Self::Completed),
-            "failed" => Ok(Self::Failed),
-            "abandoned" => Ok(Self::Abandoned),
-            _ => Err(json::Error::unknown_word(word, "`completed`, `failed` or `abandoned`")),
+    fn read(value: json::Value<'_>) -> Self {
+        match value.text() {
+            "completed" => Self::Completed,
+            "failed" => Self::Failed,
+            "abandoned" => Self::Abandoned,
+            word => {
+                value.fail(json::Error::unknown_word(word, "`completed`, `failed` or `abandoned`"));
+                Self::Abandoned
+            }
         }
     }
 }
@@ -201,7 +212,7 @@ read_object!(ActionAttrs { tool, outcome, took_ms });
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::{string::ToString, vec};
+    use alloc::{format, string::ToString, vec};
 
     const ACTION: &str = r#"{"kind":"autonomy.action","audit_id":"a-1","node_id":null,"attrs":{"tool":"tool.echo","outcome":"completed","took_ms":3}}"#;
     const DECISION: &str = r#"{"kind":"autonomy.decision","audit_id":"a-1","node_id":"n","attrs":{"layer":"policy","tool":"t","outcome":"allow","reason":"policy: allowed","policy_ref":null,"bundle_digest":null,"mode":"off","enforced":true,"facts":"sha256:0000000000000000000000000000000000000000000000000000000000000000","now_ms":1}}"#;

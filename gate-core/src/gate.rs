@@ -1,19 +1,21 @@
 //! The gate: one node's facts, and the decisions on them.
 
-use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+use alloc::{borrow::ToOwned, string::String, vec::Vec};
 
 use crate::{
     bundle::{Bundle, BundleError},
-    decision::{self, Call, Decision},
+    decision::{self, Call, Decision, Effect},
     digest::Digest,
     enrollment::{Answer, RolloutState, Status},
     facts::{BundleFact, EnrollmentFact, Facts, SubCheck, Validity, Verdict},
-    frame::{Frame, Kind},
+    frame::{self, Frame, Kind},
     identity::{AuditId, NodeId},
+    json,
     key::TrustedKeys,
     lease::{Lease, LeaseError},
     limits,
     mode::Mode,
+    text::{cut, fill},
 };
 
 /// What a gate is told once.
@@ -95,7 +97,7 @@ impl Gate {
                 schema_version: bundle.manifest.schema_version,
                 enrollment_ref: bundle.manifest.declared_ref().cloned(),
             }),
-            Err(error) => self.set_unverified(&format!("{error}")),
+            Err(error) => self.set_unverified(&error.text()),
         }
         verified
     }
@@ -116,7 +118,10 @@ impl Gate {
             }
             Answer::Enrolled { enrollment, observed_at_ms } => match &self.config.node_id {
                 Some(node_id) if *node_id != enrollment.node_id => EnrollmentFact::Unavailable {
-                    why: format!("the source answered for node `{}`, this node is `{node_id}`", enrollment.node_id),
+                    why: fill(
+                        "the source answered for node `{}`, this node is `{}`",
+                        &[enrollment.node_id.as_str(), node_id.as_str()],
+                    ),
                 },
                 _ => EnrollmentFact::Enrolled { enrollment, validity: self.config.freshness.validity(observed_at_ms) },
             },
@@ -141,7 +146,7 @@ impl Gate {
                 Ok(())
             }
             Err(error) => {
-                self.set_enrollment_fact(EnrollmentFact::Untrusted { why: bounded(&format!("{error}")) });
+                self.set_enrollment_fact(EnrollmentFact::Untrusted { why: bounded(&error.text()) });
                 Err(error)
             }
         }
@@ -155,6 +160,36 @@ impl Gate {
     /// Decides a call at `now_ms`, milliseconds since the Unix epoch.
     pub fn decide(&self, call: Call, now_ms: u64) -> Decision {
         decision::decide(self.config.mode, &self.facts, self.facts_id, call, now_ms)
+    }
+
+    /// Decides as [`Self::decide`] does, and appends the frames as a JSON list: for a host that hands them on as text. That of
+    /// the facts comes first, unless `logged` is their id.
+    pub fn decide_to(
+        &self,
+        frames: &mut Vec<u8>,
+        call: Call,
+        logged: Option<Digest>,
+        now_ms: u64,
+    ) -> (Effect, Option<Verdict>) {
+        let Call { audit_id, tool, policy } = call;
+        let node_id = self.facts.node_id.as_ref();
+        frames.push(b'[');
+        if logged != Some(self.facts_id) {
+            frames.push(b'{');
+            self.facts_frame(audit_id.clone()).write_members(frames);
+            frames.extend_from_slice(b"},");
+        }
+        let decided =
+            decision::decide_with(self.config.mode, &self.facts, self.facts_id, tool, policy, now_ms, |attrs| {
+                frames.push(b'{');
+                frame::write_head(frames, Kind::Decision, &audit_id, node_id);
+                json::write_to(frames, attrs);
+                frames.extend_from_slice(b"},");
+            });
+        // The comma behind the last one.
+        frames.pop();
+        frames.push(b']');
+        decided
     }
 
     /// Every sub-check at `now_ms` with what it expected and found, in their order.
@@ -174,7 +209,11 @@ impl Gate {
 
     /// The frame that writes the facts down. It must be durable no later than the first decision on them.
     pub fn facts_frame(&self, audit_id: AuditId) -> Frame {
-        let attrs = format!("{{\"id\":\"{}\",\"facts\":{}}}", self.facts_id, self.facts.to_json());
+        let mut attrs = String::from("{\"id\":");
+        attrs.push_str(&json::write(&self.facts_id));
+        attrs.push_str(",\"facts\":");
+        attrs.push_str(&self.facts.to_json());
+        attrs.push('}');
         Frame { kind: Kind::Facts, audit_id, node_id: self.facts.node_id.clone(), attrs }
     }
 
@@ -200,5 +239,5 @@ impl Gate {
 }
 
 fn bounded(why: &str) -> String {
-    crate::text::cut(why, limits::DETAIL_BYTES).to_owned()
+    cut(why, limits::DETAIL_BYTES).to_owned()
 }

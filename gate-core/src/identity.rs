@@ -4,7 +4,10 @@ use alloc::{borrow::ToOwned, string::String};
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
-use crate::{json, limits};
+use crate::{
+    json, limits,
+    text::{cut, decimal, display_text, fill, hexadecimal, shown},
+};
 
 /// Why a text is not a name of the wanted kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,31 +28,35 @@ enum Fault {
     First(char),
 }
 
-impl fmt::Display for ParseNameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ParseNameError {
+    /// What is wrong, and what to do.
+    pub fn text(&self) -> String {
         let Self { kind, value, rule, fault } = self;
+        let value = &shown(value);
         match fault {
-            Fault::Empty => write!(f, "{kind} is empty: {rule}"),
-            Fault::TooLong { bytes } => write!(f, "{kind} has {bytes} bytes: {rule}"),
-            Fault::OuterSpace => {
-                write!(f, "{kind} `{}` starts or ends with a space: remove it", crate::text::shown(value))
-            }
+            Fault::Empty => fill("{} is empty: {}", &[kind, rule]),
+            Fault::TooLong { bytes } => fill("{} has {} bytes: {}", &[kind, &decimal(*bytes as u64), rule]),
+            Fault::OuterSpace => fill("{} `{}` starts or ends with a space: remove it", &[kind, value]),
             Fault::LookAlikeDash(c) => {
-                write!(
-                    f,
-                    "{kind} `{}` holds `{c}` (U+{:04X}), which only looks like `-`: type a plain `-`",
-                    crate::text::shown(value),
-                    u32::from(*c)
-                )
+                let (number, looks) = (hexadecimal(*c, 4), "), which only looks like `-`: type a plain `-`");
+                let (dash, number) = (&mut [0; 4], &number.to_ascii_uppercase());
+                fill("{} `{}` holds `{}` (U+{}{}", &[kind, value, c.encode_utf8(dash), number, looks])
             }
-            Fault::Forbidden(c) => write!(
-                f,
-                "{kind} `{}` holds `{}`: {rule}",
-                crate::text::shown(value),
-                crate::text::shown(c.encode_utf8(&mut [0; 4]))
-            ),
-            Fault::First(first) => write!(f, "{kind} `{value}` starts with `{first}`: {rule}"),
+            Fault::Forbidden(c) => {
+                fill("{} `{}` holds `{}`: {}", &[kind, value, &shown(c.encode_utf8(&mut [0; 4])), rule])
+            }
+            Fault::First(first) => {
+                fill("{} `{}` starts with `{}`: {}", &[kind, &self.value, first.encode_utf8(&mut [0; 4]), rule])
+            }
         }
+    }
+}
+
+display_text!(ParseNameError);
+
+impl From<ParseNameError> for json::Error {
+    fn from(error: ParseNameError) -> Self {
+        Self::new(error.text())
     }
 }
 
@@ -72,15 +79,15 @@ struct Rule {
 }
 
 impl Rule {
-    fn read(&self, value: json::Value<'_>) -> Result<String, json::Error> {
-        value.parsed(|text| self.parse(text))
+    fn read(&self, value: json::Value<'_>) -> String {
+        value.parsed(|text| self.parse(text)).unwrap_or_default()
     }
 
     fn parse(&self, value: &str) -> Result<String, ParseNameError> {
         match self.fault(value) {
             None => Ok(value.to_owned()),
             Some(fault) => {
-                let kept = crate::text::cut(value, limits::ENROLLMENT_REF_BYTES);
+                let kept = cut(value, limits::ENROLLMENT_REF_BYTES);
                 Err(ParseNameError { kind: self.kind, value: kept.to_owned(), rule: self.text, fault })
             }
         }
@@ -144,8 +151,8 @@ macro_rules! name {
         }
 
         impl json::Read for $name {
-            fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-                $rule.read(value).map(Self)
+            fn read(value: json::Value<'_>) -> Self {
+                Self($rule.read(value))
             }
         }
 

@@ -7,40 +7,41 @@
 mod read;
 mod write;
 
-use alloc::{boxed::Box, format, string::String};
-use core::fmt;
+use alloc::string::String;
 
 pub use read::{Object, Read, Value, read};
 pub use write::{write, write_to};
 
+use crate::text::{cut, display_text, fill, shown};
+
 /// Why a text is not the JSON that is wanted. One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::box_collection, reason = "one word: it is carried along with every value that is read")]
-pub struct Error(Box<String>);
+pub struct Error(String);
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+display_text!(Error);
 
 impl core::error::Error for Error {}
 
 impl Error {
     /// What does not hold between members that are each as they should be.
     pub fn new(why: String) -> Self {
-        Self(Box::new(why))
+        Self(why)
+    }
+
+    /// What is wrong.
+    pub fn text(&self) -> String {
+        self.0.clone()
     }
 
     /// A word that is none of those expected.
     pub fn unknown_word(word: &str, expected: &str) -> Self {
-        Self::new(format!("`{}` is not known: use {expected}", crate::text::shown(crate::text::cut(word, 80))))
+        Self::new(fill("`{}` is not known: use {}", &[&shown(cut(word, 80)), expected]))
     }
 
     /// Says in which member it is.
     #[must_use]
     pub fn within(&self, key: &str) -> Self {
-        Self::new(format!("`{}`: {self}", crate::text::shown(crate::text::cut(key, crate::limits::BUNDLE_PATH_BYTES))))
+        Self::new(fill("`{}`: {}", &[&shown(cut(key, crate::limits::BUNDLE_PATH_BYTES)), &self.0]))
     }
 }
 
@@ -48,26 +49,44 @@ impl Error {
 ///
 /// Eight at a time: a decision reads and writes a thousand of them.
 fn plain(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    // The high bit of each byte that is below `limit`; right up to the first such byte, which is all that counts.
-    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & (ONES << 7);
-    let is_special = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
     let (words, rest) = bytes.as_chunks::<8>();
-    for (at, chunk) in words.iter().enumerate() {
+    let mut plain = 0;
+    for chunk in words {
         let word = u64::from_le_bytes(*chunk);
-        let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-        if below(word, b' ') | is(b'"') | is(b'\\') != 0 {
-            return at * 8 + chunk.iter().position(|byte| is_special(*byte)).unwrap_or(8);
+        let special = below(word, b' ') | is(word, b'"') | is(word, b'\\');
+        if special != 0 {
+            return plain + (special.trailing_zeros() / 8) as usize;
         }
+        plain += 8;
     }
-    bytes.len() - rest.len() + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len())
+    for byte in rest {
+        if *byte < b' ' || matches!(*byte, b'"' | b'\\') {
+            break;
+        }
+        plain += 1;
+    }
+    plain
+}
+
+const ONES: u64 = u64::MAX / 255;
+
+/// The high bit of each byte that is below `limit`; right up to the first such byte, which is all that counts.
+#[inline(always)]
+const fn below(word: u64, limit: u8) -> u64 {
+    word.wrapping_sub(ONES * limit as u64) & !word & (ONES << 7)
+}
+
+/// The high bit of each byte that is this one; right up to the first.
+#[inline(always)]
+const fn is(word: u64, byte: u8) -> u64 {
+    below(word ^ (ONES * byte as u64), 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::read_object;
-    use alloc::{string::ToString, vec, vec::Vec};
+    use alloc::{format, string::ToString, vec, vec::Vec};
     use serde::Serialize;
 
     #[derive(Debug, PartialEq, Serialize)]
@@ -83,8 +102,8 @@ mod tests {
     struct Anything;
 
     impl Read for Anything {
-        fn read(_: Value<'_>) -> Result<Self, Error> {
-            Ok(Self)
+        fn read(_: Value<'_>) -> Self {
+            Self
         }
     }
 

@@ -1,13 +1,19 @@
 //! Ed25519 public keys (RFC 8032) as SPKI PEM (RFC 8410, RFC 7468), and the set of them that is trusted.
 
-use alloc::{format, string::String, vec::Vec};
+use alloc::{string::String, vec::Vec};
 use core::fmt;
 use ed25519_dalek::VerifyingKey;
 
-use crate::{base64, digest::Digest, limits};
+use crate::{
+    base64,
+    digest::Digest,
+    limits,
+    text::{cut, decimal, display_text, fill, shown},
+};
 
 /// The DER of an Ed25519 SubjectPublicKeyInfo up to the key: RFC 8410, section 10.1.
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+const BEGIN: &str = "-----BEGIN ";
 const PEM_BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
 const PEM_END: &str = "-----END PUBLIC KEY-----";
 
@@ -20,11 +26,16 @@ impl KeyId {
     pub fn from_hex(hex: &str) -> Option<Self> {
         Digest::from_hex(hex).map(Self)
     }
+
+    /// 64 lower-case hexadecimal digits.
+    pub fn text(self) -> String {
+        self.0.to_hex()
+    }
 }
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0.to_hex())
+        f.pad(&self.text())
     }
 }
 
@@ -56,30 +67,37 @@ pub enum KeyError {
     },
 }
 
-impl fmt::Display for KeyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl KeyError {
+    /// What is wrong, and what to do.
+    pub fn text(&self) -> String {
         match self {
             Self::NotPem => {
-                f.write_str("not the PEM of a public key: `openssl pkey -in <private> -pubout` or `autonomy key generate` makes one")
+                "not the PEM of a public key: `openssl pkey -in <private> -pubout` or `autonomy key generate` makes one"
+                    .into()
             }
             Self::WrongLabel(label) => {
-                write!(f, "PEM of a `{}`, not of a public key: give its public half", crate::text::shown(label))
+                fill("PEM of a `{}`, not of a public key: give its public half", &[&shown(label)])
             }
-            Self::Several => f.write_str("more than one key in one PEM: give each key on its own"),
-            Self::NotEd25519 => f.write_str("not an Ed25519 key: make one with `openssl genpkey -algorithm ed25519`"),
-            Self::NotAPoint => f.write_str("not a point of the Ed25519 curve in its canonical form: make a key with `autonomy key generate`"),
-            Self::Weak => f.write_str("a key of small order, under which anybody can sign: make one with `autonomy key generate`"),
-            Self::Duplicate(id) => write!(f, "key `{id}` is given twice: give each key once"),
-            Self::TooMany => write!(f, "more than {} trusted keys: give fewer", limits::TRUSTED_KEYS),
-            Self::Threshold { threshold, keys: 0 } => {
-                write!(f, "threshold `{threshold}` does not fit 0 trusted keys: give at least one key")
+            Self::Several => "more than one key in one PEM: give each key on its own".into(),
+            Self::NotEd25519 => "not an Ed25519 key: make one with `openssl genpkey -algorithm ed25519`".into(),
+            Self::NotAPoint => {
+                "not a point of the Ed25519 curve in its canonical form: make a key with `autonomy key generate`".into()
             }
+            Self::Weak => {
+                "a key of small order, under which anybody can sign: make one with `autonomy key generate`".into()
+            }
+            Self::Duplicate(id) => fill("key `{}` is given twice: give each key once", &[&id.text()]),
+            Self::TooMany => fill("more than {} trusted keys: give fewer", &[&decimal(limits::TRUSTED_KEYS as u64)]),
             Self::Threshold { threshold, keys } => {
-                write!(f, "threshold `{threshold}` does not fit {keys} trusted keys: use 1 to {keys}")
+                let (threshold, most) = (decimal(*threshold as u64), decimal(*keys as u64));
+                let remedy = if *keys == 0 { "give at least one key".into() } else { fill("use 1 to {}", &[&most]) };
+                fill("threshold `{}` does not fit {} trusted keys: {}", &[&threshold, &most, &remedy])
             }
         }
     }
 }
+
+display_text!(KeyError);
 
 impl core::error::Error for KeyError {}
 
@@ -113,27 +131,17 @@ impl PublicKey {
     /// # Errors
     /// Why it is refused.
     pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
-        let mut lines = pem.trim().lines().map(str::trim_end);
-        match lines.next() {
-            Some(PEM_BEGIN) => {}
-            Some(line) => {
-                let label = line.strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----"));
-                return Err(
-                    label.map_or(KeyError::NotPem, |label| KeyError::WrongLabel(crate::text::cut(label, 40).into()))
-                );
-            }
-            None => return Err(KeyError::NotPem),
-        }
-        if pem.lines().filter(|line| line.starts_with("-----BEGIN ")).count() > 1 {
-            return Err(KeyError::Several);
-        }
-        let (Some(body), Some(PEM_END), None) = (lines.next(), lines.next(), lines.next()) else {
+        let lines: Vec<_> = pem.trim().lines().map(str::trim_end).collect();
+        let body = match lines.as_slice() {
+            [PEM_BEGIN, rest @ ..] if rest.iter().any(|line| line.starts_with(BEGIN)) => return Err(KeyError::Several),
+            [PEM_BEGIN, body, PEM_END] => body,
             // Every Ed25519 key fits a line; a longer body is another algorithm's.
-            return Err(if pem.lines().any(|line| line.trim_end() == PEM_END) {
-                KeyError::NotEd25519
-            } else {
-                KeyError::NotPem
-            });
+            [PEM_BEGIN, rest @ ..] if rest.contains(&PEM_END) => return Err(KeyError::NotEd25519),
+            [line, ..] if *line != PEM_BEGIN => {
+                let label = line.strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix("-----"));
+                return Err(label.map_or(KeyError::NotPem, |label| KeyError::WrongLabel(cut(label, 40).into())));
+            }
+            _ => return Err(KeyError::NotPem),
         };
         let der = base64::decode(body).ok_or(KeyError::NotPem)?;
         let key: &[u8; 32] =
@@ -145,7 +153,7 @@ impl PublicKey {
     pub fn to_pem(&self) -> String {
         let mut spki = SPKI_PREFIX.to_vec();
         spki.extend_from_slice(self.key.as_bytes());
-        format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", base64::encode(&spki))
+        fill("{}\n{}\n{}\n", &[PEM_BEGIN, &base64::encode(&spki), PEM_END])
     }
 
     /// The key's id.

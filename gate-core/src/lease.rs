@@ -1,7 +1,6 @@
 //! Leases: enrollment answers that an orchestrator signs, so that whoever carries them needs no trust.
 
 use alloc::string::String;
-use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -10,6 +9,7 @@ use crate::{
     identity::{EnrollmentRef, NodeId},
     json,
     key::TrustedKeys,
+    text::{decimal, display_text, fill, line},
 };
 
 /// What a lease's envelope holds.
@@ -67,27 +67,33 @@ pub enum LeaseError {
     },
 }
 
-impl fmt::Display for LeaseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl LeaseError {
+    /// What is wrong, and what to do.
+    pub fn text(&self) -> String {
         match self {
-            Self::NoTrustedKeys => f.write_str("no lease keys are trusted: give the orchestrator's public keys"),
-            Self::NoNodeId => f.write_str("this runtime has no node id that a lease could be for: set its node id"),
-            Self::Envelope(error @ EnvelopeError::Threshold { untrusted, .. }) if !untrusted.is_empty() => error.fmt(f),
+            Self::NoTrustedKeys => "no lease keys are trusted: give the orchestrator's public keys".into(),
+            Self::NoNodeId => "this runtime has no node id that a lease could be for: set its node id".into(),
+            Self::Envelope(error @ EnvelopeError::Threshold { untrusted, .. }) if !untrusted.is_empty() => error.text(),
             // The envelope's own remedy is how to sign a bundle.
             Self::Envelope(EnvelopeError::Threshold { needed, trusted, .. }) => {
-                write!(f, "{trusted} of {needed} needed trusted keys have signed; {ANOTHER}")
+                let (trusted, needed) = (decimal(*trusted as u64), decimal(*needed as u64));
+                fill("{} of {} needed trusted keys have signed; {}", &[&trusted, &needed, ANOTHER])
             }
-            Self::Envelope(error) => write!(f, "{error}; {ANOTHER}"),
-            Self::Malformed(why) => write!(f, "lease: {why}; {ANOTHER}"),
-            Self::NodeId { expected, found } => {
-                write!(f, "lease is for node `{found}`, this node is `{expected}`: correct the node id, or {ANOTHER}")
-            }
+            Self::Envelope(error) => fill("{}; {}", &[&error.text(), ANOTHER]),
+            Self::Malformed(why) => fill("lease: {}; {}", &[why, ANOTHER]),
+            Self::NodeId { expected, found } => fill(
+                "lease is for node `{}`, this node is `{}`: correct the node id, or {}",
+                &[found.as_str(), expected.as_str(), ANOTHER],
+            ),
             Self::Serial { seen, found } => {
-                write!(f, "lease has serial {found}, one with {seen} was already seen: {ANOTHER}")
+                let (seen, found) = (decimal(*seen), decimal(*found));
+                fill("lease has serial {}, one with {} was already seen: {}", &[&found, &seen, ANOTHER])
             }
         }
     }
 }
+
+display_text!(LeaseError);
 
 impl core::error::Error for LeaseError {}
 
@@ -108,8 +114,7 @@ impl Lease {
         let expected = node_id.ok_or(LeaseError::NoNodeId)?;
         let envelope = Envelope::parse(envelope).map_err(LeaseError::Envelope)?;
         envelope.verify(PAYLOAD_TYPE, keys).map_err(LeaseError::Envelope)?;
-        let lease: Self =
-            json::read(&envelope.payload).map_err(|error| LeaseError::Malformed(crate::text::line(&error)))?;
+        let lease: Self = json::read(&envelope.payload).map_err(|error| LeaseError::Malformed(line(&error.text())))?;
         if lease.node_id != *expected {
             return Err(LeaseError::NodeId { expected: expected.clone(), found: lease.node_id });
         }

@@ -1,13 +1,15 @@
 //! `manifest.json`: what a bundle says of itself.
 
-use alloc::{format, string::String, vec::Vec};
-use core::{fmt, str::FromStr};
+use alloc::{string::String, vec::Vec};
+use core::str::FromStr;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     digest::Digest,
     identity::{EnrollmentRef, PolicyRef},
-    json, limits, ustar,
+    json, limits,
+    text::{cut, decimal, display_text, fill, line, shown},
+    ustar,
 };
 
 /// The manifest's file name in the tar.
@@ -29,11 +31,14 @@ pub struct SchemaVersion {
     pub minor: u16,
 }
 
-impl fmt::Display for SchemaVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
+impl SchemaVersion {
+    /// `<major>.<minor>`.
+    pub fn text(self) -> String {
+        fill("{}.{}", &[&decimal(self.major.into()), &decimal(self.minor.into())])
     }
 }
+
+display_text!(SchemaVersion, ManifestError);
 
 impl FromStr for SchemaVersion {
     type Err = String;
@@ -43,11 +48,8 @@ impl FromStr for SchemaVersion {
             .and_then(|(major, minor)| Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? }));
         match version {
             // Printing it back refuses `01.2`, `+1.2` and the like.
-            Some(version) if format!("{version}") == text => Ok(version),
-            _ => Err(format!(
-                "schema version `{}` is not `<major>.<minor>`",
-                crate::text::shown(crate::text::cut(text, 40))
-            )),
+            Some(version) if version.text() == text => Ok(version),
+            _ => Err(fill("schema version `{}` is not `<major>.<minor>`", &[&shown(cut(text, 40))])),
         }
     }
 }
@@ -60,14 +62,14 @@ impl TryFrom<String> for SchemaVersion {
 }
 
 impl json::Read for SchemaVersion {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        value.parsed(str::parse)
+    fn read(value: json::Value<'_>) -> Self {
+        value.parsed(|text| text.parse().map_err(json::Error::new)).unwrap_or(SCHEMA_VERSION)
     }
 }
 
 impl From<SchemaVersion> for String {
     fn from(version: SchemaVersion) -> Self {
-        format!("{version}")
+        version.text()
     }
 }
 
@@ -99,10 +101,13 @@ impl Channel {
 }
 
 impl json::Read for Channel {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        let word = value.text()?;
+    fn read(value: json::Value<'_>) -> Self {
+        let word = value.text();
         let channel = Self::ALL.into_iter().find(|channel| channel.as_str() == word);
-        channel.ok_or_else(|| json::Error::unknown_word(word, "`dev`, `canary` or `stable`"))
+        channel.unwrap_or_else(|| {
+            value.fail(json::Error::unknown_word(word, "`dev`, `canary` or `stable`"));
+            Self::Dev
+        })
     }
 }
 
@@ -153,11 +158,12 @@ enum Kind {
 }
 
 impl json::Read for Kind {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        match value.text()? {
-            "bundle" => Ok(Self::Bundle),
-            other => Err(json::Error::unknown_word(other, "`bundle`")),
+    fn read(value: json::Value<'_>) -> Self {
+        let word = value.text();
+        if word != "bundle" {
+            value.fail(json::Error::unknown_word(word, "`bundle`"));
         }
+        Self::Bundle
     }
 }
 
@@ -186,26 +192,20 @@ pub enum ManifestError {
     },
 }
 
-impl fmt::Display for ManifestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ManifestError {
+    /// What is wrong, and what to do.
+    pub fn text(&self) -> String {
         match self {
-            Self::Malformed(why) => write!(f, "manifest: {why}"),
-            Self::SchemaMajor(version) => {
-                write!(
-                    f,
-                    "manifest: schema version `{version}` is not read: this version reads `1.x`; upgrade, or rebuild the bundle"
-                )
-            }
+            Self::Malformed(why) => fill("manifest: {}", &[why]),
+            Self::SchemaMajor(version) => fill(
+                "manifest: schema version `{}` is not read: this version reads `1.x`; upgrade, or rebuild the bundle",
+                &[&version.text()],
+            ),
             Self::UnknownField { field, schema } => {
-                write!(
-                    f,
-                    "manifest: field `{}` is not known in schema {schema}: remove it",
-                    crate::text::shown(crate::text::cut(field, 80))
-                )
+                let (field, schema) = (shown(cut(field, 80)), schema.text());
+                fill("manifest: field `{}` is not known in schema {}: remove it", &[&field, &schema])
             }
-            Self::Field { field, value, rule } => {
-                write!(f, "manifest: {field} `{}`: {rule}", crate::text::shown(value))
-            }
+            Self::Field { field, value, rule } => fill("manifest: {} `{}`: {}", &[field, &shown(value), rule]),
         }
     }
 }
@@ -216,11 +216,8 @@ impl core::error::Error for ManifestError {}
 struct Field(Option<String>);
 
 impl json::Read for Field {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        if value.is_absent() {
-            return Ok(Self(None));
-        }
-        String::read(value).map(|text| Self(Some(text)))
+    fn read(value: json::Value<'_>) -> Self {
+        Self(if value.is_absent() { None } else { Some(String::read(value)) })
     }
 }
 
@@ -233,26 +230,26 @@ struct WireProvenance {
 }
 
 impl json::Read for WireProvenance {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+    fn read(value: json::Value<'_>) -> Self {
         if value.is_absent() {
-            return Ok(Self::default());
+            return Self::default();
         }
         let (mut whole, unknown) = value.open_object(|object| {
-            let mut field = |key| object.take::<Field>(key).map(|field| field.0);
-            Ok(Self {
-                enrollment_ref: field("enrollment_ref")?,
+            let mut field = |key| object.take::<Field>(key).0;
+            Self {
+                enrollment_ref: field("enrollment_ref"),
                 provenance: Provenance {
                     enrollment_ref: None,
-                    source: field("source")?,
-                    revision: field("revision")?,
-                    built_at: field("built_at")?,
-                    builder: field("builder")?,
+                    source: field("source"),
+                    revision: field("revision"),
+                    built_at: field("built_at"),
+                    builder: field("builder"),
                 },
                 unknown: None,
-            })
-        })?;
-        whole.unknown = unknown.map(|key| format!("provenance.{key}"));
-        Ok(whole)
+            }
+        });
+        whole.unknown = unknown.map(|key| fill("provenance.{}", &[key]));
+        whole
     }
 }
 
@@ -264,23 +261,23 @@ struct WireManifest {
 }
 
 impl json::Read for WireManifest {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+    fn read(value: json::Value<'_>) -> Self {
         let (mut whole, unknown) = value.open_object(|object| {
-            let kind = object.take("kind")?;
-            let schema_version = object.take("schema_version")?;
-            let name = object.take("name")?;
-            let version = object.take("version")?;
-            let channel = object.take("channel")?;
-            let policy_version = object.take("policy_version")?;
-            let WireProvenance { provenance, enrollment_ref, unknown } = object.take("provenance")?;
-            let files = object.take("files")?;
+            let kind = object.take("kind");
+            let schema_version = object.take("schema_version");
+            let name = object.take("name");
+            let version = object.take("version");
+            let channel = object.take("channel");
+            let policy_version = object.take("policy_version");
+            let WireProvenance { provenance, enrollment_ref, unknown } = object.take("provenance");
+            let files = object.take("files");
             let manifest = Manifest { kind, schema_version, name, version, channel, policy_version, provenance, files };
-            Ok(Self { manifest, enrollment_ref, unknown })
-        })?;
+            Self { manifest, enrollment_ref, unknown }
+        });
         if let Some(key) = unknown {
             whole.unknown = Some(key.into());
         }
-        Ok(whole)
+        whole
     }
 }
 
@@ -327,13 +324,10 @@ impl Serialize for Files {
 }
 
 impl json::Read for Files {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+    fn read(value: json::Value<'_>) -> Self {
         let mut files = Self::default();
-        for (path, value) in value.members()? {
-            let digest = Digest::read(value).map_err(|error| error.within(path))?;
-            files.insert(path.into(), digest);
-        }
-        Ok(files)
+        value.members(|path, digest| files.insert(path.into(), digest));
+        files
     }
 }
 
@@ -368,7 +362,7 @@ impl Manifest {
     /// # Errors
     /// The first thing that does not hold.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let malformed = |error| ManifestError::Malformed(crate::text::line(&error));
+        let malformed = |error: json::Error| ManifestError::Malformed(line(&error.text()));
         let WireManifest { mut manifest, enrollment_ref: declared, unknown } = json::read(bytes).map_err(malformed)?;
         let schema = manifest.schema_version;
         if schema.major != SCHEMA_VERSION.major {
@@ -380,8 +374,8 @@ impl Manifest {
         if let Some(text) = declared {
             let parsed = EnrollmentRef::parse(&text).map_err(|error| ManifestError::Field {
                 field: "provenance.enrollment_ref",
-                value: crate::text::cut(&text, limits::ENROLLMENT_REF_BYTES).into(),
-                rule: format!("{error}"),
+                value: cut(&text, limits::ENROLLMENT_REF_BYTES).into(),
+                rule: error.text(),
             })?;
             manifest.provenance.enrollment_ref = Some(parsed);
         }
@@ -422,12 +416,12 @@ impl Manifest {
 
     /// `<name>@<version>`, as frames and answers name the policies.
     pub fn policy_ref(&self) -> Option<PolicyRef> {
-        PolicyRef::parse(&format!("{}@{}", self.name, self.version)).ok()
+        PolicyRef::parse(&fill("{}@{}", &[&self.name, &self.version])).ok()
     }
 
     fn check(&self) -> Result<(), ManifestError> {
         let fail = |field, value: &str, rule: &str| {
-            Err(ManifestError::Field { field, value: crate::text::cut(value, 200).into(), rule: rule.into() })
+            Err(ManifestError::Field { field, value: cut(value, 200).into(), rule: rule.into() })
         };
         let is_letter_or_digit = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let is_segment = |segment: &[u8]| {
@@ -464,7 +458,7 @@ impl Manifest {
         }
         for (path, _) in self.files.iter() {
             if let Err(fault) = ustar::check_path(path) {
-                return fail("files", path, &format!("{fault}"));
+                return fail("files", path, &fault.text());
             }
             if path.eq_ignore_ascii_case(MANIFEST_PATH) || path.eq_ignore_ascii_case(ENVELOPE_PATH) {
                 return fail("files", path, "the manifest and its envelope are not listed");

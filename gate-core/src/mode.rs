@@ -4,7 +4,10 @@ use alloc::{borrow::ToOwned, string::String};
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
-use crate::json;
+use crate::{
+    json,
+    text::{cut, display_text, fill, shown},
+};
 
 /// How far the gate is turned on across a fleet. The mode never touches the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -42,9 +45,18 @@ impl fmt::Display for Mode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseModeError(String);
 
-impl fmt::Display for ParseModeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "mode `{}` is not known: use `off`, `advisory` or `enforce`", crate::text::shown(&self.0))
+impl ParseModeError {
+    /// What is wrong, and what to do.
+    pub fn text(&self) -> String {
+        fill("mode `{}` is not known: use `off`, `advisory` or `enforce`", &[&shown(&self.0)])
+    }
+}
+
+display_text!(ParseModeError);
+
+impl From<ParseModeError> for json::Error {
+    fn from(error: ParseModeError) -> Self {
+        Self::new(error.text())
     }
 }
 
@@ -53,19 +65,16 @@ impl core::error::Error for ParseModeError {}
 impl FromStr for Mode {
     type Err = ParseModeError;
     fn from_str(word: &str) -> Result<Self, ParseModeError> {
-        Self::ALL
-            .into_iter()
-            .find(|mode| mode.as_str() == word)
-            .ok_or_else(|| ParseModeError(crate::text::cut(word, 80).to_owned()))
+        Self::ALL.into_iter().find(|mode| mode.as_str() == word).ok_or_else(|| ParseModeError(cut(word, 80).to_owned()))
     }
 }
 
 impl json::Read for Mode {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+    fn read(value: json::Value<'_>) -> Self {
         if value.is_absent() {
-            return Ok(Self::Off);
+            return Self::Off;
         }
-        value.parsed(str::parse)
+        value.parsed(str::parse).unwrap_or(Self::Enforce)
     }
 }
 

@@ -109,9 +109,18 @@ impl fmt::Display for Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownReason;
 
-impl fmt::Display for UnknownReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a reason: `autonomy attestation explain` lists them")
+impl UnknownReason {
+    /// What is wrong, and what to do.
+    pub fn text(&self) -> String {
+        "not a reason: `autonomy attestation explain` lists them".into()
+    }
+}
+
+crate::text::display_text!(UnknownReason);
+
+impl From<UnknownReason> for json::Error {
+    fn from(error: UnknownReason) -> Self {
+        Self::new(error.text())
     }
 }
 
@@ -125,8 +134,8 @@ impl FromStr for Reason {
 }
 
 impl json::Read for Reason {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
-        value.parsed(str::parse)
+    fn read(value: json::Value<'_>) -> Self {
+        value.parsed(str::parse).unwrap_or(Self::Audit(Audit::WalUnavailable))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Free text is bounded before it is kept, and somebody else's words are printable before they are shown.
+//!
+//! Messages are made by [`fill`] and [`decimal`] alone: with `core::fmt`, gate.wasm would be a tenth larger.
 
-use alloc::{format, string::String};
-use core::fmt::{self, Display, Write};
+use alloc::{string::String, vec::Vec};
 
 /// Longest line made of somebody else's words, in bytes before they are escaped.
 const LINE_BYTES: usize = 300;
@@ -24,33 +25,76 @@ fn is_unseen(c: char) -> bool {
     )
 }
 
-/// Somebody else's words, fit to be shown between backticks: what would be obeyed or not seen is escaped.
-#[derive(Debug, Clone, Copy)]
-pub struct Shown<'a>(&'a str);
-
-/// `text`, fit to be shown.
-pub fn shown(text: &str) -> Shown<'_> {
-    Shown(text)
-}
-
-impl Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c {
-            '\\' => f.write_str("\\\\"),
-            c => show(c, f),
-        })
+/// `text`, fit to be shown between backticks: what would be obeyed or not seen is escaped.
+pub fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' => shown.push_str("\\\\"),
+            c => show(c, &mut shown),
+        }
     }
+    shown
 }
 
-fn show(c: char, out: &mut impl Write) -> fmt::Result {
+fn show(c: char, out: &mut String) {
     match c {
-        '\n' => out.write_str("\\n"),
-        '\r' => out.write_str("\\r"),
-        '\t' => out.write_str("\\t"),
-        c if is_obeyed(c) || is_unseen(c) => write!(out, "\\u{{{:x}}}", u32::from(c)),
-        c => out.write_char(c),
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        '\t' => out.push_str("\\t"),
+        c if is_obeyed(c) || is_unseen(c) => {
+            out.push_str("\\u{");
+            out.push_str(&hexadecimal(c, 1));
+            out.push('}');
+        }
+        c => out.push(c),
     }
 }
+
+/// A character's number in lower-case hexadecimal, with at least as many digits.
+pub(crate) fn hexadecimal(c: char, digits: usize) -> String {
+    let mut text = String::new();
+    for at in (0..6).rev() {
+        let digit = u32::from(c) >> (4 * at) & 15;
+        if digit > 0 || at < digits || !text.is_empty() {
+            text.extend(char::from_digit(digit, 16));
+        }
+    }
+    text
+}
+
+/// A number's decimal digits.
+pub fn decimal(number: u64) -> String {
+    let mut digits = Vec::new();
+    crate::json::write_to(&mut digits, &number);
+    String::from_utf8(digits).unwrap_or_default()
+}
+
+/// `template` with an argument in place of each `{}`.
+pub fn fill(template: &str, arguments: &[&str]) -> String {
+    let mut arguments = arguments.iter();
+    let mut text = String::new();
+    for c in template.chars() {
+        match c {
+            '{' => text.push_str(arguments.next().copied().unwrap_or_default()),
+            '}' => {}
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+/// The `Display` of errors that say what is wrong by their `text`.
+macro_rules! display_text {
+    ($($error:ident),+) => {$(
+        impl core::fmt::Display for $error {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str(&self.text())
+            }
+        }
+    )+};
+}
+pub(crate) use display_text;
 
 /// The longest beginning of `text` that has at most `max_bytes` bytes and ends at a character.
 pub(crate) fn cut(text: &str, max_bytes: usize) -> &str {
@@ -58,11 +102,11 @@ pub(crate) fn cut(text: &str, max_bytes: usize) -> &str {
 }
 
 /// A parser's message, which repeats what it read: bounded, and without characters that a terminal obeys.
-pub fn line(message: &impl Display) -> String {
+pub fn line(message: &str) -> String {
     let mut line = String::new();
-    for c in cut(&format!("{message}"), LINE_BYTES).chars() {
-        // The parser's own backslashes stay as they are. A string takes whatever is written to it.
-        let _always = show(c, &mut line);
+    for c in cut(message, LINE_BYTES).chars() {
+        // The parser's own backslashes stay as they are.
+        show(c, &mut line);
     }
     line
 }
@@ -73,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_line_is_bounded_and_nothing_in_it_moves_the_cursor() {
-        assert_eq!(line(&"a \"b\" \\ é\u{1b}[2J\n\u{202e}"), "a \"b\" \\ é\\u{1b}[2J\\n\\u{202e}");
+        assert_eq!(line("a \"b\" \\ é\u{1b}[2J\n\u{202e}"), "a \"b\" \\ é\\u{1b}[2J\\n\\u{202e}");
         assert_eq!(line(&"é".repeat(1_000)), "é".repeat(150));
     }
 }

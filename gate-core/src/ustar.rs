@@ -1,10 +1,13 @@
 //! The strict tar reader: a subset of POSIX USTAR (IEEE Std 1003.1, pax, "ustar Interchange Format") in which
 //! each list of files has exactly one encoding. What this reader accepts, every reader reads the same.
 
-use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
-use core::{fmt, str};
+use alloc::{borrow::ToOwned, string::String, vec::Vec};
+use core::str;
 
-use crate::limits;
+use crate::{
+    limits,
+    text::{decimal, display_text, fill},
+};
 
 const BLOCK: usize = 512;
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
@@ -69,34 +72,42 @@ pub enum TarFault {
     FileAndDirectory { other: String },
 }
 
-impl fmt::Display for TarError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.path {
-            Some(path) => write!(f, "tar entry `{}` at byte {}: ", path, self.offset)?,
-            None => write!(f, "tar at byte {}: ", self.offset)?,
-        }
-        self.fault.fmt(f)
+display_text!(TarError, TarFault);
+
+impl TarError {
+    /// What is wrong, and where.
+    pub fn text(&self) -> String {
+        let entry = self.path.as_ref().map_or_else(String::new, |path| fill("entry `{}` ", &[path]));
+        fill("tar {}at byte {}: {}", &[&entry, &decimal(self.offset as u64), &self.fault.text()])
     }
 }
 
-impl fmt::Display for TarFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl TarFault {
+    /// What is wrong.
+    pub fn text(&self) -> String {
         // A table of texts, and what is in none.
-        f.write_str(match self {
+        String::from(match self {
             Self::TooLarge { bytes } => {
-                return write!(f, "{bytes} bytes are more than a bundle may have ({})", limits::BUNDLE_BYTES);
+                let (bytes, most) = (decimal(*bytes as u64), decimal(limits::BUNDLE_BYTES as u64));
+                return fill("{} bytes are more than a bundle may have ({})", &[&bytes, &most]);
             }
-            Self::TooManyEntries => return write!(f, "more than {} entries", limits::BUNDLE_ENTRIES),
-            Self::TrailingBytes { bytes } => return write!(f, "{bytes} bytes follow the end of the tar"),
+            Self::TooManyEntries => return fill("more than {} entries", &[&decimal(limits::BUNDLE_ENTRIES as u64)]),
+            Self::TrailingBytes { bytes } => {
+                return fill("{} bytes follow the end of the tar", &[&decimal(*bytes as u64)]);
+            }
             Self::EntryType(flag) => {
-                return write!(f, "entry type `{}`: only regular files are read", flag.escape_ascii());
+                return fill("entry type `{}`: only regular files are read", &[&escaped(&[*flag])]);
             }
-            Self::Field(name) => return write!(f, "the header's {name} is not what a bundle's header holds"),
-            Self::PathLength => return write!(f, "the path is longer than {} bytes", limits::BUNDLE_PATH_BYTES),
+            Self::Field(name) => return fill("the header's {} is not what a bundle's header holds", &[name]),
+            Self::PathLength => {
+                return fill("the path is longer than {} bytes", &[&decimal(limits::BUNDLE_PATH_BYTES as u64)]);
+            }
             Self::FileAndDirectory { other } => {
-                return write!(f, "with `{other}`, one name is both a file and a directory");
+                return fill("with `{}`, one name is both a file and a directory", &[other]);
             }
-            Self::CaseTwin { of } => return write!(f, "the path differs from `{of}` only in upper and lower case"),
+            Self::CaseTwin { of } => {
+                return fill("the path differs from `{}` only in upper and lower case", &[of]);
+            }
             Self::Truncated => "the file is cut short",
             Self::NoEnd => "the file ends without the two zero blocks of a complete tar",
             Self::OneZeroBlock => "a zero block stands alone where two must end the tar",
@@ -244,7 +255,7 @@ pub fn read(tar: &[u8]) -> Result<Vec<Entry<'_>>, TarError> {
                 Err(fault) => fail(offset, fault),
             };
         }
-        let located = |fault| TarError { offset, path: Some(displayed_path(block)), fault };
+        let located = |fault| TarError { offset, path: Some(escaped(name(block))), fault };
         if entries.len() == limits::BUNDLE_ENTRIES {
             return Err(located(TarFault::TooManyEntries));
         }
@@ -325,8 +336,9 @@ fn name(block: &[u8; BLOCK]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or(field)
 }
 
-fn displayed_path(block: &[u8; BLOCK]) -> String {
-    name(block).escape_ascii().map(char::from).collect()
+/// What is not printable ASCII, escaped.
+fn escaped(bytes: &[u8]) -> String {
+    bytes.escape_ascii().map(char::from).collect()
 }
 
 /// The name among these that lies above or below this one: unpacked to a disk, one of the two is lost.
@@ -335,7 +347,7 @@ fn nested<'a>(names: &'a [String], name: &str) -> Option<&'a str> {
     let slashes = name.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
     let above = slashes.filter_map(|(at, _)| names.get(place(name.get(..at)?).ok()?)).next();
     let below = || {
-        let directory = format!("{name}/");
+        let directory = fill("{}/", &[name]);
         let (Ok(at) | Err(at)) = place(&directory);
         names.get(at).filter(|other| other.starts_with(&directory))
     };

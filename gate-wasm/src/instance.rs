@@ -1,10 +1,12 @@
 //! What the module does, without the ABI around it.
 
-use alloc::{format, string::String, vec::Vec};
-use core::fmt::Display;
+use alloc::{string::String, vec::Vec};
 use gate_core::{
-    Answer, Config, Digest, Effect, Frame, Freshness, Gate, Mode, PolicyAnswer, PublicKey, Reason, TrustedKeys,
-    Verdict, json, key::KeyError, limits, manifest::SCHEMA_VERSION,
+    Answer, Config, Digest, Effect, Freshness, Gate, Mode, PolicyAnswer, PublicKey, Reason, TrustedKeys, Verdict, json,
+    key::KeyError,
+    limits,
+    manifest::SCHEMA_VERSION,
+    text::{decimal, fill, line},
 };
 use serde::Serialize;
 
@@ -35,6 +37,8 @@ pub(crate) const ABI: document::Abi = document::Abi { major: 1, minor: 0 };
 pub struct Instance {
     pub(crate) gate: Gate,
     output: Vec<u8>,
+    /// Those of the last decision: kept for its room.
+    frames: Vec<u8>,
 }
 
 impl Default for Instance {
@@ -53,7 +57,7 @@ impl Instance {
             lease_keys: None,
             freshness: Freshness::default(),
         };
-        Self { gate: Gate::new(config), output: Vec::new() }
+        Self { gate: Gate::new(config), output: Vec::new(), frames: Vec::new() }
     }
 
     /// What the last call but [`Self::verdict`] said.
@@ -65,7 +69,7 @@ impl Instance {
     pub fn info(&mut self) -> i32 {
         let mut reasons = String::new();
         for reason in Reason::ALL {
-            reasons.push_str(&format!("{} {reason}\n", reason.number()));
+            reasons.push_str(&fill("{} {}\n", &[&decimal(reason.number().into()), reason.as_str()]));
         }
         self.say(&document::Info {
             version: env!("CARGO_PKG_VERSION"),
@@ -85,12 +89,14 @@ impl Instance {
 
     /// Starts the gate anew with a [`document::Configuration`]: it knows no bundle and no enrollment. Gives 0.
     pub fn configure(&mut self, input: &[u8]) -> i32 {
-        match read::<document::Configuration>(input).and_then(|configuration| config(configuration).map_err(line)) {
+        match read::<document::Configuration>(input)
+            .and_then(|configuration| config(configuration).map_err(|error| line(&error.text())))
+        {
             Ok(config) => {
                 self.gate = Gate::new(config);
                 self.done()
             }
-            Err(error) => self.fail(MALFORMED, &format!("the configuration is refused: {error}")),
+            Err(error) => self.fail(MALFORMED, &fill("the configuration is refused: {}", &[&error])),
         }
     }
 
@@ -99,7 +105,7 @@ impl Instance {
     pub fn load_bundle(&mut self, tar: &[u8]) -> i32 {
         let bundle = match self.gate.load_bundle(tar) {
             Ok(bundle) => bundle,
-            Err(error) => return self.fail(REFUSED, &error),
+            Err(error) => return self.fail(REFUSED, &error.text()),
         };
         let manifest = &bundle.manifest;
         let files = bundle.files.iter().filter_map(|file| {
@@ -120,7 +126,7 @@ impl Instance {
             policy_ref: manifest.policy_ref(),
             enrollment_ref: manifest.declared_ref(),
             files: files.collect(),
-            signers: bundle.signers.iter().map(|id| format!("{id}")).collect(),
+            signers: bundle.signers.iter().map(|id| id.text()).collect(),
         };
         self.say(&description)
     }
@@ -134,7 +140,7 @@ impl Instance {
                 self.done()
             }
             Err(error) => {
-                let why = format!("the enrollment answer is malformed: {error}");
+                let why = fill("the enrollment answer is malformed: {}", &[&error]);
                 self.fail(MALFORMED, &why);
                 self.gate.set_enrollment(Answer::Unavailable { why });
                 MALFORMED
@@ -146,7 +152,7 @@ impl Instance {
     pub fn set_lease(&mut self, envelope: &[u8]) -> i32 {
         match self.gate.set_lease(envelope) {
             Ok(()) => self.done(),
-            Err(error) => self.fail(REFUSED, &error),
+            Err(error) => self.fail(REFUSED, &error.text()),
         }
     }
 
@@ -163,17 +169,14 @@ impl Instance {
     /// of the reason where it is denied, or [`MALFORMED`].
     pub fn decide(&mut self, input: &[u8]) -> i32 {
         self.output.clear();
-        let Self { gate, output } = self;
-        decide(gate, input, output).unwrap_or_else(|error| self.fail(MALFORMED, &error))
+        self.decide_one(input).unwrap_or_else(|error| self.fail(MALFORMED, &error))
     }
 
     /// Decides a call that is a value already, and appends its frames to `frames` as a JSON list: for hosts in Rust, which
     /// have no use for the text around them. The output stays as it was. Not in the module: it would be dead weight there.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn decide_call(&self, call: document::Call, frames: &mut Vec<u8>) -> Result<document::Decision, String> {
-        let (decision, list) = decide_call(&self.gate, call)?;
-        write_frames(frames, &list);
-        Ok(decision)
+        decide_call(&self.gate, call, frames)
     }
 
     /// Decides calls, one a line: as many lines come out, each a decision or a [`document::Error`]. Gives how many, or
@@ -182,12 +185,14 @@ impl Instance {
         self.output.clear();
         let lines = input.strip_suffix(b"\n").unwrap_or(input);
         if lines.iter().filter(|byte| **byte == b'\n').count() >= BATCH_CALLS {
-            return self
-                .fail(MALFORMED, &format!("more than {BATCH_CALLS} calls in a batch: send the others in another"));
+            return self.fail(
+                MALFORMED,
+                &fill("more than {} calls in a batch: send the others in another", &[&decimal(BATCH_CALLS as u64)]),
+            );
         }
         let mut count = 0;
         for line in lines.split(|byte| *byte == b'\n') {
-            if let Err(error) = decide(&self.gate, line, &mut self.output) {
+            if let Err(error) = self.decide_one(line) {
                 json::write_to(&mut self.output, &document::Error { error: &error });
             }
             self.output.push(b'\n');
@@ -199,7 +204,7 @@ impl Instance {
     /// Every sub-check at `now_ms`, a [`document::Explanation`]. Gives 0, or [`MALFORMED`] for what is no time.
     pub fn explain(&mut self, now_ms: f64) -> i32 {
         let Some(now_ms) = time(now_ms) else {
-            return self.fail(MALFORMED, &"not a time: give milliseconds since the Unix epoch, from 0 to 2^53 - 1");
+            return self.fail(MALFORMED, "not a time: give milliseconds since the Unix epoch, from 0 to 2^53 - 1");
         };
         self.output.clear();
         let explanation = document::Explanation {
@@ -218,16 +223,29 @@ impl Instance {
     /// No part of a decision: so that published vectors can be run on the engine that runs the gate.
     pub fn verify_signature(&mut self, input: &[u8]) -> i32 {
         let Some((key, rest)) = input.split_first_chunk::<32>() else {
-            return self.fail(MALFORMED, &"a key of 32 bytes, a signature of 64 and a message are wanted");
+            return self.fail(MALFORMED, "a key of 32 bytes, a signature of 64 and a message are wanted");
         };
         let Some((signature, message)) = rest.split_first_chunk::<64>() else {
-            return self.fail(MALFORMED, &"a key of 32 bytes, a signature of 64 and a message are wanted");
+            return self.fail(MALFORMED, "a key of 32 bytes, a signature of 64 and a message are wanted");
         };
         match PublicKey::from_bytes(key) {
             Ok(key) if key.verifies(message, signature) => self.done(),
-            Ok(_) => self.fail(REFUSED, &"the signature does not hold"),
-            Err(error) => self.fail(REFUSED, &error),
+            Ok(_) => self.fail(REFUSED, "the signature does not hold"),
+            Err(error) => self.fail(REFUSED, &error.text()),
         }
+    }
+
+    fn decide_one(&mut self, input: &[u8]) -> Result<i32, String> {
+        let call = read(input).map_err(|error| fill("the call is malformed: {}", &[&error]))?;
+        self.frames.clear();
+        let decision = decide_call(&self.gate, call, &mut self.frames)?;
+        json::write_to(&mut self.output, &decision);
+        // The frames' own JSON goes out as it will be hashed: it is put in as the last member.
+        self.output.pop();
+        self.output.extend_from_slice(b",\"frames\":");
+        self.output.extend_from_slice(&self.frames);
+        self.output.push(b'}');
+        Ok(decision.reason.map_or(0, |reason| reason.number().into()))
     }
 
     fn done(&mut self) -> i32 {
@@ -241,8 +259,8 @@ impl Instance {
         0
     }
 
-    fn fail(&mut self, code: i32, error: &dyn Display) -> i32 {
-        self.say(&document::Error { error: &format!("{error}") });
+    fn fail(&mut self, code: i32, error: &str) -> i32 {
+        self.say(&document::Error { error });
         code
     }
 }
@@ -273,59 +291,31 @@ fn config(configuration: document::Configuration) -> Result<Config, KeyError> {
     })
 }
 
-fn decide(gate: &Gate, input: &[u8], output: &mut Vec<u8>) -> Result<i32, String> {
-    let call = read(input).map_err(|error| format!("the call is malformed: {error}"))?;
-    let (decision, frames) = decide_call(gate, call)?;
-    json::write_to(output, &decision);
-    // The frames' own JSON goes out as it will be hashed: it is put in as the last member.
-    output.pop();
-    output.extend_from_slice(b",\"frames\":");
-    write_frames(output, &frames);
-    output.push(b'}');
-    Ok(decision.reason.map_or(0, |reason| reason.number().into()))
-}
-
-/// The decision on a call, and its frames: that of the facts first, where the host's log does not have them.
-pub(crate) fn decide_call(gate: &Gate, call: document::Call) -> Result<(document::Decision, Vec<Frame>), String> {
+/// The decision on a call; its frames are appended.
+pub(crate) fn decide_call(
+    gate: &Gate,
+    call: document::Call,
+    frames: &mut Vec<u8>,
+) -> Result<document::Decision, String> {
     let document::Call { now_ms, audit_id, tool, policy, policy_ref, policy_detail: detail, facts_logged } = call;
     let Reason::Policy(reason) = policy else {
-        return Err(format!("the call is malformed: `{policy}` is no policy reason: only a policy's answer is"));
+        let policy = policy.as_str();
+        return Err(fill("the call is malformed: `{}` is no policy reason: only a policy's answer is", &[policy]));
     };
     #[cfg(feature = "inject-trap")]
     assert!(tool.as_str() != "gate.trap", "a trap was asked for");
-    let facts = gate.facts_id();
-    let facts_frame = (facts_logged != Some(facts)).then(|| gate.facts_frame(audit_id.clone()));
-    let decision =
-        gate.decide(gate_core::Call { audit_id, tool, policy: PolicyAnswer { policy_ref, reason, detail } }, now_ms);
-    let mut frames = decision.frames;
-    if let Some(frame) = facts_frame {
-        frames.insert(0, frame);
-    }
-    let (effect, reason) = match decision.effect {
+    let call = gate_core::Call { audit_id, tool, policy: PolicyAnswer { policy_ref, reason, detail } };
+    let (effect, verdict) = gate.decide_to(frames, call, facts_logged, now_ms);
+    let (effect, reason) = match effect {
         Effect::Allow => (document::Effect::Allow, None),
         Effect::Deny(reason) => (document::Effect::Deny, Some(reason)),
     };
-    let verdict = decision.verdict.map(document::Verdict);
-    Ok((document::Decision { effect, reason, verdict, facts }, frames))
-}
-
-/// The frames as a JSON list, each with the bytes that a replay gives.
-pub(crate) fn write_frames(output: &mut Vec<u8>, frames: &[Frame]) {
-    output.push(b'[');
-    for (at, frame) in frames.iter().enumerate() {
-        output.extend_from_slice(if at == 0 { b"{" } else { b",{" });
-        frame.write_members(output);
-        output.push(b'}');
-    }
-    output.push(b']');
+    let verdict = verdict.map(document::Verdict);
+    Ok(document::Decision { effect, reason, verdict, facts: gate.facts_id() })
 }
 
 fn read<T: json::Read>(input: &[u8]) -> Result<T, String> {
-    json::read(input).map_err(line)
-}
-
-pub(crate) fn line(error: impl Display) -> String {
-    gate_core::text::line(&error)
+    json::read(input).map_err(|error| line(&error.text()))
 }
 
 fn time(now_ms: f64) -> Option<u64> {

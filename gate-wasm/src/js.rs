@@ -9,6 +9,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
+use gate_core::text::line;
 use serde::Serialize;
 use wasm_bindgen::prelude::{JsError, JsValue, wasm_bindgen};
 
@@ -93,11 +94,10 @@ impl JsGate {
     /// Decides a [`document::Call`].
     pub fn decide(&self, call: JsValue) -> Result<JsValue, JsError> {
         let call = serde_wasm_bindgen::from_value(call)
-            .map_err(|error| JsError::new(&format!("the call is malformed: {}", instance::line(error))))?;
-        let (decision, frames) =
-            instance::decide_call(&self.instance.gate, call).map_err(|error| JsError::new(&error))?;
+            .map_err(|error| JsError::new(&format!("the call is malformed: {}", line(&error.to_string()))))?;
         let mut json = Vec::new();
-        instance::write_frames(&mut json, &frames);
+        let decision =
+            instance::decide_call(&self.instance.gate, call, &mut json).map_err(|error| JsError::new(&error))?;
         let decision = Decision { decision, frames: String::from_utf8_lossy(&json).into_owned() };
         let serializer = serde_wasm_bindgen::Serializer::json_compatible();
         decision.serialize(&serializer).map_err(|error| JsError::new(&error.to_string()))

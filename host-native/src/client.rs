@@ -130,8 +130,7 @@ impl Origin {
 
     /// Whether it is this machine, by its name alone.
     pub(crate) fn is_loopback(&self) -> bool {
-        let host = self.bare_host();
-        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        is_loopback(self.bare_host())
     }
 
     fn bare_host(&self) -> &str {
@@ -315,8 +314,20 @@ impl Identity<'_> {
     }
 }
 
-/// Speaks TLS to who has a certificate of these roots, or of those that the machine trusts.
-pub(crate) fn connector(ca_file: Option<&Path>, identity: Option<Identity<'_>>) -> Result<TlsConnector, SetUpError> {
+/// Whether a host is this machine, by its name alone.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The protocol of [`Client`], as TLS names it.
+pub(crate) const HTTP: &[u8] = b"http/1.1";
+
+/// Speaks TLS to who has a certificate of these roots, or of those that the machine trusts, and this protocol over it.
+pub(crate) fn connector(
+    ca_file: Option<&Path>,
+    identity: Option<Identity<'_>>,
+    protocol: &[u8],
+) -> Result<TlsConnector, SetUpError> {
     let roots = match ca_file {
         Some(path) => roots(path)?,
         None => {
@@ -340,7 +351,7 @@ pub(crate) fn connector(ca_file: Option<&Path>, identity: Option<Identity<'_>>) 
             builder.with_client_auth_cert(certificates, key).map_err(|e| identity.refused(e))?
         }
     };
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    tls.alpn_protocols = vec![protocol.to_vec()];
     Ok(TlsConnector::from(Arc::new(tls)))
 }
 

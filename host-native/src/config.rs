@@ -27,6 +27,8 @@ pub struct Settings {
     pub orchestrator: Orchestrator,
     /// Where the log is.
     pub wal: Wal,
+    /// Where the log is sent.
+    pub drain: Drain,
     /// The runtime.
     pub runtime: Runtime,
     /// The native host.
@@ -109,6 +111,13 @@ pub struct Orchestrator {
     pub client_cert: Option<PathBuf>,
     /// That certificate's private key.
     pub client_key: Option<PathBuf>,
+    /// The PostgreSQL database of enrollments, in the place of the local store.
+    #[serde(deserialize_with = "without_password")]
+    pub database: Option<String>,
+    /// The file of the database's password.
+    pub database_password_file: Option<PathBuf>,
+    /// The only roots to trust for the database.
+    pub database_ca: Option<PathBuf>,
     /// Where it listens.
     #[serde(deserialize_with = "address")]
     pub listen: Option<SocketAddr>,
@@ -134,6 +143,18 @@ pub struct Orchestrator {
 pub struct Wal {
     /// Its directory.
     pub dir: Option<PathBuf>,
+}
+
+/// Where the log is sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    /// The collector.
+    pub to: Option<String>,
+    /// The file of the token that it lets in.
+    pub token_file: Option<PathBuf>,
+    /// The only roots to trust for it.
+    pub ca: Option<PathBuf>,
 }
 
 /// The runtime.
@@ -170,6 +191,19 @@ fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<S
         let text = text.escape_debug();
         serde::de::Error::custom(format!("address `{text}` is not known: use `<ip>:<port>`, such as `127.0.0.1:7777`"))
     })
+}
+
+/// What is set is shown: a password is not taken.
+fn without_password<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let url = String::deserialize(deserializer)?;
+    let credentials = url.split_once("://").and_then(|(_, rest)| rest.split_once('@')).map_or("", |(before, _)| before);
+    if credentials.contains(':') || url.contains("password=") {
+        return Err(serde::de::Error::custom(
+            "the url holds a password: put it into a file that its owner alone can read, and name that with \
+             `--database-password-file`",
+        ));
+    }
+    Ok(Some(url))
 }
 
 /// How a value is written in an environment variable or on a command line.
@@ -211,7 +245,7 @@ const fn key(name: &'static str, env: &'static str, flag: &'static str, shape: S
 }
 
 /// Every setting.
-pub const KEYS: [Key; 33] = [
+pub const KEYS: &[Key] = &[
     key("identity.node_id", "AUTONOMY_NODE_ID", "--node-id", Shape::Text, "which node this is"),
     key("attestation.mode", "AUTONOMY_ATTESTATION_MODE", "--mode", Shape::Text, "`off`, `advisory` or `enforce`"),
     key(
@@ -314,6 +348,27 @@ pub const KEYS: [Key; 33] = [
         "the private key of that certificate",
     ),
     key(
+        "orchestrator.database",
+        "AUTONOMY_ORCHESTRATOR_DATABASE",
+        "--database",
+        Shape::Text,
+        "the PostgreSQL database that the orchestrator keeps enrollments in",
+    ),
+    key(
+        "orchestrator.database_password_file",
+        "AUTONOMY_ORCHESTRATOR_DATABASE_PASSWORD_FILE",
+        "--database-password-file",
+        Shape::Path,
+        "the file of the database's password",
+    ),
+    key(
+        "orchestrator.database_ca",
+        "AUTONOMY_ORCHESTRATOR_DATABASE_CA",
+        "--database-ca",
+        Shape::Path,
+        "the only roots to trust for the database",
+    ),
+    key(
         "orchestrator.listen",
         "AUTONOMY_ORCHESTRATOR_LISTEN",
         "--listen",
@@ -370,6 +425,15 @@ pub const KEYS: [Key; 33] = [
         "the roots of the certificates that clients must show",
     ),
     key("wal.dir", "AUTONOMY_WAL_DIR", "--wal-dir", Shape::Path, "the directory of the write-ahead log"),
+    key("drain.to", "AUTONOMY_DRAIN_TO", "--drain-to", Shape::Text, "the OTLP collector that the log is sent to"),
+    key(
+        "drain.token_file",
+        "AUTONOMY_DRAIN_TOKEN_FILE",
+        "--drain-token-file",
+        Shape::Path,
+        "the file of the token that the collector lets in",
+    ),
+    key("drain.ca", "AUTONOMY_DRAIN_CA", "--drain-ca", Shape::Path, "the only roots to trust for the collector"),
     key("runtime.listen", "AUTONOMY_RUNTIME_LISTEN", "--listen", Shape::Text, "where the runtime listens"),
     key("runtime.bundle", "AUTONOMY_RUNTIME_BUNDLE", "--bundle", Shape::Path, "the bundle the runtime runs"),
     key(
@@ -624,7 +688,7 @@ impl Config {
         anchor(&mut merged, places.config_file.parent().unwrap_or(Path::new("")));
         let mut origins: BTreeMap<_, _> =
             KEYS.iter().filter(|key| item(&merged, key.name).is_some()).map(|key| (key.name, Origin::File)).collect();
-        for key in &KEYS {
+        for key in KEYS {
             if let Some(text) = variables.text(key.env)? {
                 put(&mut merged, key, &text, &format!("environment variable `{}`", key.env))?;
                 origins.insert(key.name, Origin::Environment);
@@ -671,6 +735,13 @@ impl Config {
     /// How the orchestrator is asked, and how it serves.
     pub fn orchestrator(&self) -> &Orchestrator {
         &self.settings.orchestrator
+    }
+
+    /// The PostgreSQL database that the orchestrator keeps enrollments in. None where nobody set it, or where somebody
+    /// named a local store more closely.
+    pub fn orchestrator_database(&self) -> Option<&str> {
+        let is_local = self.origin("store.path") < self.origin("orchestrator.database");
+        self.settings.orchestrator.database.as_deref().filter(|_| !is_local)
     }
 
     /// Where the orchestrator listens.
@@ -770,6 +841,21 @@ impl Config {
         self.settings.wal.dir.clone().unwrap_or_else(|| self.places.state.join("wal"))
     }
 
+    /// The directory of the bundles that rollouts brought to this node.
+    pub fn shelf_dir(&self, node_id: &NodeId) -> PathBuf {
+        self.places.state.join("rollout").join(node_id.as_str())
+    }
+
+    /// The directory of the leases that this machine held last.
+    pub fn leases_dir(&self) -> PathBuf {
+        self.places.state.join("leases")
+    }
+
+    /// Where the log is sent.
+    pub fn drain(&self) -> &Drain {
+        &self.settings.drain
+    }
+
     /// Where the runtime listens.
     pub fn listen(&self) -> SocketAddr {
         self.settings.runtime.listen.unwrap_or(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7777).into())
@@ -842,6 +928,9 @@ impl Config {
             "orchestrator.ca" => set(&orchestrator.ca),
             "orchestrator.client_cert" => set(&orchestrator.client_cert),
             "orchestrator.client_key" => set(&orchestrator.client_key),
+            "orchestrator.database" => orchestrator.database.clone().unwrap_or_default(),
+            "orchestrator.database_password_file" => set(&orchestrator.database_password_file),
+            "orchestrator.database_ca" => set(&orchestrator.database_ca),
             "orchestrator.listen" => self.orchestrator_listen().to_string(),
             "orchestrator.tokens" => path(&self.orchestrator_tokens()),
             "orchestrator.signing_key" => path(&self.orchestrator_signing_key()),
@@ -851,6 +940,9 @@ impl Config {
             "orchestrator.tls_key" => set(&orchestrator.tls_key),
             "orchestrator.tls_client_ca" => set(&orchestrator.tls_client_ca),
             "wal.dir" => path(&self.wal_dir()),
+            "drain.to" => self.drain().to.clone().unwrap_or_default(),
+            "drain.token_file" => set(&self.drain().token_file),
+            "drain.ca" => set(&self.drain().ca),
             "runtime.listen" => self.listen().to_string(),
             "runtime.bundle" => self.bundle().map(path).unwrap_or_default(),
             "runtime.policy_dir" => self.policy_dir().map(path).unwrap_or_default(),
@@ -983,9 +1075,10 @@ fn typed(table: Table) -> Result<Settings, String> {
     toml_edit::de::from_document(DocumentMut::from(table)).map_err(|error| one_line(&error.to_string()))
 }
 
-/// Errors of the TOML reader draw the place over several lines.
+/// Errors of the TOML reader draw the place over several lines. What stands there is not shown: it may be a password.
 fn one_line(text: &str) -> String {
-    let parts: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('|')).collect();
+    let is_drawing = |line: &str| line.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().starts_with('|');
+    let parts: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty() && !is_drawing(line)).collect();
     parts.join(": ")
 }
 

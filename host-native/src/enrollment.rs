@@ -1,8 +1,11 @@
 //! Which nodes are enrolled: where it is kept, and how a runtime asks.
 //!
-//! A [`Store`] is what operators change: enroll, revoke, set a rollout. [`SqliteStore`] is the one on disk.
+//! A [`Store`] is what operators change: enroll, revoke, set a rollout. [`SqliteStore`] is the one on disk, and
+//! `PostgresStore` (feature `postgres`) the one that several machines share.
 //! A [`Source`] is what a runtime asks on every decision. [`LocalSource`] asks the file that a [`SqliteStore`] writes,
 //! and sees a change made by another process on the very next call. [`Lookup`] answers for any node from the same file.
+//!
+//! [`rollout`] has bundles ordered for nodes, and how far each has come.
 //!
 //! Both can be far away: [`RemoteStore`] changes what an orchestrator keeps, and [`LeaseSource`] holds a lease of it.
 //!
@@ -30,8 +33,12 @@
 mod conformance;
 mod database;
 mod error;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod record;
 mod remote;
 mod request;
+pub mod rollout;
 mod source;
 mod sqlite;
 mod store;
@@ -40,6 +47,8 @@ mod tests;
 pub(crate) mod wire;
 
 pub use error::StoreError;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresError, PostgresStore};
 pub use remote::{LeaseLookup, LeaseSource, OrchestratorClient, RemoteError, RemoteStore};
 pub use source::{LocalSource, Lookup, Observation, Source};
 pub use sqlite::SqliteStore;

@@ -1,8 +1,8 @@
 //! The gate as a tool server holds it: ask before running a tool, and run it only with the permit in hand.
 
 use gate_core::{
-    Answer, AuditId, Bundle, Call, Digest, Effect, Frame, Mode, NodeId, PolicyAnswer, PolicyRef, Reason, ToolName,
-    Verdict,
+    Answer, AuditId, Bundle, BundleError, Call, Digest, Effect, EnrollmentRef, Frame, Mode, NodeId, PolicyAnswer,
+    PolicyRef, Reason, ToolName, TrustedKeys, Verdict,
     facts::SubCheck,
     frame::{ActionAttrs, ActionOutcome, Kind},
     reason::{Audit, Policy as PolicyReason},
@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -40,12 +40,12 @@ pub enum Policies {
     None,
 }
 
-/// Why a gate cannot be opened.
+/// Why a gate cannot be opened, or a bundle not be activated.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The bundle does not verify.
     #[error("bundle is refused: {}", crate::bundle::refusal(_0))]
-    Bundle(gate_core::BundleError),
+    Bundle(BundleError),
     /// The policies do not compile.
     #[error("{0}")]
     Policy(#[from] policy::Error),
@@ -68,6 +68,9 @@ pub enum OpenError {
 
 /// What decides: gate-core itself, or the same as a module.
 pub(crate) trait Core: Send {
+    /// Makes a bundle the active one. Where it is refused, the one that was active stays so.
+    fn load_bundle(&mut self, tar: &[u8]) -> Result<(), OpenError>;
+
     fn set_enrollment(&mut self, answer: Answer);
 
     /// Takes a lease. One that does not hold makes the enrollment untrusted.
@@ -99,6 +102,10 @@ pub(crate) struct Decided {
 }
 
 impl Core for gate_core::Gate {
+    fn load_bundle(&mut self, tar: &[u8]) -> Result<(), OpenError> {
+        Self::load_bundle(self, tar).map(drop).map_err(OpenError::Bundle)
+    }
+
     fn set_enrollment(&mut self, answer: Answer) {
         Self::set_enrollment(self, answer);
     }
@@ -144,7 +151,9 @@ impl Core for gate_core::Gate {
 /// ```
 pub struct Gate {
     state: Mutex<State>,
-    policy: Option<Policy>,
+    /// Held for reading from the question to the policies until the decision's frames are queued.
+    policy: RwLock<Option<Policy>>,
+    bundle_keys: Option<TrustedKeys>,
     wal: Arc<Wal>,
     mode: Mode,
     node_id: Option<NodeId>,
@@ -158,6 +167,45 @@ struct State {
     source: Option<Box<dyn Source>>,
     /// The facts that the log has, so that they are written once, when they change.
     logged: Option<Digest>,
+}
+
+/// A bundle that verifies, with its policies compiled.
+pub struct Prepared {
+    tar: Vec<u8>,
+    policy: Policy,
+    /// The enrollment that it declares to be for.
+    pub enrollment_ref: Option<EnrollmentRef>,
+}
+
+impl Prepared {
+    fn new(tar: Vec<u8>, keys: Option<&TrustedKeys>) -> Result<Self, OpenError> {
+        let keys = keys.ok_or(OpenError::Bundle(BundleError::NoTrustedKeys))?;
+        let (policy, enrollment_ref) = {
+            let bundle = Bundle::verify(&tar, keys).map_err(OpenError::Bundle)?;
+            (compile(&bundle)?, bundle.manifest.declared_ref().cloned())
+        };
+        Ok(Self { tar, policy, enrollment_ref })
+    }
+
+    /// Its bytes.
+    pub fn tar(&self) -> &[u8] {
+        &self.tar
+    }
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+/// A decision whose frames are on their way to the disk.
+struct Queued {
+    started: Instant,
+    audit_id: AuditId,
+    policy_ref: Option<PolicyRef>,
+    tool: ToolName,
+    outcome: Result<(Effect, Option<Verdict>, Ack), NoDecision>,
 }
 
 /// A call that is not to run.
@@ -231,17 +279,11 @@ impl Gate {
         source: Option<Box<dyn Source>>,
         wal: Arc<Wal>,
     ) -> Result<Self, OpenError> {
-        let (mode, node_id) = (config.mode, config.node_id.clone());
-        let mut core = gate_core::Gate::new(config);
-        let policy = match policies {
-            Policies::Bundle(tar) => Some(compile(&core.load_bundle(&tar).map_err(OpenError::Bundle)?)?),
-            Policies::Directory(path) => {
-                core.set_unverified("policies come from a directory, not from a bundle");
-                Some(Policy::from_dir(&path)?)
-            }
-            Policies::None => None,
-        };
-        Self::start(Box::new(core), (mode, node_id), policy, source, wal).await
+        let mut core = gate_core::Gate::new(config.clone());
+        if let Policies::Directory(_) = &policies {
+            core.set_unverified("policies come from a directory, not from a bundle");
+        }
+        Self::start(Box::new(core), config, policies, source, wal).await
     }
 
     /// [`Self::open`], deciding in the module that an engine runs.
@@ -256,33 +298,31 @@ impl Gate {
         source: Option<Box<dyn Source>>,
         wal: Arc<Wal>,
     ) -> Result<Self, OpenError> {
-        let mut core = wasm::Gate::new(engine, &config)?;
+        let core = wasm::Gate::new(engine, &config)?;
+        Self::start(Box::new(core), config, policies, source, wal).await
+    }
+
+    async fn start(
+        mut core: Box<dyn Core>,
+        config: gate_core::Config,
+        policies: Policies,
+        source: Option<Box<dyn Source>>,
+        wal: Arc<Wal>,
+    ) -> Result<Self, OpenError> {
+        let gate_core::Config { mode, node_id, bundle_keys, .. } = config;
         let policy = match policies {
             Policies::Bundle(tar) => {
-                // The policies are this host's business; what the module says of the bundle is what counts for the gate.
-                let keys =
-                    config.bundle_keys.as_ref().ok_or(OpenError::Bundle(gate_core::BundleError::NoTrustedKeys))?;
-                let policy = compile(&Bundle::verify(&tar, keys).map_err(OpenError::Bundle)?)?;
+                let Prepared { tar, policy, .. } = Prepared::new(tar, bundle_keys.as_ref())?;
                 core.load_bundle(&tar)?;
                 Some(policy)
             }
             Policies::Directory(path) => Some(Policy::from_dir(&path)?),
             Policies::None => None,
         };
-        Self::start(Box::new(core), (config.mode, config.node_id), policy, source, wal).await
-    }
-
-    async fn start(
-        core: Box<dyn Core>,
-        (mode, node_id): (Mode, Option<NodeId>),
-        policy: Option<Policy>,
-        source: Option<Box<dyn Source>>,
-        wal: Arc<Wal>,
-    ) -> Result<Self, OpenError> {
-        let state = State { core, source, logged: None };
         let gate = Self {
-            state: Mutex::new(state),
-            policy,
+            state: Mutex::new(State { core, source, logged: None }),
+            policy: RwLock::new(policy),
+            bundle_keys,
             wal,
             mode,
             node_id,
@@ -296,8 +336,39 @@ impl Gate {
     /// The gate, counting what it does.
     #[must_use]
     pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
+        metrics.runs(self.policy_ref().as_ref());
         self.metrics = Some(metrics);
         self
+    }
+
+    /// Verifies a bundle and compiles its policies, as activating it needs.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn prepare(&self, tar: Vec<u8>) -> Result<Prepared, OpenError> {
+        Prepared::new(tar, self.bundle_keys.as_ref())
+    }
+
+    /// Puts a bundle in the place of the active one, between two calls: a call that was being decided keeps the policies
+    /// and the facts it began with. That it did is written down, ahead of the next decision.
+    ///
+    /// # Errors
+    /// The module refuses it. The bundle that was active stays so.
+    pub fn activate(&self, prepared: Prepared) -> Result<(), OpenError> {
+        let Prepared { tar, policy, .. } = prepared;
+        let policy_ref = policy.policy_ref().clone();
+        {
+            let mut active = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.lock();
+            state.core.load_bundle(&tar)?;
+            *active = Some(policy);
+            let facts = state.core.facts_id().ok();
+            drop(self.wal.append(vec![self.lifecycle("bundle_activated", Some(&policy_ref), facts)]));
+        }
+        if let Some(metrics) = &self.metrics {
+            metrics.runs(Some(&policy_ref));
+        }
+        Ok(())
     }
 
     /// Asks the policies and the gate whether `tool` may run with `params`, and waits until the answer is durable.
@@ -305,14 +376,19 @@ impl Gate {
     /// # Errors
     /// The denial.
     pub async fn ask(&self, tool: &ToolName, params: &Value) -> Result<Permit, Denial> {
-        let (reason, detail) = match self.policy.as_ref().map(|policy| policy.evaluate(tool, params)) {
-            None => (PolicyReason::NoBundle, None),
-            Some(Outcome::Allowed) => (PolicyReason::Allowed, None),
-            Some(Outcome::Denied) => (PolicyReason::Denied, None),
-            Some(Outcome::Undefined(detail)) => (PolicyReason::Undefined, Some(detail)),
-            Some(Outcome::EvaluationFailed(detail)) => (PolicyReason::EvaluationFailed, Some(detail)),
+        let queued = {
+            let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
+            let (reason, detail) = match policy.as_ref().map(|policy| policy.evaluate(tool, params)) {
+                None => (PolicyReason::NoBundle, None),
+                Some(Outcome::Allowed) => (PolicyReason::Allowed, None),
+                Some(Outcome::Denied) => (PolicyReason::Denied, None),
+                Some(Outcome::Undefined(detail)) => (PolicyReason::Undefined, Some(detail)),
+                Some(Outcome::EvaluationFailed(detail)) => (PolicyReason::EvaluationFailed, Some(detail)),
+            };
+            let policy_ref = policy.as_ref().map(|policy| policy.policy_ref().clone());
+            self.decide_and_queue(tool.clone(), PolicyAnswer { policy_ref, reason, detail })
         };
-        self.decide(tool.clone(), PolicyAnswer { policy_ref: self.policy_ref().cloned(), reason, detail }).await
+        self.settle(queued).await
     }
 
     /// Decides a call whose policy the host asked itself, and waits until the answer is durable.
@@ -320,13 +396,17 @@ impl Gate {
     /// # Errors
     /// The denial.
     pub async fn decide(&self, tool: ToolName, policy: PolicyAnswer) -> Result<Permit, Denial> {
-        let (started, audit_id, policy_ref) = (Instant::now(), new_audit_id(), policy.policy_ref.clone());
-        let call = Call { audit_id: audit_id.clone(), tool: tool.clone(), policy };
-        let queued = self.decide_and_queue(call);
+        let queued = self.decide_and_queue(tool, policy);
+        self.settle(queued).await
+    }
+
+    /// Waits until the answer is durable.
+    async fn settle(&self, queued: Queued) -> Result<Permit, Denial> {
+        let Queued { started, audit_id, policy_ref, tool, outcome } = queued;
         let decided = Instant::now();
         // An unwritten decision is none: no unrecorded execution, in any mode.
         let unrecorded = Effect::Deny(Audit::WalUnavailable.into());
-        let (effect, verdict, seq) = match queued {
+        let (effect, verdict, seq) = match outcome {
             Ok((effect, verdict, ack)) => match ack.await {
                 Ok(seqs) => {
                     self.refused.store(false, Ordering::Relaxed);
@@ -370,7 +450,13 @@ impl Gate {
     }
 
     /// Decides, and queues the frames under the same lock, so that no decision comes before its facts.
-    fn decide_and_queue(&self, call: Call) -> Result<(Effect, Option<Verdict>, Ack), NoDecision> {
+    fn decide_and_queue(&self, tool: ToolName, policy: PolicyAnswer) -> Queued {
+        let (started, audit_id, policy_ref) = (Instant::now(), new_audit_id(), policy.policy_ref.clone());
+        let outcome = self.queue(Call { audit_id: audit_id.clone(), tool: tool.clone(), policy });
+        Queued { started, audit_id, policy_ref, tool, outcome }
+    }
+
+    fn queue(&self, call: Call) -> Result<(Effect, Option<Verdict>, Ack), NoDecision> {
         let mut state = self.lock();
         let now_ms = now_ms();
         state.observe(now_ms);
@@ -399,15 +485,14 @@ impl Gate {
     /// # Errors
     /// Why it is not durable.
     pub async fn record(&self, event: &'static str) -> Result<(), WalError> {
-        let attrs = LifecycleAttrs {
-            event,
-            mode: self.mode,
-            policy_ref: self.policy_ref(),
-            facts: self.lock().core.facts_id().ok(),
-            version: env!("CARGO_PKG_VERSION"),
-        };
-        let frame = frame(Kind::Lifecycle, new_audit_id(), self.node_id.clone(), &attrs);
+        let facts = self.lock().core.facts_id().ok();
+        let frame = self.lifecycle(event, self.policy_ref().as_ref(), facts);
         self.wal.append(vec![frame]).await.map(drop)
+    }
+
+    fn lifecycle(&self, event: &'static str, policy_ref: Option<&PolicyRef>, facts: Option<Digest>) -> Frame {
+        let attrs = LifecycleAttrs { event, mode: self.mode, policy_ref, facts, version: env!("CARGO_PKG_VERSION") };
+        frame(Kind::Lifecycle, new_audit_id(), self.node_id.clone(), &attrs)
     }
 
     /// How far the gate is turned on.
@@ -416,8 +501,9 @@ impl Gate {
     }
 
     /// Which policies answer; `None` denies every call that asks them.
-    pub fn policy_ref(&self) -> Option<&PolicyRef> {
-        self.policy.as_ref().map(Policy::policy_ref)
+    pub fn policy_ref(&self) -> Option<PolicyRef> {
+        let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
+        policy.as_ref().map(|policy| policy.policy_ref().clone())
     }
 
     /// The log, to wait for its end or to close it.
@@ -504,16 +590,16 @@ pub fn compile(bundle: &Bundle<'_>) -> Result<Policy, OpenError> {
 
 /// Audit ids sort by time.
 pub(crate) fn new_audit_id() -> AuditId {
-    audit_id_at(now_ms())
+    static CONTEXT: Mutex<ContextV7> = Mutex::new(ContextV7::new());
+    audit_id_at(&CONTEXT, now_ms())
 }
 
 /// A new id of this time, by a clock that may stand before 1970: [`Uuid::now_v7`] would panic then.
-fn audit_id_at(now_ms: u64) -> AuditId {
-    static CONTEXT: Mutex<ContextV7> = Mutex::new(ContextV7::new());
+fn audit_id_at(context: &Mutex<ContextV7>, now_ms: u64) -> AuditId {
     let (seconds, ms) = (now_ms / 1000, now_ms % 1000);
     // Less than 1000 milliseconds are less than 2^32 nanoseconds.
     let nanos = u32::try_from(ms.saturating_mul(1_000_000)).unwrap_or_default();
-    AuditId::from_uuid(Uuid::new_v7(Timestamp::from_unix(&CONTEXT, seconds, nanos)).into_bytes())
+    AuditId::from_uuid(Uuid::new_v7(Timestamp::from_unix(context, seconds, nanos)).into_bytes())
 }
 
 pub(crate) fn frame(kind: Kind, audit_id: AuditId, node_id: Option<NodeId>, attrs: &impl Serialize) -> Frame {
@@ -527,7 +613,9 @@ mod tests {
 
     #[test]
     fn a_clock_before_1970_gives_ids_and_they_sort_by_time() {
-        let ids = [0, 0, 1, 1_700_000_000_000, 1_700_000_000_000, 1_700_000_000_001].map(audit_id_at);
+        let context = Mutex::new(ContextV7::new());
+        let times = [0, 0, 1, 1_700_000_000_000, 1_700_000_000_000, 1_700_000_000_001];
+        let ids = times.map(|now_ms| audit_id_at(&context, now_ms));
         assert!(ids.windows(2).all(|two| two[0].as_str() < two[1].as_str()), "{ids:?}");
         assert!(ids[0].as_str().starts_with("00000000-0000-7"), "{ids:?}");
         assert!(ids[5].as_str().starts_with("018bcfe5-6801-7"), "{ids:?}");

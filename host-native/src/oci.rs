@@ -31,7 +31,7 @@ use gate_core::limits;
 
 pub use access::{Access, PlainHttp};
 pub use error::{Fault, OciError};
-pub use reference::{Digest, Reference};
+pub use reference::{Digest, Pinned, Reference};
 use reference::{Name, Place};
 
 /// What a bundle is, in an OCI manifest: its `artifactType` and the media type of its layer.

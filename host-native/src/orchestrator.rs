@@ -6,6 +6,7 @@ mod access;
 mod lease;
 #[cfg(feature = "schema")]
 mod openapi;
+mod rollouts;
 
 use std::{
     future::Future,
@@ -37,7 +38,7 @@ use self::lease::{Signed, Signer};
 use crate::{
     ErrorClass,
     enrollment::{
-        Changes, IfActive, Mutation, Query as Rows, Store, StoreError,
+        Changes, IfActive, Query as Rows, Store, StoreError,
         wire::{
             ChangesQuery, Count, CountQuery, Enroll, Found, History, HistoryQuery, ListQuery, PAGE, Page, SetRollout,
             WAIT_MS,
@@ -64,6 +65,10 @@ const HISTORY: &str = "/v1/enrollments/{node_id}/history";
 const COUNT: &str = "/v1/count";
 const LEASE: &str = "/v1/leases/{node_id}";
 const CHANGES: &str = "/v1/changes";
+const ROLLOUTS: &str = "/v1/rollouts";
+const ONE_ROLLOUT: &str = "/v1/rollouts/{rollout_id}";
+const COMMAND: &str = "/v1/rollouts/{rollout_id}/{command}";
+const DIRECTIVE: &str = "/v1/directives/{node_id}";
 
 /// Names a request in the answer and in the service's own log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -111,12 +116,15 @@ impl Orchestrator {
     }
 
     /// A change, which those who wait for one shall see at once.
-    async fn change(&self, change: impl FnOnce(&dyn Store) -> Result<Mutation, StoreError> + Send + 'static) -> Answer {
-        let (mutation, revision) = self.ask(|store| Ok((change(store)?, store.revision()))).await?;
+    async fn change<T: Serialize + Send + 'static>(
+        &self,
+        change: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer {
+        let (changed, revision) = self.ask(|store| Ok((change(store)?, store.revision()))).await?;
         if let Ok(revision) = revision {
             self.saw(revision);
         }
-        Ok(json_response(StatusCode::OK, &mutation))
+        Ok(found(&changed))
     }
 
     fn saw(&self, revision: u64) {
@@ -171,6 +179,10 @@ pub fn router(orchestrator: Arc<Orchestrator>, readiness: Readiness) -> Router {
         .route(COUNT, get(count))
         .route(LEASE, get(lease))
         .route(CHANGES, get(changes))
+        .route(ROLLOUTS, get(rollouts::list).post(rollouts::create))
+        .route(ONE_ROLLOUT, get(rollouts::show))
+        .route(COMMAND, post(rollouts::command))
+        .route(DIRECTIVE, get(rollouts::directive).put(rollouts::report))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&orchestrator), admit))
         .with_state(orchestrator);
     fallbacks(api.merge(health_routes(readiness, metrics)))
@@ -210,6 +222,7 @@ impl Refusal {
         let status = match (error, error.class()) {
             (StoreError::NotEnrolled { .. }, _) => StatusCode::NOT_FOUND,
             (StoreError::CaseConflict { .. } | StoreError::RefConflict { .. }, _) => StatusCode::CONFLICT,
+            (StoreError::Rollout(error), _) => rollouts::status(error),
             (_, ErrorClass::Usage) => StatusCode::BAD_REQUEST,
             (_, ErrorClass::Unavailable | ErrorClass::Damaged) => StatusCode::SERVICE_UNAVAILABLE,
         };
@@ -246,6 +259,13 @@ impl Caller {
 
     fn to_change(&self) -> Result<(), Refusal> {
         if self.changes() { Ok(()) } else { Err(Refusal::may_not(self, "change enrollments", "role `operator`")) }
+    }
+
+    fn to_report(&self, node_id: &NodeId) -> Result<(), Refusal> {
+        if self.reports(node_id) {
+            return Ok(());
+        }
+        Err(Refusal::may_not(self, &format!("report for node `{node_id}`"), "that node or of role `operator`"))
     }
 }
 
@@ -326,9 +346,13 @@ fn body<T: json::Read>(bytes: &[u8]) -> Result<T, Refusal> {
 }
 
 fn limit(asked: Option<usize>) -> Result<usize, Refusal> {
-    match asked.unwrap_or(100) {
-        limit @ 1..=PAGE => Ok(limit),
-        other => Err(Refusal::bad(format!("limit `{other}` is out of range: use 1 to {PAGE}"))),
+    limit_to(PAGE, asked)
+}
+
+fn limit_to(most: usize, asked: Option<usize>) -> Result<usize, Refusal> {
+    match asked.unwrap_or(most.min(100)) {
+        limit if (1..=most).contains(&limit) => Ok(limit),
+        other => Err(Refusal::bad(format!("limit `{other}` is out of range: use 1 to {most}"))),
     }
 }
 

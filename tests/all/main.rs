@@ -9,15 +9,19 @@
 )]
 
 mod book;
+mod cluster;
 mod conformance;
 mod corpus;
 mod crash;
+mod drain;
 mod host;
 mod independent;
 mod module;
 mod orchestrator;
+mod postgres;
 mod published;
 mod registry;
+mod rollout;
 mod runbook;
 mod service;
 mod support;

@@ -21,7 +21,7 @@ use crate::{
 const ECHO: &str = r#"{"kind":"tool.echo","params":{"text":"hello"}}"#;
 
 /// A home with a bundle for `fleet-a`, a key that signs leases, and a token for each role.
-fn fleet() -> Home {
+pub(crate) fn fleet() -> Home {
     let home = Home::ready();
     home.ok("key generate --out lease.pem");
     for role in ["operator", "reader"] {
@@ -38,12 +38,12 @@ fn orchestrator(home: &Home, flags: &str) -> Service {
     Service::start(home, &format!("orchestrator serve --store fleet.sqlite --signing-key lease.pem {flags}"))
 }
 
-fn authorization(home: &Home, token: &str) -> String {
+pub(crate) fn authorization(home: &Home, token: &str) -> String {
     format!("authorization: Bearer {}\r\n", fs::read_to_string(home.path(token)).unwrap().trim_end())
 }
 
 /// What the runtime answers to a call: `allow`, or the reason.
-fn call(runtime: &mut Connection) -> String {
+pub(crate) fn call(runtime: &mut Connection) -> String {
     let (status, answer) = runtime.exchange("POST", "/v1/tool", "", ECHO).unwrap();
     match status {
         200 => "allow".to_owned(),
@@ -52,7 +52,7 @@ fn call(runtime: &mut Connection) -> String {
 }
 
 /// How long it takes until calls are answered so.
-fn until(runtime: &mut Connection, wanted: &str) -> Duration {
+pub(crate) fn until(runtime: &mut Connection, wanted: &str) -> Duration {
     let begun = Instant::now();
     loop {
         let answer = call(runtime);
@@ -65,7 +65,7 @@ fn until(runtime: &mut Connection, wanted: &str) -> Duration {
 }
 
 /// A private CA, a certificate of `127.0.0.1` and one of a client: PEM files in the home.
-fn certificates(home: &Home) {
+pub(crate) fn certificates(home: &Home) {
     let write = |name: &str, text: String| {
         fs::write(home.path(name), text).unwrap();
         fs::set_permissions(home.path(name), fs::Permissions::from_mode(0o600)).unwrap();
@@ -544,4 +544,36 @@ fn a_token_that_asks_too_often_waits_and_one_that_has_expired_is_let_in_no_more(
     let (status, refused) = count(&guest);
     let why = "token `guest` has expired: make another with `autonomy orchestrator token`";
     assert_eq!((status, refused["error"].as_str()), (401, Some(why)));
+}
+
+#[test]
+fn a_runtime_that_starts_while_nobody_answers_has_the_lease_that_it_held_last_until_that_expires() {
+    let home = fleet();
+    let running = orchestrator(&home, "--listen 127.0.0.1:0 --lease-ttl-ms 10000");
+    let url = format!("--orchestrator-url http://{}", running.address);
+    home.ok(&format!(
+        "node enroll --node-id robot-7 --enrollment-ref fleet-a {url} --orchestrator-token-file operator.token"
+    ));
+    let start = || {
+        Service::start(
+            &home,
+            &format!(
+                "runtime start --listen 127.0.0.1:0 --bundle bundle.tar --mode enforce --node-id robot-7 \
+                 --lease-key lease.pem.pub {url} --orchestrator-token-file robot-7.token"
+            ),
+        )
+    };
+    let runtime = start();
+    until(&mut runtime.connect(), "allow");
+    running.kill();
+    runtime.kill();
+    let runtime = start();
+    assert_eq!(call(&mut runtime.connect()), "allow");
+    until(&mut runtime.connect(), "attestation: enrollment_stale");
+    runtime.kill();
+    assert_eq!(
+        call(&mut start().connect()),
+        "attestation: enrollment_unavailable",
+        "what counts no more is not taken up"
+    );
 }

@@ -39,13 +39,13 @@ fn auth_file(registry: &str, pair: &str) -> String {
 }
 
 /// A real registry with its data in the home, for as long as this lives.
-struct Registry {
+pub(crate) struct Registry {
     child: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Registry {
-    fn start(home: &Home, address: String, settings: Value) -> Self {
+    pub(crate) fn start(home: &Home, address: String, settings: Value) -> Self {
         let mut config = json!({
             "version": 0.1,
             "log": {"level": "error", "accesslog": {"disabled": true}},

@@ -115,7 +115,7 @@ impl Connection {
         Ok(Self(BufReader::new(Box::new(stream))))
     }
 
-    /// Sends a request with these header lines, and gives the status and the JSON of the answer.
+    /// Sends a request with these header lines, and gives the status and the answer, which is JSON but for what is text.
     pub(crate) fn exchange(&mut self, method: &str, path: &str, headers: &str, body: &str) -> Result<(u16, Value)> {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {}\r\n\r\n{body}",
@@ -137,6 +137,7 @@ impl Connection {
         let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")).unwrap().trim();
         let mut body = vec![0; length.parse().unwrap()];
         self.0.read_exact(&mut body)?;
-        Ok((status, serde_json::from_slice(&body).unwrap()))
+        let text = |_| Value::from(String::from_utf8_lossy(&body));
+        Ok((status, serde_json::from_slice(&body).unwrap_or_else(text)))
     }
 }

@@ -194,7 +194,7 @@ pub fn bench_all(root: &Path) -> Result<()> {
 fn present() -> Result<(Vec<&'static Language>, Vec<&'static Language>)> {
     let (present, missing): (Vec<_>, Vec<_>) = LANGUAGES.iter().partition(|language| ci::succeeds(language.probe));
     match missing.first() {
-        Some(language) if env::var_os("CI").is_some_and(|ci| ci == "true") => {
+        Some(language) if ci::is_ci() => {
             Err(format!("the toolchain of `{}` is missing: `{}` fails", language.name, language.probe).into())
         }
         Some(_) | None => Ok((present, missing)),

@@ -14,7 +14,7 @@ const BARE_TARGETS: [&str; 2] = ["thumbv7em-none-eabihf", "wasm32v1-none"];
 
 /// What the tests run: how to see that it is there, and the package that has it (Debian's name, the same on most
 /// systems).
-const PROGRAMS: [(&str, &str); 20] = [
+const PROGRAMS: [(&str, &str); 21] = [
     ("command -v bash", "bash"),
     ("command -v c++", "g++"),
     ("command -v cc", "gcc"),
@@ -26,6 +26,8 @@ const PROGRAMS: [(&str, &str); 20] = [
     ("command -v npm", "npm"),
     ("command -v openssl", "openssl"),
     ("command -v pkg-config", "pkgconf"),
+    // Debian keeps its programs out of `PATH`.
+    ("command -v postgres || ls /usr/lib/postgresql/*/bin/postgres", "postgresql"),
     ("command -v python3", "python3"),
     ("python3 -c 'import ensurepip, venv'", "python3-venv"),
     ("command -v skopeo", "skopeo"),
@@ -43,6 +45,9 @@ const PYTHON_PACKAGES: &str = "tests/requirements.txt";
 
 /// Where those packages are: a directory of their own, so that nothing else is changed.
 const PYTHON: &str = "target/python";
+
+/// The OpenTelemetry Collector that the log is drained to, and where it is built.
+const COLLECTOR: (&str, &str) = ("tests/collector", "target/collector/collector");
 
 /// Most crates that gate-core may bring into a host, itself counted.
 const CORE_CRATES: usize = 30;
@@ -91,6 +96,7 @@ pub fn test(root: &Path) -> Result<()> {
     count_core_crates(root)?;
     wasm::check_fresh(root)?;
     wasm::write_doctored(root)?;
+    build_collector(root)?;
     step("all tests", cargo(root).args(["test", "--locked", "--quiet", "--workspace"]))?;
     bindings::test_all(root)
 }
@@ -139,6 +145,28 @@ fn install_python_packages(root: &Path) -> Result<()> {
     step("python packages", pip.arg(&wanted))?;
     fs::copy(&wanted, &installed)?;
     Ok(())
+}
+
+/// Builds the collector, where Go is.
+fn build_collector(root: &Path) -> Result<()> {
+    let probe = "command -v go";
+    match succeeds(probe) {
+        false if is_ci() => return Err(format!("Go is missing for the collector: `{probe}` fails").into()),
+        false => {
+            println!("SKIPPED the collector: Go is missing: `{probe}` fails");
+            return Ok(());
+        }
+        true => {}
+    }
+    let (module, program) = COLLECTOR;
+    let mut build = Command::new("go");
+    build.args(["build", "-trimpath", "-buildvcs=false", "-o"]).arg(root.join(program)).arg(".");
+    step("collector", build.current_dir(root.join(module)).env("GOWORK", "off"))
+}
+
+/// Whether this is CI, which has every toolchain.
+pub fn is_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|ci| ci == "true")
 }
 
 /// A program from crates.io in exactly this version, in a directory of its own. Gives its path.

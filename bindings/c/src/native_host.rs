@@ -50,10 +50,7 @@ impl NativeHost {
     pub(crate) fn at_socket(path: &Path, token: String) -> Result<Self, Error> {
         let address = SockAddr::unix(path);
         let address = address.map_err(|error| {
-            Error::malformed(line(&format_args!(
-                "`{}` is no path of a socket: {error}: use a shorter one",
-                path.display()
-            )))
+            Error::malformed(line(&format!("`{}` is no path of a socket: {error}: use a shorter one", path.display())))
         })?;
         Self::new(Client::new(Domain::UNIX, address), token)
     }
@@ -82,7 +79,7 @@ impl NativeHost {
 pub(crate) fn token_of(path: &Path) -> Result<String, Error> {
     let shown = path.display();
     let unreadable = |error: std::io::Error| {
-        Error::refused(line(&format_args!(
+        Error::refused(line(&format!(
             "the token file `{shown}` cannot be read: {error}: make one with `autonomy host token`"
         )))
     };
@@ -90,7 +87,7 @@ pub(crate) fn token_of(path: &Path) -> Result<String, Error> {
     let file = File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
     if mode & OTHERS != 0 {
-        return Err(Error::refused(line(&format_args!(
+        return Err(Error::refused(line(&format!(
             "others can read `{shown}` (mode `{mode:o}`): run `chmod 600` on it"
         ))));
     }
@@ -145,12 +142,13 @@ struct Receipt {
 }
 
 impl json::Read for Receipt {
-    fn read(value: json::Value<'_>) -> Result<Self, json::Error> {
+    fn read(value: json::Value<'_>) -> Self {
         // A newer host may say more.
-        let read = |object: &mut json::Object<'_>| {
-            Ok(Self { first_seq: object.take("first_seq")?, last_seq: object.take("last_seq")? })
+        let read = |object: &mut json::Object<'_>| Self {
+            first_seq: object.take("first_seq"),
+            last_seq: object.take("last_seq"),
         };
-        value.open_object(read).map(|(receipt, _)| receipt)
+        value.open_object(read).0
     }
 }
 
@@ -161,7 +159,7 @@ fn is_receipt(body: &[u8]) -> bool {
 
 fn answered(response: &Response) -> String {
     let said = json::read::<Said>(&response.body).map_or_else(|_| String::new(), |said| format!(": {}", said.error));
-    line(&format_args!("the native host answered `{}`{said}", response.status))
+    line(&format!("the native host answered `{}`{said}", response.status))
 }
 
 /// Refuses an address on which the token could be read by others.
@@ -173,12 +171,10 @@ fn address(url: &str) -> Result<SocketAddr, Error> {
     });
     match address {
         Some(address) if address.ip().is_loopback() => Ok(address),
-        Some(_) => Err(Error::malformed(line(&format_args!(
+        Some(_) => Err(Error::malformed(line(&format!(
             "`{url}` is not loopback: the token would be read on the way, use an address of this machine or a socket"
         )))),
-        None => {
-            Err(Error::malformed(line(&format_args!("`{url}` is no address: give one like `http://127.0.0.1:7778`"))))
-        }
+        None => Err(Error::malformed(line(&format!("`{url}` is no address: give one like `http://127.0.0.1:7778`")))),
     }
 }
 

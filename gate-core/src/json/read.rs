@@ -2,14 +2,16 @@
 
 use alloc::{
     borrow::{Cow, ToOwned},
-    format,
     string::String,
     vec::Vec,
 };
-use core::{cell::Cell, fmt::Display, iter};
+use core::{cell::Cell, fmt};
 
 use super::Error;
-use crate::limits;
+use crate::{
+    limits,
+    text::{decimal, fill, shown},
+};
 
 /// A type that has one form in JSON.
 ///
@@ -18,9 +20,8 @@ pub trait Read: Sized {
     /// Takes the value apart. A type that has a meaning for a member that an object does not have
     /// ([`Value::is_absent`]) gives it.
     ///
-    /// # Errors
-    /// What of it is of another kind.
-    fn read(value: Value<'_>) -> Result<Self, Error>;
+    /// What is of another kind is said by [`Value::fail`]. Then anything may be given: nobody sees it.
+    fn read(value: Value<'_>) -> Self;
 }
 
 /// Reads `bytes` as a `T`.
@@ -28,8 +29,12 @@ pub trait Read: Sized {
 /// # Errors
 /// What is not JSON, or not a `T`.
 pub fn read<T: Read>(bytes: &[u8]) -> Result<T, Error> {
-    let document = parse(bytes)?;
-    T::read(Value { document: &document, at: Some(0) })
+    let document = Document { nodes: parse(bytes)?, failed: Cell::new(false), error: Cell::new(None) };
+    let whole = T::read(Value { document: &document, at: Some(0) });
+    match document.error.take() {
+        None => Ok(whole),
+        Some(error) => Err(error),
+    }
 }
 
 /// Reads an object with exactly the named members into a struct with fields of these names.
@@ -37,8 +42,8 @@ pub fn read<T: Read>(bytes: &[u8]) -> Result<T, Error> {
 macro_rules! read_object {
     ($type:ident { $($field:ident $(= $key:literal)?),+ $(,)? }) => {
         impl $crate::json::Read for $type {
-            fn read(value: $crate::json::Value<'_>) -> ::core::result::Result<Self, $crate::json::Error> {
-                value.object(|object| Ok(Self { $($field: object.take($crate::read_object!(@key $field $($key)?))?),+ }))
+            fn read(value: $crate::json::Value<'_>) -> Self {
+                value.object(|object| Self { $($field: object.take($crate::read_object!(@key $field $($key)?))),+ })
             }
         }
     };
@@ -59,12 +64,19 @@ pub struct Object<'a> {
     members: Siblings<'a>,
     /// Those behind what was taken last: members mostly come in the order in which they are taken.
     rest: Siblings<'a>,
-    /// What was taken last: the place of an error.
+    /// What was taken last before anything was wrong: the place of an error.
     taken: &'static str,
+    /// Whether something was wrong before it was opened.
+    failed: bool,
 }
 
-/// A whole text: every value before those that it holds, in their order; a member is its key and its value.
-type Document<'a> = [Node<'a>];
+/// A whole text, and the first thing that is wrong with it.
+struct Document<'a> {
+    /// Every value before those that it holds, in their order; a member is its key and its value.
+    nodes: Vec<Node<'a>>,
+    failed: Cell<bool>,
+    error: Cell<Option<Error>>,
+}
 
 #[derive(Debug)]
 struct Node<'a> {
@@ -89,93 +101,112 @@ enum Kind<'a> {
     Object,
 }
 
+impl Node<'_> {
+    #[inline(always)]
+    fn text(&self) -> Option<&str> {
+        if let Kind::Text(text) = &self.kind { Some(text) } else { None }
+    }
+}
+
+impl Document<'_> {
+    /// Says what is wrong, unless something was before.
+    fn fail(&self, error: Error) {
+        if !self.failed.replace(true) {
+            self.error.set(Some(error));
+        }
+    }
+
+    /// Says in which member it is that something is wrong, where that came up in it.
+    fn place(&self, failed_before: bool, key: &str) {
+        if self.failed.get() && !failed_before {
+            self.error.set(self.error.take().map(|error| error.within(key)));
+        }
+    }
+}
+
+impl fmt::Debug for Document<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.nodes.fmt(f)
+    }
+}
+
 impl<'a> Value<'a> {
     /// Whether it is a member that an object does not have.
     pub fn is_absent(&self) -> bool {
         self.at.is_none()
     }
 
-    /// An object of which `read` takes every member.
-    ///
-    /// # Errors
-    /// What it is instead, what `read` says, or the first member that it did not take.
-    pub fn object<T>(self, read: impl FnOnce(&mut Object<'a>) -> Result<T, Error>) -> Result<T, Error> {
-        let mut object = self.open()?;
-        let mut whole = read(&mut object);
-        // The value stays where it is, and what is the same for every type is not here: there are twenty of them.
-        if let Some(error) = object.fault(whole.as_ref().err()) {
-            whole = Err(error);
+    /// Says why it is not what is wanted: the whole text is refused for the first such reason.
+    pub fn fail(&self, error: impl Into<Error>) {
+        self.document.fail(error.into());
+    }
+
+    /// An object of which `read` takes every member: one that it does not take is not known.
+    pub fn object<T>(&self, read: impl FnOnce(&mut Object<'a>) -> T) -> T {
+        let (whole, left) = self.open_object(read);
+        if let Some(key) = left {
+            self.fail(Error::new(fill("member `{}` is not known", &[&shown(key)])));
         }
         whole
     }
 
-    /// An object of which `read` takes what it knows, and the key of the first member that is left. An error of `read` is
-    /// placed in the member that it took last.
-    ///
-    /// # Errors
-    /// What it is instead, or what `read` says.
-    pub fn open_object<T>(
-        self,
-        read: impl FnOnce(&mut Object<'a>) -> Result<T, Error>,
-    ) -> Result<(T, Option<&'a str>), Error> {
-        let mut object = self.open()?;
-        match read(&mut object) {
-            Ok(whole) => Ok((whole, object.left())),
-            Err(error) => Err(error.within(object.taken)),
+    /// An object of which `read` takes what it knows, and the key of the first member that is left.
+    pub fn open_object<T>(&self, read: impl FnOnce(&mut Object<'a>) -> T) -> (T, Option<&'a str>) {
+        let mut object = self.open();
+        let whole = read(&mut object);
+        (whole, object.close())
+    }
+
+    /// The members of an object, each read as a `T`, in their order; no two have the same key.
+    pub fn members<T: Read>(&self, mut each: impl FnMut(&'a str, T)) {
+        let mut members = self.children(true);
+        while let Some((name, value)) = members.next_member() {
+            let (key, failed) = (name.text().unwrap_or_default(), self.document.failed.get());
+            let value = T::read(value);
+            self.document.place(failed, key);
+            each(key, value);
         }
     }
 
-    /// The members of an object, in their order; no two have the same key.
-    ///
-    /// # Errors
-    /// What it is instead.
-    pub fn members(&self) -> Result<impl Iterator<Item = (&'a str, Self)>, Error> {
-        let mut siblings = self.children(true)?;
-        Ok(iter::from_fn(move || Some((siblings.next()?.as_str()?, siblings.next()?))))
-    }
-
     /// The items of a list.
-    ///
-    /// # Errors
-    /// What it is instead.
-    pub fn items(&self) -> Result<impl Iterator<Item = Self>, Error> {
+    pub fn items(&self) -> impl Iterator<Item = Self> {
         self.children(false)
     }
 
     /// The text of a string.
-    ///
-    /// # Errors
-    /// What it is instead.
-    pub fn text(&self) -> Result<&'a str, Error> {
-        self.as_str().ok_or_else(|| self.instead_of("a string"))
+    pub fn text(&self) -> &'a str {
+        self.as_str().unwrap_or_else(|| {
+            self.fail(self.instead_of("a string"));
+            ""
+        })
     }
 
     /// A string, parsed.
-    ///
-    /// # Errors
-    /// What it is instead, or what the parser says.
-    pub fn parsed<T, E: Display>(self, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Error> {
-        parse(self.text()?).map_err(|error| Error::new(format!("{error}")))
+    pub fn parsed<T, E: Into<Error>>(&self, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+        parse(self.text()).map_err(|error| self.fail(error)).ok()
     }
 
-    fn open(self) -> Result<Object<'a>, Error> {
-        let members = self.children(true)?;
-        Ok(Object { members, rest: members, taken: "" })
+    fn open(&self) -> Object<'a> {
+        let members = self.children(true);
+        Object { members, rest: members, taken: "", failed: self.document.failed.get() }
     }
 
     fn as_str(&self) -> Option<&'a str> {
-        if let Some(Kind::Text(text)) = self.kind() { Some(text) } else { None }
+        self.node()?.text()
     }
 
-    fn children(&self, of_object: bool) -> Result<Siblings<'a>, Error> {
+    fn children(&self, of_object: bool) -> Siblings<'a> {
+        let mut siblings = Siblings { document: self.document, at: 0, end: 0 };
         match (of_object, self.node()) {
             (true, Some(Node { kind: Kind::Object, next, .. }))
             | (false, Some(Node { kind: Kind::List, next, .. })) => {
-                Ok(Siblings { document: self.document, at: self.at.map_or(0, |at| at + 1), end: *next })
+                siblings.at = self.at.map_or(0, |at| at + 1);
+                siblings.end = *next;
             }
-            (true, _) => Err(self.instead_of("an object")),
-            (false, _) => Err(self.instead_of("a list")),
+            (true, _) => self.fail(self.instead_of("an object")),
+            (false, _) => self.fail(self.instead_of("a list")),
         }
+        siblings
     }
 
     #[inline(always)]
@@ -185,12 +216,12 @@ impl<'a> Value<'a> {
 
     #[inline(always)]
     fn node(&self) -> Option<&'a Node<'a>> {
-        self.document.get(self.at?)
+        self.document.nodes.get(self.at?)
     }
 
     fn instead_of(&self, expected: &str) -> Error {
         let found = match self.kind() {
-            None => return Error::new(format!("is missing, expected {expected}")),
+            None => return Error::new(fill("is missing, expected {}", &[expected])),
             Some(Kind::Null) => "`null`",
             Some(Kind::Bool(_)) => "a truth value",
             Some(Kind::Integer(_) | Kind::OtherNumber) => "a number",
@@ -198,50 +229,45 @@ impl<'a> Value<'a> {
             Some(Kind::List) => "a list",
             Some(Kind::Object) => "an object",
         };
-        Error::new(format!("found {found}, expected {expected}"))
+        Error::new(fill("found {}, expected {}", &[found, expected]))
     }
 }
 
 impl<'a> Object<'a> {
     /// Takes a member out.
-    ///
-    /// # Errors
-    /// It is missing, or of another kind.
-    pub fn take<T: Read>(&mut self, key: &'static str) -> Result<T, Error> {
+    pub fn take<T: Read>(&mut self, key: &'static str) -> T {
         T::read(self.member(key))
     }
 
+    /// Says what is wrong with the member that was taken last.
+    pub fn fail(&self, error: impl Into<Error>) {
+        self.members.document.fail(error.into());
+    }
+
     fn member(&mut self, key: &'static str) -> Value<'a> {
-        self.taken = key;
-        for members in &[self.rest, self.members] {
-            let mut members = *members;
-            while let (Some(name), Some(value)) = (members.next(), members.next()) {
-                if name.as_str() == Some(key) {
+        let document = self.members.document;
+        if !document.failed.get() {
+            self.taken = key;
+        }
+        for mut members in [self.rest, self.members] {
+            while let Some((name, value)) = members.next_member() {
+                if name.text() == Some(key) {
                     self.rest = members;
-                    if let Some(node) = name.node() {
-                        node.taken.set(true);
-                    }
+                    name.taken.set(true);
                     return value;
                 }
             }
         }
-        Value { document: self.members.document, at: None }
+        Value { document, at: None }
     }
 
-    /// What is wrong with it, when its reader said `error`, or nothing.
-    fn fault(&self, error: Option<&Error>) -> Option<Error> {
-        match error {
-            Some(error) => Some(error.within(self.taken)),
-            None => self.left().map(|key| Error::new(format!("member `{}` is not known", crate::text::shown(key)))),
-        }
-    }
-
-    /// The key of the first member that was not taken.
-    fn left(&self) -> Option<&'a str> {
+    /// Places an error that came up in it, and gives the key of the first member that was not taken.
+    fn close(&self) -> Option<&'a str> {
         let mut members = self.members;
-        while let (Some(key), Some(_)) = (members.next(), members.next()) {
-            if key.node().is_some_and(|node| !node.taken.get()) {
-                return key.as_str();
+        members.document.place(self.failed, self.taken);
+        while let Some((name, _)) = members.next_member() {
+            if !name.taken.get() {
+                return name.text();
             }
         }
         None
@@ -256,9 +282,18 @@ struct Siblings<'a> {
     end: usize,
 }
 
+impl<'a> Siblings<'a> {
+    /// A key and its value.
+    fn next_member(&mut self) -> Option<(&'a Node<'a>, Value<'a>)> {
+        let name = self.next()?.node()?;
+        Some((name, self.next()?))
+    }
+}
+
 impl<'a> Iterator for Siblings<'a> {
     type Item = Value<'a>;
 
+    #[inline(always)]
     fn next(&mut self) -> Option<Value<'a>> {
         if self.at >= self.end {
             return None;
@@ -270,45 +305,40 @@ impl<'a> Iterator for Siblings<'a> {
 }
 
 impl Read for String {
-    fn read(value: Value<'_>) -> Result<Self, Error> {
-        value.text().map(ToOwned::to_owned)
+    fn read(value: Value<'_>) -> Self {
+        value.text().to_owned()
     }
 }
 
 impl Read for bool {
-    fn read(value: Value<'_>) -> Result<Self, Error> {
+    fn read(value: Value<'_>) -> Self {
         let Some(&Kind::Bool(truth)) = value.kind() else {
-            return Err(value.instead_of("a truth value"));
+            value.fail(value.instead_of("a truth value"));
+            return false;
         };
-        Ok(truth)
+        truth
     }
 }
 
 impl Read for u64 {
-    fn read(value: Value<'_>) -> Result<Self, Error> {
+    fn read(value: Value<'_>) -> Self {
         let Some(&Kind::Integer(number)) = value.kind() else {
-            return Err(value.instead_of("a whole number below 2^64"));
+            value.fail(value.instead_of("a whole number below 2^64"));
+            return 0;
         };
-        Ok(number)
+        number
     }
 }
 
 impl<T: Read> Read for Option<T> {
-    fn read(value: Value<'_>) -> Result<Self, Error> {
-        if matches!(value.kind(), None | Some(Kind::Null)) {
-            return Ok(None);
-        }
-        T::read(value).map(Some)
+    fn read(value: Value<'_>) -> Self {
+        if matches!(value.kind(), None | Some(Kind::Null)) { None } else { Some(T::read(value)) }
     }
 }
 
 impl<T: Read> Read for Vec<T> {
-    fn read(value: Value<'_>) -> Result<Self, Error> {
-        let mut items = Self::new();
-        for item in value.items()? {
-            items.push(T::read(item)?);
-        }
-        Ok(items)
+    fn read(value: Value<'_>) -> Self {
+        value.items().map(T::read).collect()
     }
 }
 
@@ -327,13 +357,13 @@ fn parse(bytes: &[u8]) -> Result<Vec<Node<'_>>, Error> {
 
 /// What is wrong at a byte.
 fn fault(what: &str, at: usize, how: &str) -> Error {
-    Error::new(format!("{what} at byte {at}{how}"))
+    Error::new(fill("{} at byte {}{}", &[what, &decimal(at as u64), how]))
 }
 
 struct Parser<'a> {
     text: &'a str,
     at: usize,
-    /// What was read: see [`Document`].
+    /// What was read: see [`Document::nodes`].
     nodes: Vec<Node<'a>>,
     /// The keys of each object around this place, as nodes: those of the innermost last, each object's in their order.
     keys: Vec<usize>,
@@ -358,7 +388,11 @@ impl<'a> Parser<'a> {
         read: fn(&mut Self, usize) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Some(depth) = depth.checked_sub(1) else {
-            return Err(Error::new(format!("nested deeper than {} levels at byte {}", limits::JSON_DEPTH, self.at)));
+            return Err(fault(
+                &fill("nested deeper than {} levels", &[&decimal(limits::JSON_DEPTH as u64)]),
+                self.at,
+                "",
+            ));
         };
         let node = self.nodes.len();
         self.push(kind);
@@ -402,17 +436,20 @@ impl<'a> Parser<'a> {
 
     /// Puts the last node, a key, in its place among those of its object.
     fn key(&mut self, first_key: usize) -> Result<(), Error> {
-        let text = |node: usize| Value { document: &self.nodes, at: Some(node) }.as_str().unwrap_or_default();
+        let text = |node: usize| self.nodes.get(node).and_then(Node::text).unwrap_or_default();
         let node = self.nodes.len() - 1;
         let others = self.keys.get(first_key..).unwrap_or_default();
         if others.len() == limits::JSON_MEMBERS {
-            return Err(Error::new(format!("an object has more than {} members", limits::JSON_MEMBERS)));
+            return Err(Error::new(fill(
+                "an object has more than {} members",
+                &[&decimal(limits::JSON_MEMBERS as u64)],
+            )));
         }
         let key = text(node);
         // By length first: that tells most of them apart.
         let order = |other: &str| other.len().cmp(&key.len()).then_with(|| other.cmp(key));
         match others.binary_search_by(|other| order(text(*other))) {
-            Ok(_) => Err(Error::new(format!("key `{}` stands twice", crate::text::shown(key)))),
+            Ok(_) => Err(Error::new(fill("key `{}` stands twice", &[&shown(key)]))),
             Err(place) => {
                 self.keys.insert(first_key + place, node);
                 Ok(())

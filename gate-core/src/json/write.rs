@@ -58,8 +58,7 @@ fn write_name(out: &mut Vec<u8>, name: &str) {
     part(out);
     out.push(b'"');
     out.extend_from_slice(name.as_bytes());
-    out.push(b'"');
-    out.push(b':');
+    out.extend_from_slice(b"\":");
 }
 
 fn write_integer(out: &mut Vec<u8>, mut value: u64) {

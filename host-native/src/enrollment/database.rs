@@ -10,22 +10,18 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use gate_core::{
-    enrollment::{Enrollment, RolloutState, Status},
-    identity::{EnrollmentRef, NodeId},
-    limits::ENROLLMENT_REF_BYTES,
-};
+use gate_core::identity::NodeId;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, config::DbConfig};
 
-use super::{Row, StoreError};
+use super::{StoreError, record::Record};
 
 /// `AGen`: what `file` and other programs know the database by.
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"AGen");
 
 /// Each entry takes the schema from its index to the next version. An entry that was released never changes.
-const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
-/// The columns that [`row`] reads, in its order.
+/// The columns of a row, in the order of [`record::row`](super::record::row).
 pub(super) const ROW: &str =
     "node_id, enrollment_ref, status, rollout_state, serial, created_at_ms, updated_at_ms FROM enrollment";
 
@@ -228,61 +224,18 @@ fn latest_schema() -> i32 {
     i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
 }
 
-/// Reads one row in the order of [`ROW`].
-pub(super) fn row(row: &rusqlite::Row<'_>) -> Result<Row, Fault> {
-    let on_disk = OnDisk { row, node_id: text(row, 0)? };
-    Ok(Row {
-        enrollment: Enrollment {
-            node_id: on_disk.parse("node_id", 0, NodeId::parse)?,
-            enrollment_ref: on_disk.parse("enrollment_ref", 1, EnrollmentRef::parse)?,
-            // Words that nobody knows are kept as they came: the gate denies them by name.
-            status: Status::from_word(&text(row, 2)?),
-            rollout_state: RolloutState::from_word(&text(row, 3)?),
-            serial: on_disk.count("serial", 4)?,
-        },
-        created_at_ms: on_disk.count("created_at_ms", 5)?,
-        updated_at_ms: on_disk.count("updated_at_ms", 6)?,
-    })
-}
+impl Record for rusqlite::Row<'_> {
+    type Fault = Fault;
 
-/// A row that may have been written by anybody.
-pub(super) struct OnDisk<'a> {
-    pub(super) row: &'a rusqlite::Row<'a>,
-    pub(super) node_id: Cow<'a, str>,
-}
-
-impl OnDisk<'_> {
-    pub(super) fn parse<T, E: std::fmt::Display>(
-        &self,
-        column: &'static str,
-        index: usize,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Result<T, Fault> {
-        let value = text(self.row, index)?;
-        parse(&value).map_err(|why| self.damaged(column, &value, &why))
+    fn text(&self, index: usize) -> Result<Cow<'_, str>, Fault> {
+        use rusqlite::types::ValueRef;
+        Ok(match self.get_ref(index)? {
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes),
+            ValueRef::Integer(number) => Cow::Owned(number.to_string()),
+            ValueRef::Real(number) => Cow::Owned(format!("{number:?}")),
+            ValueRef::Null => Cow::Borrowed(""),
+        })
     }
-
-    pub(super) fn count(&self, column: &'static str, index: usize) -> Result<u64, Fault> {
-        self.parse(column, index, str::parse)
-    }
-
-    pub(super) fn damaged(&self, column: &'static str, value: &str, why: &dyn std::fmt::Display) -> Fault {
-        // Whoever edited the file may have put anything in: a message stays one line that can be read.
-        let cut = |text: &str| text.get(..text.floor_char_boundary(ENROLLMENT_REF_BYTES)).unwrap_or(text).to_owned();
-        let (node_id, value, why) = (cut(&self.node_id), cut(value), why.to_string());
-        StoreError::Damaged { node_id, column, value, why }.into()
-    }
-}
-
-/// Whatever is in the column, as text: what does not fit its type fails to parse, by name.
-pub(super) fn text<'a>(row: &'a rusqlite::Row<'_>, index: usize) -> Result<Cow<'a, str>, Fault> {
-    use rusqlite::types::ValueRef;
-    Ok(match row.get_ref(index)? {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes),
-        ValueRef::Integer(number) => Cow::Owned(number.to_string()),
-        ValueRef::Real(number) => Cow::Owned(format!("{number:?}")),
-        ValueRef::Null => Cow::Borrowed(""),
-    })
 }
 
 /// An id that differs from `node_id` only in case.

@@ -5,7 +5,9 @@ use gate_core::{
     identity::{EnrollmentRef, NodeId},
 };
 
-use super::RemoteError;
+#[cfg(feature = "postgres")]
+use super::PostgresError;
+use super::{RemoteError, rollout::RolloutError};
 use crate::ErrorClass;
 
 /// Why a store refused or could not do what was asked.
@@ -108,7 +110,7 @@ pub enum StoreError {
     },
     /// A value on disk that no version of this program wrote.
     #[error(
-        "`{column}` of node `{}` is `{}` on disk ({why}): correct it with `sqlite3`, or restore the file from a backup",
+        "`{column}` of node `{}` is `{}` on disk ({why}): correct it there, or restore the database from a backup",
         .node_id.escape_debug(),
         .value.escape_debug()
     )]
@@ -164,9 +166,16 @@ pub enum StoreError {
         /// What the operating system says.
         source: io::Error,
     },
+    /// A rollout is not had, or not changed.
+    #[error(transparent)]
+    Rollout(#[from] RolloutError),
     /// The orchestrator refused, or could not be asked.
     #[error(transparent)]
     Remote(#[from] RemoteError),
+    /// The PostgreSQL database did not do it.
+    #[cfg(feature = "postgres")]
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
     /// The database engine refused.
     #[error("cannot use `{}` ({source}): check the disk and who may read and write it", .path.display())]
     Engine {
@@ -187,8 +196,11 @@ impl StoreError {
             | Self::UnknownRolloutState { .. }
             | Self::Author { .. }
             | Self::ReadOnly { .. }
+            | Self::Rollout(_)
             | Self::Time { .. } => ErrorClass::Usage,
             Self::Remote(error) => error.class(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(error) => error.class(),
             Self::Missing { .. }
             | Self::NotAFile { .. }
             | Self::Foreign { .. }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     ops::ControlFlow,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -25,11 +25,13 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use super::{
     Change, Changes, IfActive, Mutation, Observation, Query, Row, Source, Store, StoreError,
+    rollout::RolloutStore,
     wire::{Count, Enroll, Found, History, PAGE, Page, SetRollout, WAIT_MS},
 };
 use crate::{
     ErrorClass,
     client::{self, Client, Identity, Scheme, SetUpError},
+    file::{self, IfExists},
     gate::now_ms,
     serve::ErrorBody,
     token::{self, TokenError},
@@ -146,7 +148,9 @@ impl OrchestratorClient {
         let base = url.trim_end_matches('/').to_owned();
         let origin = Url::parse(&format!("{base}/"))?.origin;
         let tls = match origin.scheme {
-            Scheme::Https => Some(client::connector(ca, identity.map(|(cert, key)| Identity { cert, key }))?),
+            Scheme::Https => {
+                Some(client::connector(ca, identity.map(|(cert, key)| Identity { cert, key }), client::HTTP)?)
+            }
             Scheme::Http if origin.is_loopback() => None,
             Scheme::Http => return Err(RemoteError::Cleartext { url: base }),
         };
@@ -258,10 +262,10 @@ impl RemoteStore {
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, StoreError> {
-        Ok(self.executor.block_on(self.client.ask(Method::GET, path, String::new()))?)
+        self.ask(Method::GET, path, String::new())
     }
 
-    fn change(&self, method: Method, path: &str, body: String) -> Result<Mutation, StoreError> {
+    pub(super) fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: String) -> Result<T, StoreError> {
         Ok(self.executor.block_on(self.client.ask(method, path, body))?)
     }
 
@@ -305,11 +309,11 @@ impl Store for RemoteStore {
     ) -> Result<Mutation, StoreError> {
         let replace = Some(if_active == IfActive::Replace);
         let body = json::write(&Enroll { enrollment_ref: enrollment_ref.clone(), replace });
-        self.change(Method::PUT, &format!("/v1/enrollments/{node_id}"), body)
+        self.ask(Method::PUT, &format!("/v1/enrollments/{node_id}"), body)
     }
 
     fn revoke(&self, node_id: &NodeId, _who: &str, _now_ms: u64) -> Result<Mutation, StoreError> {
-        self.change(Method::POST, &format!("/v1/enrollments/{node_id}/revoke"), String::new())
+        self.ask(Method::POST, &format!("/v1/enrollments/{node_id}/revoke"), String::new())
     }
 
     fn set_rollout(
@@ -320,7 +324,7 @@ impl Store for RemoteStore {
         _now_ms: u64,
     ) -> Result<Mutation, StoreError> {
         let body = json::write(&SetRollout { rollout_state: rollout_state.clone() });
-        self.change(Method::PUT, &format!("/v1/enrollments/{node_id}/rollout"), body)
+        self.ask(Method::PUT, &format!("/v1/enrollments/{node_id}/rollout"), body)
     }
 
     fn get(&self, node_id: &NodeId) -> Result<Option<Row>, StoreError> {
@@ -372,6 +376,10 @@ impl Store for RemoteStore {
         let of = node_id.map(|node_id| format!("&node_id={node_id}")).unwrap_or_default();
         self.get(&format!("/v1/changes?after={after}&limit={}{of}", limit.clamp(1, PAGE)))
     }
+
+    fn rollouts(&self) -> Option<&dyn RolloutStore> {
+        Some(self)
+    }
 }
 
 /// A value of a query.
@@ -386,30 +394,42 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Holds one node's lease, and has it renewed in the background: before it expires, and as soon as the orchestrator says
 /// that the node's enrollment has changed.
 ///
-/// While nobody answers, the lease that is held stands, and the gate stops taking it when it expires. What was fetched is
-/// not trusted here: the gate checks it.
+/// While nobody answers, the lease that is held stands, and the gate stops taking it when it expires. It is kept in a file
+/// too, so that a node that is started while nobody answers has it. What was fetched or read is not trusted here: the gate
+/// checks it.
 #[derive(Debug)]
 pub struct LeaseSource {
     latest: watch::Receiver<Observation>,
+    changes: watch::Receiver<()>,
     /// Ends with the source.
     _tasks: JoinSet<()>,
 }
 
 impl LeaseSource {
     /// Asks for the node's lease, and from then on in the background. An orchestrator that does not answer is no error: it
-    /// may come back.
-    pub async fn start(client: OrchestratorClient, node_id: NodeId) -> Self {
+    /// may come back. The lease is kept in the directory `leases`.
+    pub async fn start(client: OrchestratorClient, node_id: NodeId, leases: &Path) -> Self {
         let nothing = Answer::Unavailable { why: "no lease was asked for yet".to_owned() };
         let (tell, mut latest) = watch::channel(Observation::Changed(nothing));
         latest.mark_changed();
         let (wake, woken) = watch::channel(());
+        let file = leases.join(format!("{node_id}.json"));
+        let held = kept(&file);
+        if let Some(lease) = &held {
+            tell.send_replace(Observation::Lease(lease.to_vec()));
+        }
         let mut renewal =
-            Renewal { client: client.clone(), node_id: node_id.clone(), tell, held: None, failing: false };
+            Renewal { client: client.clone(), node_id: node_id.clone(), tell, held, file, failing: false };
         let pause = renewal.fetch(true).await;
         let mut tasks = JoinSet::new();
-        tasks.spawn(renewal.go_on(pause, woken));
+        tasks.spawn(renewal.go_on(pause, woken.clone()));
         tasks.spawn(follow(client, node_id, wake));
-        Self { latest, _tasks: tasks }
+        Self { latest, changes: woken, _tasks: tasks }
+    }
+
+    /// Changes each time the node's enrollment has changed, or may have.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.clone()
     }
 }
 
@@ -432,6 +452,7 @@ pub struct LeaseLookup {
     keys: TrustedKeys,
     max_skew_ms: u64,
     nodes: Mutex<BTreeMap<NodeId, Held>>,
+    leases: PathBuf,
 }
 
 /// What is known of a node.
@@ -443,9 +464,10 @@ struct Held {
 }
 
 impl LeaseLookup {
-    /// Takes leases that these keys have signed, from a clock that may be so far ahead.
-    pub fn new(client: OrchestratorClient, keys: TrustedKeys, max_skew_ms: u64) -> Self {
-        Self { client, keys, max_skew_ms, nodes: Mutex::default() }
+    /// Takes leases that these keys have signed, from a clock that may be so far ahead, and keeps them in the directory
+    /// `leases`.
+    pub fn new(client: OrchestratorClient, keys: TrustedKeys, max_skew_ms: u64, leases: PathBuf) -> Self {
+        Self { client, keys, max_skew_ms, nodes: Mutex::default(), leases }
     }
 
     /// What is known of a node now; observed, as far as whoever asked is concerned, at the last multiple of `refresh_ms`.
@@ -454,7 +476,7 @@ impl LeaseLookup {
         if let Some(held) = self.lock().get_mut(node_id) {
             return held.answer(node_id, &self.keys, self.max_skew_ms, now_ms, refresh_ms);
         }
-        let source = LeaseSource::start(self.client.clone(), node_id.clone()).await;
+        let source = LeaseSource::start(self.client.clone(), node_id.clone(), &self.leases).await;
         let nothing = Err(Answer::Unavailable { why: "no lease was asked for yet".to_owned() });
         let mut nodes = self.lock();
         if nodes.len() >= NODES {
@@ -506,6 +528,7 @@ struct Renewal {
     node_id: NodeId,
     tell: watch::Sender<Observation>,
     held: Option<Bytes>,
+    file: PathBuf,
     failing: bool,
 }
 
@@ -532,6 +555,7 @@ impl Renewal {
                 let pause = lifetime(&lease).map_or(PAUSE, |lifetime| (lifetime / 3).max(PAUSE / 10));
                 if self.held.as_ref() != Some(&lease) {
                     self.tell.send_replace(Observation::Lease(lease.to_vec()));
+                    self.keep(&lease).await;
                     self.held = Some(lease);
                 }
                 pause
@@ -552,6 +576,19 @@ impl Renewal {
         }
     }
 
+    /// Without it only a start while nobody answers is worse off.
+    async fn keep(&self, lease: &Bytes) {
+        let (file, lease) = (self.file.clone(), lease.clone());
+        let kept = tokio::task::spawn_blocking(move || {
+            file::create_directory(file::directory_of(&file), 0o700)?;
+            file::publish(&file, &lease, IfExists::Replace)
+        });
+        if let Ok(Err(error)) = kept.await {
+            let (node_id, file) = (&self.node_id, self.file.display());
+            tracing::warn!("the lease of node `{node_id}` cannot be kept in `{file}`: {error}");
+        }
+    }
+
     /// Said when it begins, not each time.
     fn failed(&mut self, why: &dyn std::fmt::Display) -> Duration {
         if !std::mem::replace(&mut self.failing, true) {
@@ -559,6 +596,14 @@ impl Renewal {
         }
         PAUSE
     }
+}
+
+/// The lease that was last kept, where it may still count. One that does not would only keep an orchestrator that was
+/// restored from a backup from being believed.
+fn kept(file: &Path) -> Option<Bytes> {
+    let envelope = file::read(file, MAX_BODY_BYTES as u64).ok()?;
+    let Lease { expires_at_ms, .. } = json::read(&Envelope::parse(&envelope).ok()?.payload).ok()?;
+    (expires_at_ms > now_ms()).then(|| envelope.into())
 }
 
 /// How long a lease says that it counts. Nothing is verified: at worst the next one is asked for too early or too late.

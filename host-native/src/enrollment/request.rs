@@ -5,7 +5,7 @@ use gate_core::{
     identity::{EnrollmentRef, NodeId},
 };
 
-use super::{Action, IfActive, StoreError};
+use super::{Action, Change, IfActive, Mutation, Row, StoreError};
 
 /// Longest name of an author, in bytes.
 const WHO_BYTES: usize = 256;
@@ -19,7 +19,7 @@ pub(super) enum Request<'a> {
 
 /// What a store finds under a node id, inside the transaction that will change it.
 pub(super) enum Found {
-    Row(Enrollment),
+    Row(Row),
     /// No row; perhaps one whose id differs only in case.
     Nothing {
         close: Option<NodeId>,
@@ -27,20 +27,43 @@ pub(super) enum Found {
 }
 
 impl Request<'_> {
-    /// The next state of the node; nothing when it already is as asked.
-    pub(super) fn next(&self, node_id: &NodeId, found: &Found) -> Result<Option<(Action, Enrollment)>, StoreError> {
-        let before = match (found, self) {
-            (Found::Row(before), _) => before,
+    /// What is to be written; without a change nothing is, for the row already is as asked.
+    pub(super) fn on(&self, node_id: &NodeId, found: Found, who: &str, now_ms: u64) -> Result<Mutation, StoreError> {
+        let (before, action, after) = match (found, self) {
+            (Found::Row(row), _) => match self.next(node_id, &row.enrollment)? {
+                Some((action, after)) => (Some(row), action, after),
+                None => return Ok(Mutation { row, change: None }),
+            },
             (Found::Nothing { close: None }, Self::Enroll { enrollment_ref, .. }) => {
-                return Ok(Some((Action::Enroll, fresh(node_id, enrollment_ref, 1))));
+                (None, Action::Enroll, fresh(node_id, enrollment_ref, 1))
             }
             (Found::Nothing { close: Some(existing) }, Self::Enroll { .. }) => {
-                return Err(StoreError::CaseConflict { node_id: node_id.clone(), existing: existing.clone() });
+                return Err(StoreError::CaseConflict { node_id: node_id.clone(), existing });
             }
             (Found::Nothing { close }, Self::Revoke | Self::SetRollout(_)) => {
-                return Err(StoreError::NotEnrolled { node_id: node_id.clone(), close: close.clone() });
+                return Err(StoreError::NotEnrolled { node_id: node_id.clone(), close });
             }
         };
+        let created_at_ms = before.as_ref().map_or(now_ms, |row| row.created_at_ms);
+        let row = Row { enrollment: after.clone(), created_at_ms, updated_at_ms: now_ms };
+        let before = before.map(|row| row.enrollment);
+        let change = Change { action, who: who.to_owned(), at_ms: now_ms, before, after };
+        Ok(Mutation { row, change: Some(change) })
+    }
+
+    /// What can be refused without looking at the store.
+    pub(super) fn check(&self, who: &str, now_ms: u64) -> Result<(), StoreError> {
+        check_author(who, now_ms)?;
+        match self {
+            Self::SetRollout(RolloutState::Unknown(word)) => {
+                Err(StoreError::UnknownRolloutState { word: word.clone() })
+            }
+            Self::SetRollout(_) | Self::Enroll { .. } | Self::Revoke => Ok(()),
+        }
+    }
+
+    /// The next state of a node that has one; nothing when it already is as asked.
+    fn next(&self, node_id: &NodeId, before: &Enrollment) -> Result<Option<(Action, Enrollment)>, StoreError> {
         match self {
             Self::Enroll { enrollment_ref, if_active } => {
                 let action = match (&before.status, if_active) {
@@ -69,20 +92,15 @@ impl Request<'_> {
             }
         }
     }
+}
 
-    /// What can be refused without looking at the store.
-    pub(super) fn check(&self, who: &str) -> Result<(), StoreError> {
-        if who.is_empty() || who.len() > WHO_BYTES || who.chars().any(char::is_control) {
-            let kept = who.get(..who.floor_char_boundary(WHO_BYTES)).unwrap_or(who);
-            return Err(StoreError::Author { who: kept.to_owned() });
-        }
-        match self {
-            Self::SetRollout(RolloutState::Unknown(word)) => {
-                Err(StoreError::UnknownRolloutState { word: word.clone() })
-            }
-            Self::SetRollout(_) | Self::Enroll { .. } | Self::Revoke => Ok(()),
-        }
+/// The history has to name somebody, and a time that every SQL database keeps.
+pub(super) fn check_author(who: &str, now_ms: u64) -> Result<(), StoreError> {
+    if who.is_empty() || who.len() > WHO_BYTES || who.chars().any(char::is_control) {
+        let kept = who.get(..who.floor_char_boundary(WHO_BYTES)).unwrap_or(who);
+        return Err(StoreError::Author { who: kept.to_owned() });
     }
+    i64::try_from(now_ms).map(drop).map_err(|_| StoreError::Time { now_ms })
 }
 
 /// A rollout belongs to the enrollment it was ordered under: a new enrollment starts without one.

@@ -12,10 +12,19 @@ use gate_core::{
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::{
-    Action, Change, Changes, IfActive, Mutation, Query, Revised, Row, Store, StoreError,
-    database::{self, Fault, Look, OnDisk, ROW, Watch},
+    Action, Change, Changes, IfActive, Mutation, Query, Row, Store, StoreError,
+    database::{self, Fault, Look, ROW, Watch},
+    record::{self, signed},
     request::{Found, Request},
+    rollout::{
+        RolloutStore,
+        sqlite::{By, withdraw},
+    },
 };
+
+/// The columns of a change, in the order of [`record::change`] and [`record::revised`].
+const CHANGE: &str = "node_id, serial, action, who, at_ms, before_ref, before_status, before_rollout_state,
+                      after_ref, after_status, after_rollout_state, change_id FROM history";
 
 /// How long a call waits for another process that writes.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -67,40 +76,32 @@ impl SqliteStore {
         Ok(Self { path, watch, access: Access::ReadOnly, keeper: Mutex::new(keeper), readers: Mutex::default() })
     }
 
-    /// One transaction: what is found, what follows from it, the row and its entry in the history.
     fn change(&self, node_id: &NodeId, request: &Request<'_>, who: &str, now_ms: u64) -> Result<Mutation, StoreError> {
-        request.check(who)?;
-        let at_ms = i64::try_from(now_ms).map_err(|_| StoreError::Time { now_ms })?;
+        request.check(who, now_ms)?;
+        self.transact(|transaction| apply(transaction, node_id, request, By { who, now_ms }))
+    }
+
+    /// One transaction, which is on disk when the call returns.
+    pub(super) fn transact<T>(
+        &self,
+        attempt: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
         match self.access {
             Access::ReadWrite => self.check_files()?,
             Access::ReadOnly => return Err(StoreError::ReadOnly { path: self.path.clone() }),
         }
         let mut writer = lock(&self.keeper);
-        let mut attempt = || -> Result<Mutation, Fault> {
+        let before = writer.total_changes();
+        let attempt = || -> Result<T, Fault> {
             let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
             // A newer version may have migrated the file since it was opened.
             database::check_schema(&transaction, &self.path)?;
-            let before = select(&transaction, node_id)?;
-            let found = match &before {
-                Some(row) => Found::Row(row.enrollment.clone()),
-                None => Found::Nothing { close: database::close_match(&transaction, node_id)? },
-            };
-            let Some((action, after)) = request.next(node_id, &found)? else {
-                return Ok(match before {
-                    Some(row) => Mutation { row, change: None },
-                    None => return Err(StoreError::NotEnrolled { node_id: node_id.clone(), close: None }.into()),
-                });
-            };
-            let created_at_ms = before.as_ref().map_or(now_ms, |row| row.created_at_ms);
-            let row = Row { enrollment: after.clone(), created_at_ms, updated_at_ms: now_ms };
-            let before = before.map(|row| row.enrollment);
-            let change = Change { action, who: who.to_owned(), at_ms: now_ms, before, after };
-            write(&transaction, &change, at_ms)?;
+            let outcome = attempt(&transaction)?;
             transaction.commit()?;
-            Ok(Mutation { row, change: Some(change) })
+            Ok(outcome)
         };
-        let mutation = attempt().map_err(|fault| fault.at(&self.path))?;
-        if mutation.change.is_some() {
+        let outcome = attempt().map_err(|fault| fault.at(&self.path))?;
+        if writer.total_changes() != before {
             // Into the database itself, so that a journal that goes missing takes no revoke with it. Never waits: the
             // change is durable already, and what a reader holds up the next change moves.
             let moved = writer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
@@ -108,10 +109,10 @@ impl SqliteStore {
                 tracing::warn!("the change is on disk, in the journal of `{}` alone: {error}", self.path.display());
             }
         }
-        Ok(mutation)
+        Ok(outcome)
     }
 
-    fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
+    pub(super) fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
         self.check_files()?;
         let idle = lock(&self.readers).pop();
         let reader = match idle {
@@ -180,7 +181,7 @@ impl Store for SqliteStore {
 
     fn list(&self, query: &Query) -> Result<Vec<Row>, StoreError> {
         let after = query.after.as_ref().map_or("", NodeId::as_str);
-        let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+        let limit = signed(query.limit);
         self.read(|reader| {
             let mut listed = Vec::new();
             let mut visit = |row: Row| {
@@ -221,18 +222,13 @@ impl Store for SqliteStore {
     }
 
     fn history(&self, node_id: &NodeId, after_serial: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
-        let after_serial = i64::try_from(after_serial).unwrap_or(i64::MAX);
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.read(|reader| {
-            let mut statement = reader.prepare_cached(
-                "SELECT serial, action, who, at_ms, before_ref, before_status, before_rollout_state,
-                        after_ref, after_status, after_rollout_state
-                 FROM history WHERE node_id = ?1 AND serial > ?2 ORDER BY serial LIMIT ?3",
-            )?;
-            let mut rows = statement.query(params![node_id.as_str(), after_serial, limit])?;
+            let sql = format!("SELECT {CHANGE} WHERE node_id = ?1 AND serial > ?2 ORDER BY serial LIMIT ?3");
+            let mut statement = reader.prepare_cached(&sql)?;
+            let mut rows = statement.query(params![node_id.as_str(), signed(after_serial), signed(limit)])?;
             let mut changes = Vec::new();
             while let Some(row) = rows.next()? {
-                changes.push(change(row, node_id)?);
+                changes.push(record::change(row)?);
             }
             Ok(changes)
         })
@@ -242,40 +238,53 @@ impl Store for SqliteStore {
         self.read(revision)
     }
 
+    fn rollouts(&self) -> Option<&dyn RolloutStore> {
+        Some(self)
+    }
+
     fn changes(&self, after: u64, node_id: Option<&NodeId>, limit: usize) -> Result<Changes, StoreError> {
-        let after = i64::try_from(after).unwrap_or(i64::MAX);
-        let up_to = i64::try_from(limit).unwrap_or(i64::MAX);
         self.read(|reader| {
             // What is committed later is beyond it, and is the next call's.
             let latest = revision(reader)?;
-            let head = i64::try_from(latest).unwrap_or(i64::MAX);
-            let mut changes = Vec::new();
-            let mut statement = reader.prepare_cached(match node_id {
-                Some(_) => {
-                    "SELECT serial, action, who, at_ms, before_ref, before_status, before_rollout_state,
-                            after_ref, after_status, after_rollout_state, change_id, node_id
-                     FROM history WHERE node_id = ?4 AND change_id > ?1 AND change_id <= ?2 ORDER BY serial LIMIT ?3"
-                }
-                None => {
-                    "SELECT serial, action, who, at_ms, before_ref, before_status, before_rollout_state,
-                            after_ref, after_status, after_rollout_state, change_id, node_id
-                     FROM history WHERE change_id > ?1 AND change_id <= ?2 ORDER BY change_id LIMIT ?3"
-                }
-            })?;
+            let chosen = match node_id {
+                Some(_) => "node_id = ?4 AND change_id > ?1 AND change_id <= ?2 ORDER BY serial",
+                None => "change_id > ?1 AND change_id <= ?2 ORDER BY change_id",
+            };
+            let mut statement = reader.prepare_cached(&format!("SELECT {CHANGE} WHERE {chosen} LIMIT ?3"))?;
+            let (after, head, up_to) = (signed(after), signed(latest), signed(limit));
             let mut rows = match node_id {
                 Some(node_id) => statement.query(params![after, head, up_to, node_id.as_str()])?,
                 None => statement.query(params![after, head, up_to])?,
             };
+            let mut changes = Vec::new();
             while let Some(row) = rows.next()? {
-                let on_disk = OnDisk { row, node_id: database::text(row, 11)? };
-                let (revision, of) = (on_disk.count("change_id", 10)?, on_disk.parse("node_id", 11, NodeId::parse)?);
-                changes.push(Revised { revision, change: change(row, &of)? });
+                changes.push(record::revised(row)?);
             }
-            let last = changes.last().map(|revised| revised.revision);
-            let cursor = if changes.len() < limit { latest } else { last.unwrap_or(latest) };
-            Ok(Changes { changes, cursor })
+            Ok(record::page(changes, latest, limit))
         })
     }
+}
+
+/// What is found, what follows from it, the row and its entry in the history.
+pub(super) fn apply(
+    transaction: &Transaction<'_>,
+    node_id: &NodeId,
+    request: &Request<'_>,
+    by: By<'_>,
+) -> Result<Mutation, Fault> {
+    let found = match select(transaction, node_id)? {
+        Some(row) => Found::Row(row),
+        None => Found::Nothing { close: database::close_match(transaction, node_id)? },
+    };
+    let mutation = request.on(node_id, found, by.who, by.now_ms)?;
+    if let Some(change) = &mutation.change {
+        write(transaction, change)?;
+        match change.action {
+            Action::Reenroll | Action::Replace | Action::Revoke => withdraw(transaction, node_id, by)?,
+            Action::Enroll | Action::SetRollout => {}
+        }
+    }
+    Ok(mutation)
 }
 
 /// `AUTOINCREMENT` under the one write lock: the next number, taken in the order of the commits, and rolled back with them.
@@ -294,7 +303,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) fn select(connection: &Connection, node_id: &NodeId) -> Result<Option<Row>, Fault> {
     let mut statement = connection.prepare_cached(&format!("SELECT {ROW} WHERE node_id = ?1"))?;
     let mut rows = statement.query([node_id.as_str()])?;
-    rows.next()?.map(database::row).transpose()
+    rows.next()?.map(record::row).transpose()
 }
 
 fn scan(
@@ -306,25 +315,20 @@ fn scan(
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;
     while let Some(row) = rows.next()? {
-        if visit(database::row(row)?).is_break() {
+        if visit(record::row(row)?).is_break() {
             break;
         }
     }
     Ok(())
 }
 
-fn write(transaction: &Transaction<'_>, change: &Change, at_ms: i64) -> Result<(), Fault> {
-    let Change { action, who, before, after, .. } = change;
-    let node_id = after.node_id.as_str();
-    let serial = i64::try_from(after.serial).unwrap_or(i64::MAX);
-    let state = |enrollment: &Enrollment| {
-        [enrollment.enrollment_ref.as_str(), enrollment.status.as_str(), enrollment.rollout_state.as_str()]
-            .map(str::to_owned)
-    };
-    let [after_ref, after_status, after_rollout_state] = state(after);
-    let [before_ref, before_status, before_rollout_state] = match before.as_ref().map(state) {
-        Some(words) => words.map(Some),
-        None => [None, None, None],
+fn write(transaction: &Transaction<'_>, change: &Change) -> Result<(), Fault> {
+    let Change { action, who, at_ms, before, after } = change;
+    let (node_id, serial, at_ms) = (after.node_id.as_str(), signed(after.serial), signed(*at_ms));
+    let [after_ref, after_status, after_rollout_state] = record::words(after);
+    let [before_ref, before_status, before_rollout_state] = match before {
+        Some(before) => record::words(before).map(Some),
+        None => [None; 3],
     };
     transaction
         .prepare_cached(
@@ -354,35 +358,4 @@ fn write(transaction: &Transaction<'_>, change: &Change, at_ms: i64) -> Result<(
             after_rollout_state
         ])?;
     Ok(())
-}
-
-/// Reads one entry of the history.
-fn change(row: &rusqlite::Row<'_>, node_id: &NodeId) -> Result<Change, Fault> {
-    let on_disk = OnDisk { row, node_id: node_id.as_str().into() };
-    let serial = on_disk.count("serial", 0)?;
-    let action = on_disk.parse("action", 1, |word| {
-        Action::ALL.iter().find(|action| action.as_str() == word).copied().ok_or("no such action")
-    })?;
-    let enrollment = |column, first: usize, serial| -> Result<Enrollment, Fault> {
-        Ok(Enrollment {
-            node_id: node_id.clone(),
-            enrollment_ref: on_disk.parse(column, first, EnrollmentRef::parse)?,
-            status: Status::from_word(&database::text(row, first.saturating_add(1))?),
-            rollout_state: RolloutState::from_word(&database::text(row, first.saturating_add(2))?),
-            serial,
-        })
-    };
-    let before = match action {
-        Action::Enroll => None,
-        Action::Reenroll | Action::Replace | Action::Revoke | Action::SetRollout => {
-            Some(enrollment("before_ref", 4, serial.saturating_sub(1))?)
-        }
-    };
-    Ok(Change {
-        action,
-        who: database::text(row, 2)?.into_owned(),
-        at_ms: on_disk.count("at_ms", 3)?,
-        before,
-        after: enrollment("after_ref", 7, serial)?,
-    })
 }

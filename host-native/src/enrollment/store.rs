@@ -1,4 +1,4 @@
-use std::{fmt, ops::ControlFlow};
+use std::ops::ControlFlow;
 
 use gate_core::{
     enrollment::{Enrollment, RolloutState, Status},
@@ -6,7 +6,7 @@ use gate_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::{StoreError, rollout::RolloutStore};
 
 /// Keeps enrollments and every change ever made to them.
 ///
@@ -80,8 +80,7 @@ pub trait Store: Send + Sync {
     /// The revision of the latest change; 0 when there never was one.
     ///
     /// Each change has the next number, given to it in the order in which changes become visible: whoever has seen a
-    /// revision has seen every one before it. A database whose sequences become visible out of order keeps a counter that
-    /// each change locks until it is committed.
+    /// revision has seen every one before it.
     ///
     /// # Errors
     /// The store cannot be used.
@@ -92,6 +91,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// A change on disk does not parse; the store cannot be used.
     fn changes(&self, after: u64, node_id: Option<&NodeId>, limit: usize) -> Result<Changes, StoreError>;
+
+    /// The rollouts of these nodes, where the store keeps them.
+    fn rollouts(&self) -> Option<&dyn RolloutStore> {
+        None
+    }
 }
 
 /// What enrolling does with a node that is active with another ref.
@@ -177,44 +181,54 @@ pub struct Change {
     pub after: Enrollment,
 }
 
-macro_rules! actions {
-    ($($(#[$doc:meta])* $variant:ident = $word:literal,)+) => {
-        /// What was done to an enrollment.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A closed set of words: in the store, on the wire, on the command line.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-        pub enum Action {
+        pub enum $name {
             $($(#[$doc])* #[serde(rename = $word)] $variant,)+
         }
 
-        impl Action {
-            /// Every action.
+        impl $name {
+            /// Every one of them.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word in the history.
+            /// The word.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word,)+
                 }
             }
+
+            /// What a word stands for.
+            pub fn from_word(word: &str) -> Option<Self> {
+                Self::ALL.iter().find(|this| this.as_str() == word).copied()
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
         }
     };
 }
+pub(super) use words;
 
-actions! {
-    /// A new node was enrolled.
-    Enroll = "enroll",
-    /// A node that was not active was enrolled again.
-    Reenroll = "reenroll",
-    /// An active node was given another ref.
-    Replace = "replace",
-    /// The enrollment was withdrawn.
-    Revoke = "revoke",
-    /// The rollout state was set.
-    SetRollout = "set_rollout",
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+words! {
+    /// What was done to an enrollment.
+    Action {
+        /// A new node was enrolled.
+        Enroll = "enroll",
+        /// A node that was not active was enrolled again.
+        Reenroll = "reenroll",
+        /// An active node was given another ref.
+        Replace = "replace",
+        /// The enrollment was withdrawn.
+        Revoke = "revoke",
+        /// The rollout state was set.
+        SetRollout = "set_rollout",
     }
 }

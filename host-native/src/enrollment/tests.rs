@@ -109,7 +109,7 @@ mod store {
         assert_eq!(pragma("synchronous"), "Integer(2)");
         assert_eq!(pragma("foreign_keys"), "Integer(1)");
         assert_eq!(pragma("trusted_schema"), "Integer(0)");
-        assert_eq!(pragma("user_version"), "Integer(1)");
+        assert_eq!(pragma("user_version"), "Integer(2)");
         assert_eq!(pragma("application_id"), format!("Integer({})", i32::from_be_bytes(*b"AGen")));
         assert_eq!(pragma("integrity_check"), "Text(\"ok\")");
     }
@@ -136,11 +136,11 @@ mod store {
     fn a_later_schema_is_refused() {
         let (_dir, path) = place();
         drop(SqliteStore::open(&path).unwrap());
-        edit(&path, "PRAGMA user_version = 2");
+        edit(&path, "PRAGMA user_version = 3");
         for opened in [SqliteStore::open(&path), SqliteStore::open_read_only(&path)] {
             let message = opened.unwrap_err().to_string();
             assert!(
-                message.ends_with("has schema version 2 and this version knows 1: use a newer `autonomy`"),
+                message.ends_with("has schema version 3 and this version knows 2: use a newer `autonomy`"),
                 "{message}"
             );
         }
@@ -150,9 +150,9 @@ mod store {
     fn a_file_migrated_while_open_is_not_written_any_more() {
         let (_dir, path) = place();
         let store = SqliteStore::open(&path).unwrap();
-        edit(&path, "PRAGMA user_version = 2");
+        edit(&path, "PRAGMA user_version = 3");
         let error = store.enroll(&node("n"), &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap_err();
-        assert!(matches!(error, StoreError::NewerSchema { found: 2, known: 1, .. }), "{error}");
+        assert!(matches!(error, StoreError::NewerSchema { found: 3, known: 2, .. }), "{error}");
     }
 
     #[test]
@@ -223,8 +223,8 @@ mod store {
         store.enroll(&id, &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
         edit(&path, "UPDATE enrollment SET enrollment_ref = 'a' || char(10) || 'b', serial = 2");
         let message = "`enrollment_ref` of node `n` is `a\\nb` on disk (enrollment ref `a\\nb` holds `\\n`: use 1 to 256 \
-                       printable ASCII characters without spaces): correct it with `sqlite3`, or restore the file from \
-                       a backup";
+                       printable ASCII characters without spaces): correct it there, or restore the database from a \
+                       backup";
         assert_eq!(store.get(&id).unwrap_err().to_string(), message);
         assert_eq!(store.revoke(&id, "ana", 2).unwrap_err().to_string(), message);
         assert_eq!(
@@ -696,7 +696,7 @@ mod source {
     #[test]
     fn a_later_schema_is_unavailable() {
         let (_dir, path, _store, mut source) = asked();
-        edit(&path, "PRAGMA user_version = 2");
+        edit(&path, "PRAGMA user_version = 3");
         let why = status(source.observe(1002));
         assert!(why.ends_with("use a newer `autonomy`"), "{why}");
     }

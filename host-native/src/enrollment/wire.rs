@@ -3,10 +3,16 @@
 use gate_core::{NodeId, RolloutState, enrollment::Status, identity::EnrollmentRef, read_object};
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Row};
+use super::{
+    Change, Row,
+    rollout::{Directive, Rollout, RolloutId},
+};
 
 /// Most rows or changes in one answer.
 pub(crate) const PAGE: usize = 1000;
+
+/// Most rollouts in one answer: each may name nodes.
+pub(crate) const ROLLOUTS: usize = 50;
 
 /// Longest time that a request for changes may wait for one, in milliseconds.
 pub(crate) const WAIT_MS: u64 = 30_000;
@@ -62,6 +68,36 @@ pub(crate) struct History {
     pub(crate) next_after: Option<u64>,
 }
 
+/// Rollouts, the latest first.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rollouts {
+    pub(crate) rollouts: Vec<Rollout>,
+    /// The `before` of the next page; `null` on the last one.
+    pub(crate) next_before: Option<RolloutId>,
+}
+
+/// A rollout, and its directives in the byte order of their nodes.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Directives {
+    pub(crate) rollout: Rollout,
+    pub(crate) directives: Vec<Directive>,
+    /// The `after` of the next page; `null` on the last one.
+    pub(crate) next_after: Option<NodeId>,
+}
+
+/// What a node is asked to do.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Current {
+    /// `null` when nothing was ordered since the node was enrolled.
+    pub(crate) directive: Option<Directive>,
+}
+
 /// How many rows there are.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -91,6 +127,22 @@ pub(crate) struct CountQuery {
 #[serde(deny_unknown_fields)]
 pub(crate) struct HistoryQuery {
     pub(crate) after: Option<u64>,
+    pub(crate) limit: Option<usize>,
+}
+
+/// `GET /v1/rollouts?…`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RolloutsQuery {
+    pub(crate) before: Option<RolloutId>,
+    pub(crate) limit: Option<usize>,
+}
+
+/// `GET /v1/rollouts/{rollout_id}?…`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DirectivesQuery {
+    pub(crate) after: Option<NodeId>,
     pub(crate) limit: Option<usize>,
 }
 

@@ -1,5 +1,6 @@
 use std::{fmt, path::PathBuf, str::FromStr};
 
+use gate_core::json;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -9,6 +10,9 @@ use super::OciError;
 const TAG_BYTES: usize = 128;
 /// Longest repository, in bytes: what most registries take.
 const REPOSITORY_BYTES: usize = 255;
+
+/// Longest reference that a store keeps, in bytes.
+const PINNED_BYTES: usize = 1024;
 
 /// Where a bundle is: in a registry, `<host>[:<port>]/<repository>:<tag>` or `…@sha256:<digest>`; or in an image layout on
 /// disk, `oci:<directory>[:<tag>|@sha256:<digest>]`.
@@ -50,6 +54,84 @@ impl Reference {
             None => parse_registry(text),
         };
         place.map(Self).map_err(|rule| OciError::Reference { reference: text.to_owned(), rule })
+    }
+}
+
+/// A reference by digest: it names one bundle for ever, whatever becomes of a tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(into = "String"))]
+#[serde(try_from = "String", into = "String")]
+pub struct Pinned {
+    reference: Reference,
+    digest: Digest,
+}
+
+impl Pinned {
+    /// What `reference` leads to, and where its manifest has this digest.
+    pub fn new(reference: Reference, digest: Digest) -> Self {
+        let name = Name::Digest(digest.clone());
+        let place = match reference.0 {
+            Place::Layout(directory, _) => Place::Layout(directory, Some(name)),
+            Place::Registry(repository, _) => Place::Registry(repository, name),
+        };
+        Self { reference: Reference(place), digest }
+    }
+
+    /// Reads a reference that has a digest.
+    ///
+    /// # Errors
+    /// It has a tag or nothing in its place, is too long, or does not parse.
+    pub fn parse(text: &str) -> Result<Self, OciError> {
+        let refused = |rule| OciError::Reference { reference: text.chars().take(PINNED_BYTES).collect(), rule };
+        if text.len() > PINNED_BYTES {
+            return Err(refused("is too long to be kept"));
+        }
+        let reference = Reference::parse(text)?;
+        let digest = match &reference.0 {
+            Place::Layout(_, Some(Name::Digest(digest))) | Place::Registry(_, Name::Digest(digest)) => digest.clone(),
+            Place::Layout(_, Some(Name::Tag(_)) | None) | Place::Registry(_, Name::Tag(_)) => {
+                return Err(refused("is not pinned by a digest"));
+            }
+        };
+        Ok(Self { reference, digest })
+    }
+
+    /// As a pull takes it.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// The digest of the manifest.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+}
+
+impl fmt::Display for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reference.fmt(f)
+    }
+}
+
+impl TryFrom<String> for Pinned {
+    type Error = OciError;
+    fn try_from(text: String) -> Result<Self, OciError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Pinned> for String {
+    fn from(pinned: Pinned) -> Self {
+        pinned.to_string()
+    }
+}
+
+impl json::Read for Pinned {
+    fn read(value: json::Value<'_>) -> Self {
+        let parsed = value.parsed(|text| Self::parse(text).map_err(|error| json::Error::new(error.to_string())));
+        // What nobody sees, as the whole text is refused then.
+        parsed.unwrap_or_else(|| Self::new(Reference(Place::Layout(PathBuf::new(), None)), Digest::of(b"")))
     }
 }
 
@@ -203,7 +285,7 @@ impl Digest {
         &self.0
     }
 
-    pub(super) fn hex(&self) -> &str {
+    pub(crate) fn hex(&self) -> &str {
         self.0.strip_prefix(PREFIX).unwrap_or(&self.0)
     }
 }

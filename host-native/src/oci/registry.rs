@@ -108,7 +108,7 @@ impl<'a> Session<'a> {
         if !is_plain && access.plain_http != PlainHttp::Never {
             return Err(failed(repository, Fault::NotPlain(repository.registry())));
         }
-        let tls = client::connector(access.ca_file.as_deref(), None);
+        let tls = client::connector(access.ca_file.as_deref(), None, client::HTTP);
         // A registry without TLS needs no roots, unless they were asked for.
         let tls = if is_plain && access.ca_file.is_none() { tls.ok() } else { Some(tls?) };
         Ok(Self {

@@ -31,7 +31,7 @@ pub enum Role {
     Reader,
     /// May read and change everything.
     Operator,
-    /// May read what concerns this node.
+    /// May read what concerns this node, and say how far it has come in a rollout.
     Node(NodeId),
 }
 
@@ -88,7 +88,16 @@ impl Caller {
         }
     }
 
-    /// Whether it may change enrollments.
+    /// Whether it may say how far a node has come.
+    pub(super) fn reports(&self, node_id: &NodeId) -> bool {
+        match &self.role {
+            Role::Operator => true,
+            Role::Reader => false,
+            Role::Node(own) => own == node_id,
+        }
+    }
+
+    /// Whether it may change enrollments and rollouts.
     pub(super) fn changes(&self) -> bool {
         match self.role {
             Role::Operator => true,

@@ -3,11 +3,14 @@
 use gate_core::NodeId;
 use serde_json::{Value, json};
 
-use super::{CHANGES, COUNT, ENROLLMENT, ENROLLMENTS, HISTORY, LEASE, REVOKE, ROLLOUT};
+use super::{
+    CHANGES, COMMAND, COUNT, DIRECTIVE, ENROLLMENT, ENROLLMENTS, HISTORY, LEASE, ONE_ROLLOUT, REVOKE, ROLLOUT, ROLLOUTS,
+};
 use crate::{
     enrollment::{
         Changes, Mutation,
-        wire::{Count, Enroll, Found, History, PAGE, Page, SetRollout, WAIT_MS},
+        rollout::{Command, Directive, Order, Report, Rollout, RolloutId},
+        wire::{self, Count, Current, Directives, Enroll, Found, History, PAGE, Page, Rollouts, SetRollout, WAIT_MS},
     },
     openapi::{self, content, schema},
     serve::ErrorBody,
@@ -20,16 +23,22 @@ const MEANINGS: [(u16, &str); 16] = [
     (400, "a malformed node id, query or body; nothing was changed"),
     (401, "the token is missing or wrong, or has expired"),
     (403, "the token's role may not do this, or the request comes from a web page"),
-    (404, "the node was never enrolled, or there is no such path"),
+    (404, "the node was never enrolled or has no directive, or there is no such rollout or path"),
     (405, "another method"),
     (408, "the body took too long; nothing was changed"),
-    (409, "the node is active with another ref, or an enrolled id differs only in case; nothing was changed"),
+    (
+        409,
+        "what is there does not allow it: the node's enrollment, the rollout's phase or the directive's state; nothing was changed",
+    ),
     (410, "the revision is not yet there: the store was replaced; begin again without `after`"),
     (413, "the body is too large; nothing was changed"),
     (429, "the token asks too often; nothing was changed; `retry-after` says in how many seconds to ask again"),
     (431, "the head is too large"),
     (500, "a defect of the orchestrator"),
-    (503, "the store or the tokens cannot be used, or there are too many connections"),
+    (
+        503,
+        "the store or the tokens cannot be used, or there are too many connections; where it says so, the change may have been made",
+    ),
     (504, "no answer in time: the change may have been made"),
 ];
 
@@ -48,12 +57,22 @@ pub fn openapi() -> Value {
     types.subschema_for::<History>();
     types.subschema_for::<Count>();
     types.subschema_for::<Changes>();
+    types.subschema_for::<RolloutId>();
+    types.subschema_for::<Command>();
+    types.subschema_for::<Order>();
+    types.subschema_for::<Report>();
+    types.subschema_for::<Rollout>();
+    types.subschema_for::<Rollouts>();
+    types.subschema_for::<Directive>();
+    types.subschema_for::<Directives>();
+    types.subschema_for::<Current>();
     types.subschema_for::<ErrorBody>();
     let mut schemas = types.take_definitions(true);
     // What is in it is the gate's contract, to the byte.
     let envelope = json!({"type": "object", "description": "a lease: a DSSE envelope, to be passed on as it is"});
     schemas.insert("Envelope".to_owned(), envelope);
     let node_id = json!({"name": "node_id", "in": "path", "required": true, "schema": schema("NodeId")});
+    let rollout_id = json!({"name": "rollout_id", "in": "path", "required": true, "schema": schema("RolloutId")});
     let limit = query("limit", json!({"type": "integer", "minimum": 1, "maximum": PAGE, "default": 100}));
     let status = query("status", json!({"type": "string", "enum": ["active", "revoked"]}));
     let number = || json!({"type": "integer", "minimum": 0});
@@ -76,6 +95,23 @@ pub fn openapi() -> Value {
             },
             REVOKE: {"post": operation("revoke", "withdraws a node's enrollment", answers("Mutation", &[404, 408, 413]), vec![node_id.clone()], None)},
             ROLLOUT: {"put": operation("set_rollout", "says where a node's rollout stands", answers("Mutation", &[404, 408, 413]), vec![node_id.clone()], Some("SetRollout"))},
+            ROLLOUTS: {
+                "get": operation("rollouts", "rollouts, the latest first", answers("Rollouts", &[]), vec![
+                    query("before", schema("RolloutId")),
+                    query("limit", json!({"type": "integer", "minimum": 1, "maximum": wire::ROLLOUTS, "default": wire::ROLLOUTS})),
+                ], None),
+                "post": operation("create_rollout", "orders a bundle for nodes", answers("Rollout", &[404, 408, 409, 413]), vec![], Some("Order")),
+            },
+            ONE_ROLLOUT: {"get": operation("rollout", "a rollout, and its directives page by page", answers("Directives", &[404]), vec![
+                rollout_id.clone(), query("after", schema("NodeId")), limit.clone(),
+            ], None)},
+            COMMAND: {"post": operation("command_rollout", "pauses, resumes or takes back a rollout", answers("Rollout", &[404, 408, 409, 413]), vec![
+                rollout_id, json!({"name": "command", "in": "path", "required": true, "schema": schema("Command")}),
+            ], None)},
+            DIRECTIVE: {
+                "get": operation("directive", "what a node is asked to do", answers("Current", &[]), vec![node_id.clone()], None),
+                "put": operation("report", "says how far a node has come", answers("Directive", &[404, 408, 409, 413]), vec![node_id.clone()], Some("Report")),
+            },
             HISTORY: {"get": operation("history", "a node's changes, oldest first", answers("History", &[]), vec![
                 node_id.clone(), query("after", number()), limit.clone(),
             ], None)},

@@ -9,11 +9,14 @@ use std::{
     time::Duration,
 };
 
+use gate_core::PolicyRef;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::Registry,
 };
+
+use crate::drain::Progress;
 
 /// One decision, as it is counted. Values come from small fixed lists: a label made from a caller's text would grow without end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,6 +52,12 @@ struct Request {
     status: u16,
 }
 
+/// What policies answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Runs {
+    policy_ref: String,
+}
+
 /// One tool call, as it is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Call {
@@ -66,7 +75,12 @@ pub struct Metrics {
     decide_seconds: Histogram,
     wal_append_seconds: Histogram,
     wal_seq: Gauge<u64, AtomicU64>,
+    drain_seq: Gauge<u64, AtomicU64>,
+    drain_lag: Gauge<u64, AtomicU64>,
+    drain_failures: Counter,
+    drain_parked: Counter,
     revision: Gauge<u64, AtomicU64>,
+    policies: Family<Runs, Gauge>,
     connections_open: Gauge<i64, AtomicI64>,
     connections: Counter,
     connections_refused: Counter,
@@ -99,7 +113,12 @@ impl Metrics {
             decide_seconds: Histogram::new(DECIDE_SECONDS),
             wal_append_seconds: Histogram::new(WAL_APPEND_SECONDS),
             wal_seq: Gauge::default(),
+            drain_seq: Gauge::default(),
+            drain_lag: Gauge::default(),
+            drain_failures: Counter::default(),
+            drain_parked: Counter::default(),
             revision: Gauge::default(),
+            policies: Family::default(),
             connections_open: Gauge::default(),
             connections: Counter::default(),
             connections_refused: Counter::default(),
@@ -116,7 +135,12 @@ impl Metrics {
         registry.register("decide_seconds", "time to decide", metrics.decide_seconds.clone());
         registry.register("wal_append_seconds", "time until an append is durable", metrics.wal_append_seconds.clone());
         registry.register("wal_seq", "sequence number of the last durable frame", metrics.wal_seq.clone());
+        registry.register("drain_seq", "last frame that the collector has acknowledged", metrics.drain_seq.clone());
+        registry.register("drain_lag", "durable frames that it has not acknowledged", metrics.drain_lag.clone());
+        registry.register("drain_failures", "requests it did not take, and stops", metrics.drain_failures.clone());
+        registry.register("drain_parked", "records it refused, passed over", metrics.drain_parked.clone());
         registry.register("revision", "latest change of an enrollment that was seen", metrics.revision.clone());
+        registry.register("policies", "1 for the policies that answer", metrics.policies.clone());
         registry.register("connections_open", "connections being served", metrics.connections_open.clone());
         registry.register("connections", "connections served", metrics.connections.clone());
         registry.register("connections_refused", "connections answered 503", metrics.connections_refused.clone());
@@ -157,10 +181,34 @@ impl Metrics {
         self.revision.set(revision);
     }
 
+    /// These policies answer from now on.
+    pub(crate) fn runs(&self, policy_ref: Option<&PolicyRef>) {
+        self.policies.clear();
+        if let Some(policy_ref) = policy_ref {
+            self.policies.get_or_create(&Runs { policy_ref: policy_ref.to_string() }).set(1);
+        }
+    }
+
     /// An append became durable, in this time; `seq` is its last frame.
     pub fn appended(&self, seq: u64, took: Duration) {
         self.wal_seq.inner().fetch_max(seq, Ordering::Relaxed);
         self.wal_append_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A drain has come so far.
+    pub(crate) fn drained(&self, progress: Progress) {
+        self.drain_seq.set(progress.seq);
+        self.drain_lag.set(progress.lag);
+    }
+
+    /// The collector took nothing, so many times.
+    pub(crate) fn drain_failed(&self, times: u64) {
+        self.drain_failures.inc_by(times);
+    }
+
+    /// So many records were passed over.
+    pub(crate) fn parked(&self, records: u64) {
+        self.drain_parked.inc_by(records);
     }
 
     /// Counts a connection as open until the answer is dropped.

@@ -77,7 +77,8 @@ struct Output {
 impl HttpGet {
     pub(super) fn new(config: HttpGetConfig) -> Result<Self, SetUpError> {
         let needs_tls = config.allow.iter().any(|allowed| allowed.scheme() == Scheme::Https);
-        let tls = if needs_tls { Some(client::connector(config.ca_file.as_deref(), None)?) } else { None };
+        let tls =
+            if needs_tls { Some(client::connector(config.ca_file.as_deref(), None, client::HTTP)?) } else { None };
         Ok(Self { client: Client::new(tls, config.connect_timeout), config })
     }
 

@@ -110,6 +110,13 @@ impl Encoder {
     }
 }
 
+/// A time as frames have it.
+pub(super) fn time_of(unix_ns: u64) -> String {
+    let mut time = Vec::new();
+    Encoder::new(0, FIRST_LINK).push_time(&mut time, unix_ns);
+    String::from_utf8_lossy(&time).into_owned()
+}
+
 /// Year, month and day of a day counted from 1970-01-01 (Howard Hinnant's `civil_from_days`).
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
@@ -120,6 +127,25 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let day = of_year - (153 * shifted + 2) / 5 + 1;
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+/// The day, counted from 1970-01-01, of a date after it (Howard Hinnant's `days_from_civil`).
+fn days_of((year, month, day): (u64, u64, u64)) -> Option<u64> {
+    let year = year - u64::from(month <= 2);
+    let (era, of_era) = (year / 400, year % 400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day.checked_sub(1)?;
+    (era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year).checked_sub(719_468)
+}
+
+/// Nanoseconds since 1970 of a frame's `ts`; 0 where it has none that fits.
+pub(super) fn unix_ns_of(ts: &str) -> u64 {
+    let field = |range: std::ops::Range<usize>| ts.get(range)?.parse::<u64>().ok();
+    let time = || {
+        let days = days_of((field(0..4)?.max(1), field(5..7)?, field(8..10)?))?;
+        let second = days * 86_400 + field(11..13)? * 3600 + field(14..16)? * 60 + field(17..19)?;
+        second.checked_mul(1_000_000_000)?.checked_add(field(20..29)?)
+    };
+    time().unwrap_or(0)
 }
 
 fn digit(value: u64) -> u8 {

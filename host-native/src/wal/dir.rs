@@ -15,6 +15,9 @@ use super::{
 pub(super) const LOG: &str = "telemetry.wal";
 const SAFE_SEQ: &str = "telemetry.safe_seq";
 const LOCK: &str = "wal.lock";
+const DRAIN_LOCK: &str = "drain.lock";
+/// More bytes than a file of numbers has.
+const NUMBERS: usize = 16;
 /// How much is copied at a time.
 const COPY_BYTES: usize = 1024 * 1024;
 
@@ -94,26 +97,36 @@ impl Dir {
 
     /// Takes the right to write, before anything is read.
     pub(super) fn lock(&self) -> Result<Lock, WalError> {
-        let path = self.file(LOCK);
+        self.hold(LOCK)?.map_err(|pid| WalError::Locked { dir: self.path.clone(), pid })
+    }
+
+    /// Takes the right to drain.
+    pub(super) fn lock_drain(&self) -> Result<Lock, WalError> {
+        self.hold(DRAIN_LOCK)?.map_err(|pid| WalError::DrainLocked { dir: self.path.clone(), pid })
+    }
+
+    /// Takes the exclusive lock on a file; the inner error is the process id of who has it, where it is known.
+    fn hold(&self, name: &str) -> Result<Result<Lock, Option<u32>>, WalError> {
+        let path = self.file(name);
         let file = self.fs.open(&path, How::Write).map_err(WalError::io("open", &path))?;
         if !file.try_lock().map_err(WalError::io("lock", &path))? {
             let mut held = [0; 12];
             let got = read_full(&*file, 0, &mut held).unwrap_or(0);
             let pid = held.last_chunk::<4>().map(|pid| u32::from_le_bytes(*pid)).filter(|pid| got == 12 && *pid != 0);
-            return Err(WalError::Locked { dir: self.path.clone(), pid });
+            return Ok(Err(pid));
         }
         file.write_at(8, &std::process::id().to_le_bytes()).map_err(WalError::io("write", &path))?;
-        Ok(Lock { file, path })
+        Ok(Ok(Lock { file, path }))
     }
 
     /// The live durable mark, 0 where there is none.
     pub(super) fn live_mark(&self) -> Result<u64, WalError> {
-        let bytes = self.read_small(&self.file(LOCK))?.unwrap_or_default();
+        let bytes = self.read_small(&self.file(LOCK), NUMBERS)?.unwrap_or_default();
         Ok(bytes.first_chunk::<8>().map_or(0, |mark| u64::from_le_bytes(*mark)))
     }
 
     pub(super) fn safe_seq(&self) -> Result<SafeSeq, WalError> {
-        Ok(match self.read_small(&self.safe_seq_path())? {
+        Ok(match self.read_small(&self.safe_seq_path(), NUMBERS)? {
             None => SafeSeq::Absent,
             Some(bytes) => {
                 <[u8; 8]>::try_from(bytes).map_or(SafeSeq::Malformed, |le| SafeSeq::Is(u64::from_le_bytes(le)))
@@ -121,12 +134,16 @@ impl Dir {
         })
     }
 
-    /// Replaces `telemetry.safe_seq`, durably and atomically.
     pub(super) fn publish_safe_seq(&self, seq: u64) -> Result<(), WalError> {
-        let path = self.safe_seq_path();
-        let temp = self.file(format_args!("{SAFE_SEQ}.tmp"));
+        self.publish(SAFE_SEQ, &seq.to_le_bytes())
+    }
+
+    /// Replaces a small file, durably and atomically.
+    pub(super) fn publish(&self, name: &str, bytes: &[u8]) -> Result<(), WalError> {
+        let path = self.file(name);
+        let temp = self.file(format_args!("{name}.tmp"));
         let file = self.fs.open(&temp, How::Fresh).map_err(WalError::io("create", &temp))?;
-        file.write_at(0, &seq.to_le_bytes()).map_err(WalError::io("write", &temp))?;
+        file.write_at(0, bytes).map_err(WalError::io("write", &temp))?;
         file.sync().map_err(WalError::io("sync", &temp))?;
         self.fs.rename(&temp, &path).map_err(WalError::io("replace", &path))?;
         self.sync()
@@ -200,10 +217,10 @@ impl Dir {
         }
     }
 
-    /// Up to 16 bytes of a file: enough to see that it is too long.
-    fn read_small(&self, path: &Path) -> Result<Option<Vec<u8>>, WalError> {
+    /// Up to `limit` bytes of a file: enough to see that it is too long.
+    pub(super) fn read_small(&self, path: &Path, limit: usize) -> Result<Option<Vec<u8>>, WalError> {
         let Some(file) = self.open_existing(path)? else { return Ok(None) };
-        let mut bytes = vec![0; 16];
+        let mut bytes = vec![0; limit];
         let got = read_full(&*file, 0, &mut bytes).map_err(WalError::io("read", path))?;
         bytes.truncate(got);
         Ok(Some(bytes))

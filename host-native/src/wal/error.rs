@@ -26,6 +26,22 @@ pub enum WalError {
         /// The writer's process id, where it is known.
         pid: Option<u32>,
     },
+    /// Another process drains the log.
+    #[error("log at `{}` is being drained{}: stop that process, or let it do the work", dir.display(), by(*pid))]
+    DrainLocked {
+        /// The log's directory.
+        dir: PathBuf,
+        /// The other's process id, where it is known.
+        pid: Option<u32>,
+    },
+    /// It cannot be told what was drained.
+    #[error("cannot tell what was drained of the log at `{}`: {why}; restore `telemetry.pos`, or remove it to send the log from its start, with the same ids", dir.display())]
+    Position {
+        /// The log's directory.
+        dir: PathBuf,
+        /// What is wrong with `telemetry.pos`.
+        why: String,
+    },
     /// There is no log to read.
     #[error("no log at `{}`: start a runtime with this directory or name another one", dir.display())]
     NoLog {
@@ -134,11 +150,14 @@ impl WalError {
     /// What the caller can do about it.
     pub const fn class(&self) -> ErrorClass {
         match self {
-            Self::LogLost { .. } | Self::SafeSeqLost { .. } | Self::CommittedLost { .. } | Self::Damaged { .. } => {
-                ErrorClass::Damaged
-            }
+            Self::LogLost { .. }
+            | Self::SafeSeqLost { .. }
+            | Self::CommittedLost { .. }
+            | Self::Damaged { .. }
+            | Self::Position { .. } => ErrorClass::Damaged,
             Self::Io { .. }
             | Self::Locked { .. }
+            | Self::DrainLocked { .. }
             | Self::NoLog { .. }
             | Self::Poisoned { .. }
             | Self::Overloaded { .. }

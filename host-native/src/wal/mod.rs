@@ -5,23 +5,27 @@
 //! syncs once, and tells everybody. One failed write or sync ends the log: nothing is retried, every waiter is told,
 //! and [`Wal::end`] lets a server notice and exit.
 //!
-//! [`Reader`] walks what is durable, beside a live writer too. [`verify`], [`diagnose`] and [`doctor`] are the
+//! [`Reader`] walks what is durable, beside a live writer too; [`Undrained`] what of it was not yet acknowledged
+//! elsewhere. [`verify`], [`diagnose`] and [`doctor`] are the
 //! operator's tools. The format and the recovery table are in `docs/src/spec/wal.md`.
 //!
 //! Deliberately absent: rotation, retention, and any way to change or delete a frame.
 
 mod ack;
+mod checkpoint;
 mod codec;
 mod commit;
 mod dir;
 mod doctor;
 mod error;
 mod fs;
+mod position;
 mod reader;
 mod recovery;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod undrained;
 mod walk;
 
 use std::{
@@ -34,11 +38,13 @@ use std::{
 use gate_core::frame::Frame;
 
 pub use ack::{Ack, End};
+pub use checkpoint::{Checkpoint, CheckpointError};
 pub use doctor::{Diagnosis, Doctored, Opening, Report, diagnose, doctor, verify};
 pub use error::WalError;
 pub use reader::{Reader, Record};
 pub use recovery::Opened;
 pub use scan::{Fault, Tail};
+pub use undrained::{Refused, Undrained};
 pub use walk::Walk;
 
 use commit::{Committer, Shared};

@@ -8,9 +8,9 @@ use gate_core::{
 };
 
 use super::{
-    WalError, Walk,
+    WalError, Walk, codec,
     dir::Dir,
-    fs::Fs,
+    fs::{File, Fs},
     scan::{Good, Place, Scanner},
 };
 
@@ -42,6 +42,16 @@ pub struct Record {
 }
 
 impl Record {
+    /// The hash of its payload, as the frame after it has it in `prev`.
+    pub fn hash(&self) -> String {
+        String::from_utf8_lossy(&codec::link_to(self.payload.as_bytes())).into_owned()
+    }
+
+    /// When it was appended, in nanoseconds since 1970; 0 where that does not fit.
+    pub fn unix_ns(&self) -> u64 {
+        codec::unix_ns_of(&self.ts)
+    }
+
     fn of(good: &Good<'_>) -> Self {
         let frame = &good.envelope;
         Self {
@@ -67,6 +77,7 @@ impl Record {
 #[derive(Debug)]
 pub struct Reader {
     dir: Dir,
+    file: Arc<dyn File>,
     scanner: Scanner,
     /// Frames up to this one are known to be durable.
     bound: u64,
@@ -94,8 +105,20 @@ impl Reader {
                 });
             }
         };
-        let scanner = Scanner::new(file, Place::default()).map_err(WalError::io("read", &dir.log_path()))?;
-        Ok(Self { dir, scanner, bound: 0, failed: false })
+        let scanner = Scanner::new(Arc::clone(&file), Place::default());
+        let scanner = scanner.map_err(WalError::io("read", &dir.log_path()))?;
+        Ok(Self { dir, file, scanner, bound: 0, failed: false })
+    }
+
+    /// Takes frames up to `seq` as durable: whoever says so has read them from this log before.
+    pub(super) fn trust(&mut self, seq: u64) {
+        self.bound = self.bound.max(seq);
+    }
+
+    /// Whether the log is still the file that is read: the doctor puts another in its place.
+    pub(super) fn is_in_place(&self) -> Result<bool, WalError> {
+        let path = self.dir.log_path();
+        self.file.is_at(&path).map_err(WalError::io("read", &path))
     }
 
     /// The next durable frame, or `None` when there is none yet.

@@ -218,7 +218,7 @@ fn trap(error: impl Into<wasmtime::Error>) -> WasmError {
 fn line(error: &wasmtime::Error) -> String {
     match error.downcast_ref::<wasmtime::Trap>() {
         Some(trap) => trap.to_string(),
-        None => gate_core::text::line(error),
+        None => gate_core::text::line(&error.to_string()),
     }
 }
 

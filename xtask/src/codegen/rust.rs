@@ -46,10 +46,12 @@ fn source(reasons: &[Reason]) -> String {
     out += "/// The reason with this number.\npub fn from_number(number: u8) -> Option<Self> { Self::ALL.iter().copied().find(|reason| reason.number() == number) }\n}\n\n";
     out += "impl fmt::Display for Reason { fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(self.as_str()) } }\n\n\
             /// A text that is no reason's.\n#[derive(Debug, Clone, Copy, PartialEq, Eq)]\npub struct UnknownReason;\n\n\
-            impl fmt::Display for UnknownReason { fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(\"not a reason: `autonomy attestation explain` lists them\") } }\n\n\
+            impl UnknownReason { /// What is wrong, and what to do.\npub fn text(&self) -> String { \"not a reason: `autonomy attestation explain` lists them\".into() } }\n\n\
+            crate::text::display_text!(UnknownReason);\n\n\
+            impl From<UnknownReason> for json::Error { fn from(error: UnknownReason) -> Self { Self::new(error.text()) } }\n\n\
             impl core::error::Error for UnknownReason {}\n\n\
             impl FromStr for Reason { type Err = UnknownReason; fn from_str(text: &str) -> Result<Self, UnknownReason> { Self::ALL.iter().copied().find(|reason| reason.as_str() == text).ok_or(UnknownReason) } }\n\n\
-            impl json::Read for Reason { fn read(value: json::Value<'_>) -> Result<Self, json::Error> { value.parsed(str::parse) } }\n\n\
+            impl json::Read for Reason { fn read(value: json::Value<'_>) -> Self { value.parsed(str::parse).unwrap_or(Self::Audit(Audit::WalUnavailable)) } }\n\n\
             impl TryFrom<String> for Reason { type Error = UnknownReason; fn try_from(text: String) -> Result<Self, UnknownReason> { text.parse() } }\n\n\
             impl From<Reason> for &'static str { fn from(reason: Reason) -> Self { reason.as_str() } }\n\n";
     for (class, doc, ..) in CLASSES {

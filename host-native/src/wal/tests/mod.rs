@@ -1,6 +1,7 @@
 //! The log against a file system that fails, and against every bit.
 
 mod bits;
+mod checkpoint;
 mod commit;
 mod faults;
 mod format;
@@ -8,6 +9,7 @@ mod memfs;
 mod operator;
 mod reader;
 mod table;
+mod undrained;
 
 use std::{path::Path, sync::Arc, time::Duration};
 

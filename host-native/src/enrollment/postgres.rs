@@ -1,0 +1,491 @@
+//! A store in a PostgreSQL database.
+
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    borrow::Cow,
+    error::Error as _,
+    io,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use gate_core::{
+    enrollment::{Enrollment, RolloutState, Status},
+    identity::{EnrollmentRef, NodeId},
+};
+use tokio::time::{Instant, timeout};
+use tokio_postgres::{
+    IsolationLevel, Transaction,
+    types::{ToSql, Type},
+};
+
+use self::server::{CALL, STATE, Server, Session};
+use super::{
+    Change, Changes, IfActive, Mutation, Query, Row, Store, StoreError,
+    record::{self, Record, signed},
+    request::{Found, Request},
+};
+use crate::{ErrorClass, client::SetUpError};
+
+/// Each entry takes the schema from its index to the next version. An entry that was released never changes.
+const MIGRATIONS: &[&str] = &[include_str!("schema/postgres/1.sql")];
+
+/// The version that [`MIGRATIONS`] lead to.
+const SCHEMA_VERSION: u64 = MIGRATIONS.len() as u64;
+
+/// `autonomy`: what migrations of one database lock, so that they come one after the other.
+const MIGRATION_LOCK: i64 = i64::from_be_bytes(*b"autonomy");
+
+/// The columns of a row, in the order of [`record::row`].
+const ROW: &str =
+    "node_id, enrollment_ref, status, rollout_state, serial::text, created_at_ms::text, updated_at_ms::text
+                   FROM autonomy.enrollment";
+
+/// The columns of a change, in the order of [`record::change`] and [`record::revised`].
+const CHANGE: &str = "node_id, serial::text, action, who, at_ms::text, before_ref, before_status, before_rollout_state,
+                      after_ref, after_status, after_rollout_state, revision::text FROM autonomy.history";
+
+/// Locks the one row of state until the commit: whoever comes next sees this change, and has the next revision.
+const LOCK: &str = "SELECT schema_version::bigint, revision FROM autonomy.state FOR UPDATE";
+
+/// Rows that are held at once where all are shown.
+const PAGE: usize = 1000;
+
+/// A [`Store`] in a PostgreSQL database. Any number of processes on any number of machines may use the database at once.
+///
+/// A change is on the server's disk when the call that made it returns, and on that of each synchronous standby. Every
+/// call returns within five seconds, whatever becomes of the server; each new connection goes to a server that may be
+/// written to, so that nobody is answered by a standby. It waits on the thread that calls, which must not be one of an
+/// async runtime.
+pub struct PostgresStore {
+    server: Server,
+}
+
+impl PostgresStore {
+    /// Connects, and brings the schema up to date, which is `autonomy` in the database that `url` names:
+    /// `postgres://user@host/database`, with several hosts joined by commas where any may be the primary.
+    ///
+    /// The password is the one line of a file that its owner alone can read. TLS is spoken to everybody who is not on this
+    /// machine; `ca` has the only roots to trust, where the machine's are not meant.
+    ///
+    /// # Errors
+    /// What cannot be used; nobody answers; the schema is of a later version.
+    pub fn open(url: &str, password_file: Option<&Path>, ca: Option<&Path>) -> Result<Self, StoreError> {
+        let server = Server::new(url, password_file, ca)?;
+        server.block_on(async {
+            let (mut session, version) = server.connect().await?;
+            if version == SCHEMA_VERSION { Ok(()) } else { migrate(&mut session).await }
+        })?;
+        Ok(Self { server })
+    }
+
+    /// One transaction: what is found, what follows from it, the row and its entry in the history.
+    fn change(&self, node_id: &NodeId, request: &Request<'_>, who: &str, now_ms: u64) -> Result<Mutation, StoreError> {
+        request.check(who, now_ms)?;
+        self.ask(async |Session { client, commits, .. }| {
+            let transaction = client.transaction().await?;
+            let State { version, revision } = State::read(&transaction.query_typed(LOCK, &[]).await?)?;
+            // A newer version may have migrated the database since it was connected to.
+            if version != SCHEMA_VERSION {
+                return Err(PostgresError::Schema { version }.into());
+            }
+            let mutation = request.on(node_id, find(&transaction, node_id).await?, who, now_ms)?;
+            if let Some(change) = &mutation.change {
+                let revision = revision.saturating_add(1);
+                write(&transaction, change, revision).await?;
+                *commits = true;
+                transaction.commit().await?;
+                self.server.saw(revision);
+            }
+            Ok(mutation)
+        })
+    }
+
+    fn select<T>(
+        &self,
+        sql: &str,
+        params: &[Param<'_>],
+        read: impl Fn(&tokio_postgres::Row) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, StoreError> {
+        self.ask(async |session| session.client.query_typed(sql, params).await?.iter().map(read).collect())
+    }
+
+    async fn latest(&self, session: &Session) -> Result<u64, Fault> {
+        let State { revision, .. } = State::read(&session.client.query_typed(STATE, &[]).await?)?;
+        self.server.saw(revision);
+        Ok(revision)
+    }
+
+    fn ask<T>(&self, work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>) -> Result<T, StoreError> {
+        Ok(self.server.block_on(self.server.call(work))?)
+    }
+}
+
+impl std::fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresStore").finish_non_exhaustive()
+    }
+}
+
+impl Store for PostgresStore {
+    fn enroll(
+        &self,
+        node_id: &NodeId,
+        enrollment_ref: &EnrollmentRef,
+        if_active: IfActive,
+        who: &str,
+        now_ms: u64,
+    ) -> Result<Mutation, StoreError> {
+        self.change(node_id, &Request::Enroll { enrollment_ref, if_active }, who, now_ms)
+    }
+
+    fn revoke(&self, node_id: &NodeId, who: &str, now_ms: u64) -> Result<Mutation, StoreError> {
+        self.change(node_id, &Request::Revoke, who, now_ms)
+    }
+
+    fn set_rollout(
+        &self,
+        node_id: &NodeId,
+        rollout_state: &RolloutState,
+        who: &str,
+        now_ms: u64,
+    ) -> Result<Mutation, StoreError> {
+        self.change(node_id, &Request::SetRollout(rollout_state), who, now_ms)
+    }
+
+    fn get(&self, node_id: &NodeId) -> Result<Option<Row>, StoreError> {
+        let sql = format!("SELECT {ROW} WHERE node_id = $1");
+        Ok(self.select(&sql, &[(&node_id.as_str(), Type::TEXT)], record::row)?.pop())
+    }
+
+    fn list(&self, query: &Query) -> Result<Vec<Row>, StoreError> {
+        let sql = format!(
+            "SELECT {ROW} WHERE ($1 IS NULL OR status = $1) AND node_id > $2 ORDER BY enrollment.node_id LIMIT $3"
+        );
+        let status = query.status.as_ref().map(Status::as_str);
+        let (after, limit) = (query.after.as_ref().map_or("", NodeId::as_str), signed(query.limit));
+        self.select(&sql, &[(&status, Type::TEXT), (&after, Type::TEXT), (&limit, Type::INT8)], record::row)
+    }
+
+    fn count(&self, status: Option<&Status>) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) FROM autonomy.enrollment WHERE $1 IS NULL OR status = $1";
+        let counts =
+            self.select(sql, &[(&status.map(Status::as_str), Type::TEXT)], |row| Ok(row.try_get::<_, i64>(0)?))?;
+        Ok(counts.first().and_then(|&count| count.try_into().ok()).unwrap_or_default())
+    }
+
+    fn for_each(&self, visit: &mut dyn FnMut(Enrollment) -> ControlFlow<()>) -> Result<(), StoreError> {
+        let sql = format!("SELECT {ROW} WHERE node_id > $1 ORDER BY enrollment.node_id LIMIT $2");
+        Ok(self.server.block_on(async {
+            let (mut session, _turn) = self.server.session(Instant::now() + CALL).await?;
+            let snapshot = session.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
+            let snapshot = within_call(snapshot.read_only(true).start()).await?;
+            let mut after = String::new();
+            loop {
+                let params: [Param<'_>; 2] = [(&after, Type::TEXT), (&signed(PAGE), Type::INT8)];
+                let page = within_call(snapshot.query_typed(&sql, &params)).await?;
+                for row in &page {
+                    let Row { enrollment, .. } = record::row(row)?;
+                    enrollment.node_id.as_str().clone_into(&mut after);
+                    if visit(enrollment).is_break() {
+                        return Ok(());
+                    }
+                }
+                if page.len() < PAGE {
+                    return Ok(());
+                }
+            }
+        })?)
+    }
+
+    fn history(&self, node_id: &NodeId, after_serial: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
+        let sql = format!("SELECT {CHANGE} WHERE node_id = $1 AND serial > $2 ORDER BY history.serial LIMIT $3");
+        let (node_id, after, limit) = (node_id.as_str(), signed(after_serial), signed(limit));
+        self.select(&sql, &[(&node_id, Type::TEXT), (&after, Type::INT8), (&limit, Type::INT8)], record::change)
+    }
+
+    fn revision(&self) -> Result<u64, StoreError> {
+        self.ask(async |session| self.latest(session).await)
+    }
+
+    fn changes(&self, after: u64, node_id: Option<&NodeId>, limit: usize) -> Result<Changes, StoreError> {
+        let sql = format!(
+            "SELECT {CHANGE} WHERE ($1 IS NULL OR node_id = $1) AND revision > $2 AND revision <= $3
+             ORDER BY history.revision LIMIT $4"
+        );
+        let (node_id, after, up_to) = (node_id.map(NodeId::as_str), signed(after), signed(limit));
+        self.ask(async |session| {
+            // What is committed later is beyond it, and is the next call's.
+            let latest = self.latest(session).await?;
+            let params: [Param<'_>; 4] =
+                [(&node_id, Type::TEXT), (&after, Type::INT8), (&signed(latest), Type::INT8), (&up_to, Type::INT8)];
+            let changes = session.client.query_typed(&sql, &params).await?;
+            let changes: Result<_, Fault> = changes.iter().map(record::revised).collect();
+            Ok(record::page(changes?, latest, limit))
+        })
+    }
+}
+
+/// Waits for one answer where many are waited for.
+async fn within_call<T>(answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Fault> {
+    Ok(timeout(CALL, answer).await.map_err(|_| PostgresError::Late)??)
+}
+
+async fn find(transaction: &Transaction<'_>, node_id: &NodeId) -> Result<Found, Fault> {
+    let node_id = node_id.as_str();
+    let found = transaction.query_typed(&format!("SELECT {ROW} WHERE node_id = $1"), &[(&node_id, Type::TEXT)]).await?;
+    if let Some(row) = found.first() {
+        return Ok(Found::Row(record::row(row)?));
+    }
+    let close = "SELECT node_id FROM autonomy.enrollment WHERE lower(node_id) = lower($1)";
+    let close = transaction.query_typed(close, &[(&node_id, Type::TEXT)]).await?;
+    let close = close.first().map(|row| row.text(0)).transpose()?;
+    Ok(Found::Nothing { close: close.and_then(|id| NodeId::parse(&id).ok()) })
+}
+
+async fn write(transaction: &Transaction<'_>, change: &Change, revision: u64) -> Result<(), Fault> {
+    let Change { action, who, at_ms, before, after } = change;
+    let [after_ref, after_status, after_rollout_state] = record::words(after);
+    let [before_ref, before_status, before_rollout_state] = match before {
+        Some(before) => record::words(before).map(Some),
+        None => [None; 3],
+    };
+    let sql = "WITH state AS (UPDATE autonomy.state SET revision = $1),
+                    enrollment AS (
+                        INSERT INTO autonomy.enrollment
+                            (node_id, serial, enrollment_ref, status, rollout_state, created_at_ms, updated_at_ms)
+                        VALUES ($2, $3, $4, $5, $6, $7, $7)
+                        ON CONFLICT (node_id) DO UPDATE SET serial = $3, enrollment_ref = $4, status = $5,
+                                                            rollout_state = $6, updated_at_ms = $7)
+               INSERT INTO autonomy.history
+                   (revision, node_id, serial, after_ref, after_status, after_rollout_state, at_ms, action, who,
+                    before_ref, before_status, before_rollout_state)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    let params: [Param<'_>; 12] = [
+        (&signed(revision), Type::INT8),
+        (&after.node_id.as_str(), Type::TEXT),
+        (&signed(after.serial), Type::INT8),
+        (&after_ref, Type::TEXT),
+        (&after_status, Type::TEXT),
+        (&after_rollout_state, Type::TEXT),
+        (&signed(*at_ms), Type::INT8),
+        (&action.as_str(), Type::TEXT),
+        (who, Type::TEXT),
+        (&before_ref, Type::TEXT),
+        (&before_status, Type::TEXT),
+        (&before_rollout_state, Type::TEXT),
+    ];
+    transaction.query_typed(sql, &params).await?;
+    Ok(())
+}
+
+/// Brings the schema up to date, unless another program just did.
+async fn migrate(session: &mut Session) -> Result<(), Fault> {
+    let transaction = session.client.transaction().await?;
+    // A table may be large. Whoever migrates at the same time is waited for, as long as for any lock.
+    let lock = format!("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
+    transaction.batch_execute(&lock).await?;
+    let is_there = "SELECT FROM pg_tables WHERE schemaname = 'autonomy' AND tablename = 'state'";
+    let is_there = transaction.query_typed(is_there, &[]).await?;
+    let version = match is_there.as_slice() {
+        [] => 0,
+        _ => State::read(&transaction.query_typed(LOCK, &[]).await?)?.version,
+    };
+    if version > SCHEMA_VERSION {
+        return Err(PostgresError::Schema { version }.into());
+    }
+    for migration in MIGRATIONS.iter().skip(version.try_into().unwrap_or(usize::MAX)) {
+        transaction.batch_execute(migration).await?;
+    }
+    transaction.batch_execute(&format!("UPDATE autonomy.state SET schema_version = {SCHEMA_VERSION}")).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// What a database is at.
+struct State {
+    version: u64,
+    revision: u64,
+}
+
+impl State {
+    fn read(rows: &[tokio_postgres::Row]) -> Result<Self, PostgresError> {
+        let number = |index| u64::try_from(rows.first()?.try_get::<_, i64>(index).ok()?).ok();
+        let state = || Some(Self { version: number(0)?, revision: number(1)? });
+        state().ok_or(PostgresError::NoState)
+    }
+}
+
+impl Record for tokio_postgres::Row {
+    type Fault = Fault;
+
+    fn text(&self, index: usize) -> Result<Cow<'_, str>, Fault> {
+        Ok(self.try_get::<_, Option<&str>>(index)?.unwrap_or_default().into())
+    }
+}
+
+/// A value of a statement, and its type: the server is not asked for it first.
+type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// What goes wrong in a call.
+pub(super) enum Fault {
+    /// Said by a rule about what was found. The connection is as sound as before.
+    Rule(StoreError),
+    Postgres(PostgresError),
+}
+
+impl Fault {
+    /// The same, where it is not known whether a change was made.
+    fn after_commit(self) -> Self {
+        match self {
+            Self::Rule(_) => self,
+            Self::Postgres(error) => Self::Postgres(PostgresError::Unknown { why: error.to_string() }),
+        }
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Rule(error)
+    }
+}
+
+impl From<PostgresError> for Fault {
+    fn from(error: PostgresError) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+impl From<tokio_postgres::Error> for Fault {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let why = why(&error);
+        Self::Postgres(match error.as_db_error() {
+            Some(_) => PostgresError::Refused { why },
+            None => PostgresError::Lost { why },
+        })
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Rule(error) => error,
+            Fault::Postgres(error) => error.into(),
+        }
+    }
+}
+
+/// What went wrong, in one line.
+fn why(error: &tokio_postgres::Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source()).map(|cause| format!(": {cause}"));
+    let text = match error.as_db_error() {
+        Some(error) => error.message().to_owned(),
+        None => std::iter::once(error.to_string()).chain(causes).collect(),
+    };
+    text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+}
+
+/// Why a PostgreSQL database did not do what was asked. No password is in any message.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostgresError {
+    /// Not a URL of a database.
+    #[error("database url: {why}; use `postgres://<user>@<host>/<database>`")]
+    Url {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The URL would show the password wherever it is shown.
+    #[error(
+        "database url holds a password: put that into a file that its owner alone can read, and name it with `--database-password-file`"
+    )]
+    PasswordInUrl,
+    /// The file of the password cannot be used.
+    #[error("cannot use database password `{}` ({why}): put the password alone into a file with mode 600", path.display())]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Everybody between could read and change what is asked and answered.
+    #[error(
+        "database `{address}` is not on this machine and `sslmode=disable` leaves tls out: take that out of the url"
+    )]
+    Cleartext {
+        /// The first that is not.
+        address: String,
+    },
+    /// TLS cannot be set up.
+    #[error("database: {0}")]
+    Tls(#[from] SetUpError),
+    /// The system has no threads or files to spare.
+    #[error("cannot ask the database ({0}): free some memory, processes or files")]
+    Resources(io::Error),
+    /// No address leads to a server that may be written to.
+    #[error("cannot reach the database ({why}): check that its primary runs, and `orchestrator.database`")]
+    Unreachable {
+        /// Each address, and what happened there.
+        why: String,
+    },
+    /// Time is up.
+    #[error("the database gave no answer within {CALL:?}: look what it is busy with, and ask again")]
+    Late,
+    /// The connection ended.
+    #[error("the database was lost ({why}): ask again")]
+    Lost {
+        /// What the connection says.
+        why: String,
+    },
+    /// The server did not do it.
+    #[error("the database refused ({why}): look at its log, and ask again")]
+    Refused {
+        /// What the server says.
+        why: String,
+    },
+    /// The connection ended, or time was up, while a change was committed.
+    #[error("the change may have been made or not ({why}); look at the node")]
+    Unknown {
+        /// What happened.
+        why: String,
+    },
+    /// Written by another version.
+    #[error("the database has schema version {version}, and this version uses {SCHEMA_VERSION}: {}", other_version(*.version))]
+    Schema {
+        /// The version in the database.
+        version: u64,
+    },
+    /// The schema is there, and what each change locks is not.
+    #[error("the database has no row in `autonomy.state`: restore it from a backup")]
+    NoState,
+}
+
+impl PostgresError {
+    /// Whose turn it is.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Url { .. } | Self::PasswordInUrl | Self::PasswordFile { .. } | Self::Cleartext { .. } => {
+                ErrorClass::Usage
+            }
+            Self::Tls(_)
+            | Self::Resources(_)
+            | Self::Unreachable { .. }
+            | Self::Late
+            | Self::Lost { .. }
+            | Self::Refused { .. }
+            | Self::Unknown { .. }
+            | Self::Schema { .. }
+            | Self::NoState => ErrorClass::Unavailable,
+        }
+    }
+}
+
+fn other_version(version: u64) -> &'static str {
+    if version > SCHEMA_VERSION {
+        "use a newer `autonomy`"
+    } else {
+        "restart the orchestrator, which brings it up to date"
+    }
+}

@@ -1,0 +1,324 @@
+//! The PostgreSQL server under a [`PostgresStore`](super::PostgresStore): how it is reached, whether it may be asked, and
+//! how long anybody waits for it.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpStream, UnixStream},
+    runtime::Runtime,
+    sync::{Semaphore, SemaphorePermit},
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_postgres::{
+    Client, Config, NoTls,
+    config::{Host, SslMode},
+};
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
+
+use super::{Fault, PostgresError, SCHEMA_VERSION, State, why};
+use crate::{client, file};
+
+/// Connections at most: what one instance takes of the server's `max_connections`.
+const CONNECTIONS: usize = 8;
+
+/// Longest that a call waits: for its turn, for a connection and for all of the answers together.
+pub(super) const CALL: Duration = Duration::from_secs(5);
+
+/// Longest that one address is tried: within a call another has its turn.
+const ADDRESS: Duration = Duration::from_secs(2);
+
+/// What each session asks of the server: to give up before the caller does, and to take the locks from who is cut off.
+const OPTIONS: &str = "-c statement_timeout=4s -c lock_timeout=3s -c idle_in_transaction_session_timeout=5s";
+
+/// Whether the server may be written to, and whether the schema is there. Who turned `synchronous_commit` off would have
+/// changes acknowledged that a crash takes back; what it is otherwise is the operator's.
+const HELLO: &str = "SELECT current_setting('transaction_read_only'), to_regclass('autonomy.state')::text,
+                            set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false)";
+
+/// What the database's one row of state says.
+pub(super) const STATE: &str = "SELECT schema_version::bigint, revision FROM autonomy.state";
+
+/// Where the server is, the connections to it, and the threads that they run on.
+pub(super) struct Server {
+    /// User, password, database and options.
+    config: Config,
+    addresses: Vec<Address>,
+    tls: Option<TlsConnector>,
+    /// The address to begin with: the last that answered, or the one after the last that did not.
+    first: AtomicUsize,
+    turns: Semaphore,
+    idle: Mutex<Idle>,
+    /// The highest revision that was seen. A server that has less is not the one that was written to.
+    seen: AtomicU64,
+    /// Nothing only while it is dropped.
+    runtime: Option<Runtime>,
+}
+
+/// Connections that nobody uses.
+#[derive(Default)]
+struct Idle {
+    sessions: Vec<Session>,
+    /// How often all were given up.
+    epoch: u64,
+}
+
+/// A connection, for one call at a time.
+pub(super) struct Session {
+    pub(super) client: Client,
+    /// When it was made. One of before is not kept: it may lead to a server that another has replaced.
+    epoch: u64,
+    /// Set before a commit is sent: what fails from then on may have been done.
+    pub(super) commits: bool,
+    /// Dropped with it, and the socket is closed with it, whatever the server still owes.
+    _driver: JoinSet<()>,
+}
+
+#[derive(Debug)]
+enum Address {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+impl Server {
+    pub(super) fn new(url: &str, password_file: Option<&Path>, ca: Option<&Path>) -> Result<Self, PostgresError> {
+        let refused = |why: String| PostgresError::Url { why };
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(refused("does not start with `postgres://`".to_owned()));
+        }
+        // `require` is never less here than what libpq calls `verify-full`.
+        let parsed = url.replace("sslmode=verify-full", "sslmode=require").parse::<Config>();
+        let mut config = parsed.map_err(|error| refused(why(&error)))?;
+        if config.get_password().is_some() {
+            return Err(PostgresError::PasswordInUrl);
+        }
+        if !config.get_hostaddrs().is_empty() {
+            return Err(refused("names a `hostaddr`, which is not taken".to_owned()));
+        }
+        let addresses =
+            addresses(&config).ok_or_else(|| refused("names no host, or not a port for each".to_owned()))?;
+        let elsewhere = addresses.iter().find(|address| !address.is_here());
+        let needs_tls = match (config.get_ssl_mode(), elsewhere) {
+            (SslMode::Disable, Some(address)) => {
+                return Err(PostgresError::Cleartext { address: address.to_string() });
+            }
+            (SslMode::Disable, None) => false,
+            (SslMode::Require, _) => true,
+            (_, elsewhere) => elsewhere.is_some(),
+        };
+        let tls = needs_tls.then(|| client::connector(ca, None, b"postgresql")).transpose()?;
+        if let Some(path) = password_file {
+            config.password(read_password(path)?);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("autonomy");
+        }
+        let options = [config.get_options().unwrap_or_default(), OPTIONS].join(" ");
+        // Whether TLS is spoken is settled before the library sees the connection.
+        config.options(options).ssl_mode(SslMode::Disable);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        Ok(Self {
+            config,
+            addresses,
+            tls,
+            first: AtomicUsize::new(0),
+            turns: Semaphore::new(CONNECTIONS),
+            idle: Mutex::default(),
+            seen: AtomicU64::new(0),
+            runtime: Some(runtime.map_err(PostgresError::Resources)?),
+        })
+    }
+
+    /// Waits on the thread that calls, which must not be one of an async runtime.
+    pub(super) fn block_on<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        match &self.runtime {
+            Some(runtime) => runtime.block_on(work),
+            None => Err(PostgresError::Late.into()),
+        }
+    }
+
+    /// Does `work` on a connection, all of it within [`CALL`].
+    pub(super) async fn call<T>(&self, work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>) -> Result<T, Fault> {
+        let deadline = Instant::now() + CALL;
+        let (mut session, _turn) = self.session(deadline).await?;
+        let done = timeout_at(deadline, work(&mut session)).await;
+        let done = done.unwrap_or_else(|_| Err(PostgresError::Late.into()));
+        let commits = std::mem::take(&mut session.commits);
+        let mut idle = lock(&self.idle);
+        match &done {
+            // A rule's refusal, too, is an answer.
+            Ok(_) | Err(Fault::Rule(_)) if session.epoch == idle.epoch => idle.sessions.push(session),
+            // What the server says of a statement concerns this connection alone.
+            Ok(_) | Err(Fault::Rule(_) | Fault::Postgres(PostgresError::Refused { .. })) => {}
+            // What takes one connection away takes all.
+            Err(Fault::Postgres(_)) => {
+                idle.sessions.clear();
+                idle.epoch = idle.epoch.wrapping_add(1);
+            }
+        }
+        done.map_err(|fault| if commits { fault.after_commit() } else { fault })
+    }
+
+    /// A connection to a server whose schema is known here, and the turn to use it.
+    pub(super) async fn session(&self, deadline: Instant) -> Result<(Session, SemaphorePermit<'_>), Fault> {
+        let turn = timeout_at(deadline, self.turns.acquire()).await;
+        let turn = turn.ok().and_then(Result::ok).ok_or(PostgresError::Late)?;
+        let idle = {
+            let mut idle = lock(&self.idle);
+            idle.sessions.retain(|session| !session.client.is_closed());
+            idle.sessions.pop()
+        };
+        if let Some(session) = idle {
+            return Ok((session, turn));
+        }
+        let connected = timeout_at(deadline, self.connect()).await;
+        match connected.map_err(|_| PostgresError::Late)?? {
+            (session, SCHEMA_VERSION) => Ok((session, turn)),
+            (_, version) => Err(PostgresError::Schema { version }.into()),
+        }
+    }
+
+    /// A new connection to a server that may be written to, and the version of its schema; 0 when there is none.
+    pub(super) async fn connect(&self) -> Result<(Session, u64), PostgresError> {
+        let mut causes = Vec::new();
+        let first = self.first.load(Ordering::Relaxed);
+        for (index, address) in self.addresses.iter().enumerate().cycle().skip(first).take(self.addresses.len()) {
+            // A call that gives up while this one hangs leaves the next one to those after it.
+            self.first.store(index.saturating_add(1) % self.addresses.len(), Ordering::Relaxed);
+            match timeout(ADDRESS, self.greet(address)).await {
+                Ok(Ok(greeted)) => {
+                    self.first.store(index, Ordering::Relaxed);
+                    return Ok(greeted);
+                }
+                Ok(Err(cause)) => causes.push(format!("`{address}`: {cause}")),
+                Err(_) => causes.push(format!("`{address}`: no answer within {ADDRESS:?}")),
+            }
+        }
+        Err(PostgresError::Unreachable { why: causes.join(", ") })
+    }
+
+    async fn greet(&self, address: &Address) -> Result<(Session, u64), String> {
+        let epoch = lock(&self.idle).epoch;
+        let stream = self.open(address).await.map_err(|error| error.to_string())?;
+        let (client, connection) = self.config.connect_raw(stream, NoTls).await.map_err(|error| why(&error))?;
+        let mut driver = JoinSet::new();
+        // What ends it, the one who waits for an answer is told.
+        driver.spawn(async move { drop(connection.await) });
+        let hello = client.query_typed(HELLO, &[]).await.map_err(|error| why(&error))?;
+        let column = |index| hello.first().and_then(|row| row.try_get::<_, Option<&str>>(index).ok().flatten());
+        if column(0) != Some("off") {
+            return Err("it may not be written to, as a standby".to_owned());
+        }
+        let State { version, revision } = match column(1) {
+            Some(_) => State::read(&client.query_typed(STATE, &[]).await.map_err(|error| why(&error))?)
+                .map_err(|error| error.to_string())?,
+            None => State { version: 0, revision: 0 },
+        };
+        let seen = self.seen.load(Ordering::Relaxed);
+        if revision < seen {
+            return Err(format!(
+                "its latest revision is {revision} and {seen} was seen; put the newer database back, or restart the \
+                 orchestrator to accept the older one"
+            ));
+        }
+        Ok((Session { client, epoch, commits: false, _driver: driver }, version))
+    }
+
+    async fn open(&self, address: &Address) -> io::Result<Box<dyn Stream>> {
+        let (host, port) = match address {
+            Address::Tcp { host, port } => (host, *port),
+            Address::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
+        };
+        let mut tcp = TcpStream::connect((host.as_str(), port)).await?;
+        tcp.set_nodelay(true)?;
+        let socket = SockRef::from(&tcp);
+        let keepalive = TcpKeepalive::new().with_time(CALL).with_interval(CALL).with_retries(3);
+        socket.set_tcp_keepalive(&keepalive)?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(CALL))?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(tcp)) };
+        // `SSLRequest`, and its answer of one byte: what else is sent in the clear goes into the handshake, and fails it.
+        tcp.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]).await?;
+        if tcp.read_u8().await? != b'S' {
+            return Err(io::Error::other("it does not speak tls"));
+        }
+        let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+        Ok(Box::new(tls.connect(name, tcp).await?))
+    }
+
+    pub(super) fn saw(&self, revision: u64) {
+        self.seen.fetch_max(revision, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Waits for nothing: whoever drops it may be on an async runtime, where waiting is a panic.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Address {
+    /// Whether nobody is between.
+    fn is_here(&self) -> bool {
+        match self {
+            Self::Tcp { host, .. } => client::is_loopback(host),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Each host with its port.
+fn addresses(config: &Config) -> Option<Vec<Address>> {
+    let (hosts, ports) = (config.get_hosts(), config.get_ports());
+    let ports = match ports {
+        [] => vec![5432; hosts.len()],
+        [port] => vec![*port; hosts.len()],
+        ports => ports.to_vec(),
+    };
+    let of = |(host, port): (&Host, u16)| match host {
+        Host::Tcp(host) => Address::Tcp { host: host.clone(), port },
+        Host::Unix(directory) => Address::Unix(directory.join(format!(".s.PGSQL.{port}"))),
+    };
+    (!hosts.is_empty() && hosts.len() == ports.len()).then(|| hosts.iter().zip(ports).map(of).collect())
+}
+
+fn read_password(path: &Path) -> Result<String, PostgresError> {
+    let refused = |why: String| PostgresError::PasswordFile { path: path.to_owned(), why };
+    if let Some(mode) = file::exposed(path).map_err(|error| refused(error.to_string()))? {
+        return Err(refused(format!("it can be read by others, mode {mode:03o}")));
+    }
+    let text = file::read_text(path, file::KEY_BYTES).map_err(|error| refused(error.to_string()))?;
+    match text.lines().collect::<Vec<_>>().as_slice() {
+        [password] if !password.is_empty() => Ok((*password).to_owned()),
+        _ => Err(refused("it is not one line".to_owned())),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}

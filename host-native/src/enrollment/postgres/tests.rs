@@ -1,0 +1,329 @@
+use std::{
+    collections::BTreeSet,
+    fs,
+    ops::ControlFlow,
+    os::unix::fs::PermissionsExt as _,
+    process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use gate_core::enrollment::{RolloutState, Status};
+
+use super::{PostgresStore, server::CALL};
+use crate::{
+    ErrorClass,
+    enrollment::{
+        IfActive, Query, Store, StoreError,
+        conformance::{self, enrollment_ref, history_replays_to_the_row, node},
+    },
+};
+
+#[allow(dead_code, reason = "its other half is for the tests of the whole")]
+#[path = "../../../../tests/all/cluster.rs"]
+mod cluster;
+
+use cluster::Cluster;
+
+fn open(cluster: &Cluster) -> PostgresStore {
+    PostgresStore::open(&cluster.url("postgres"), None, None).unwrap()
+}
+
+fn enroll(store: &PostgresStore, id: &str) -> Result<u64, StoreError> {
+    let made = store.enroll(&node(id), &enrollment_ref("r"), IfActive::Refuse, "ana", 1)?;
+    Ok(made.row.enrollment.serial)
+}
+
+#[test]
+fn postgres_conforms_and_another_instance_finds_what_was_written() {
+    let cluster = Cluster::start(None, &[]);
+    // Whoever comes first makes the schema; the others wait.
+    let stores: Vec<_> = thread::scope(|scope| {
+        let openers: Vec<_> = (0..4).map(|_| scope.spawn(|| open(&cluster))).collect();
+        openers.into_iter().map(|opener| opener.join().unwrap()).collect()
+    });
+    conformance::check(&stores[0]);
+    let rows = conformance::all(&stores[1]);
+    assert!(rows.len() > 5);
+    for store in [&stores[1], &open(&cluster)] {
+        assert_eq!(conformance::all(store), rows);
+        assert_eq!(store.changes(0, None, usize::MAX).unwrap(), stores[0].changes(0, None, usize::MAX).unwrap());
+        for row in &rows {
+            history_replays_to_the_row(store, &row.enrollment.node_id);
+        }
+    }
+    // More than a page of them.
+    let many = "INSERT INTO autonomy.enrollment SELECT 'many-' || n, 'r', 'active', '<none>', 1, 1, 1
+                FROM generate_series(1, 2500) AS n";
+    cluster.psql("postgres", many);
+    let mut seen = Vec::new();
+    let mut visit = |enrollment| {
+        seen.push(enrollment);
+        ControlFlow::Continue(())
+    };
+    stores[0].for_each(&mut visit).unwrap();
+    let all: Vec<_> = conformance::all(&stores[0]).into_iter().map(|row| row.enrollment).collect();
+    assert_eq!(seen.len(), rows.len() + 2500);
+    assert_eq!(seen, all);
+}
+
+/// Numbers of a sequence would become visible out of order: a reader that goes on after the last it saw would skip some.
+#[test]
+fn a_reader_that_resumes_skips_no_change_of_concurrent_writers() {
+    const WRITERS: usize = 6;
+    const ROUNDS: usize = 40;
+    let cluster = Cluster::start(None, &[]);
+    let stores = [open(&cluster), open(&cluster)];
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..3)
+            .map(|reader| {
+                let (store, is_over) = (&stores[reader % 2], &is_over);
+                scope.spawn(move || {
+                    let (mut cursor, mut pages) = (0, 0);
+                    loop {
+                        let was_over = is_over.load(Ordering::SeqCst);
+                        let page = store.changes(cursor, None, 3).unwrap();
+                        for revised in &page.changes {
+                            assert_eq!(revised.revision, cursor + 1, "nothing is skipped");
+                            cursor = revised.revision;
+                        }
+                        assert_eq!(page.cursor, cursor);
+                        pages += usize::from(!page.changes.is_empty());
+                        if was_over && page.changes.is_empty() {
+                            return (cursor, pages);
+                        }
+                    }
+                })
+            })
+            .collect();
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let store = &stores[writer % 2];
+                scope.spawn(move || {
+                    let mut revisions = 0;
+                    for round in 0..ROUNDS {
+                        // Half of the nodes are everybody's.
+                        let id = node(&if round % 2 == 0 { format!("own-{writer}") } else { "shared".to_owned() });
+                        let to = enrollment_ref(&format!("fleet/{writer}/{round}"));
+                        let made = store.enroll(&id, &to, IfActive::Replace, "ana", 5).unwrap();
+                        revisions += usize::from(made.change.is_some());
+                    }
+                    revisions
+                })
+            })
+            .collect();
+        let changes: usize = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
+        is_over.store(true, Ordering::SeqCst);
+        assert_eq!(changes, WRITERS * ROUNDS);
+        for reader in readers {
+            let (cursor, pages) = reader.join().unwrap();
+            assert_eq!(cursor, changes as u64);
+            assert!(pages > changes / 3, "each page holds three at most");
+        }
+    });
+    for row in conformance::all(&stores[0]) {
+        history_replays_to_the_row(&stores[1], &row.enrollment.node_id);
+    }
+}
+
+#[test]
+fn the_schema_itself_keeps_the_rules_and_what_breaks_them_is_named() {
+    let cluster = Cluster::start(None, &[]);
+    let store = open(&cluster);
+    enroll(&store, "n").unwrap();
+    let insert = |id: &str, to: &str, status: &str, state: &str, serial: &str| {
+        format!("INSERT INTO autonomy.enrollment VALUES ('{id}', '{to}', '{status}', '{state}', {serial}, 1, 1)")
+    };
+    let refused = [
+        insert("", "r", "active", "<none>", "1"),
+        insert(".x", "r", "active", "<none>", "1"),
+        insert("a b", "r", "active", "<none>", "1"),
+        insert("é", "r", "active", "<none>", "1"),
+        insert("x\n", "r", "active", "<none>", "1"),
+        insert(&"x".repeat(129), "r", "active", "<none>", "1"),
+        insert("N", "r", "active", "<none>", "1"),
+        insert("x", "", "active", "<none>", "1"),
+        insert("x", "a b", "active", "<none>", "1"),
+        insert("x", &"r".repeat(257), "active", "<none>", "1"),
+        insert("x", "r", "Active", "<none>", "1"),
+        insert("x", "r", "active", "none", "1"),
+        insert("x", "r", "active", "<none>", "0"),
+        "UPDATE autonomy.enrollment SET status = 'revoked'".to_owned(),
+        "DELETE FROM autonomy.enrollment".to_owned(),
+        "TRUNCATE autonomy.enrollment, autonomy.history".to_owned(),
+        "DELETE FROM autonomy.history".to_owned(),
+        "TRUNCATE autonomy.history".to_owned(),
+        "UPDATE autonomy.history SET who = 'nobody'".to_owned(),
+        "UPDATE autonomy.state SET revision = 0".to_owned(),
+        "DELETE FROM autonomy.state".to_owned(),
+        "INSERT INTO autonomy.state VALUES (false, 1, 9)".to_owned(),
+    ];
+    for sql in refused {
+        assert_eq!(cluster.try_psql("postgres", &sql), None, "{sql}");
+    }
+    cluster.psql("postgres", &insert("a.B_c-9", "!~[]^-", "active", "<none>", "1"));
+
+    cluster.psql(
+        "postgres",
+        "ALTER TABLE autonomy.enrollment DROP CONSTRAINT enrollment_enrollment_ref_check, DROP CONSTRAINT enrollment_status_check;
+         UPDATE autonomy.enrollment SET enrollment_ref = 'a b', serial = 2 WHERE node_id = 'n'",
+    );
+    let message = "`enrollment_ref` of node `n` is `a b` on disk (enrollment ref `a b` holds ` `: use 1 to 256 printable \
+                   ASCII characters without spaces): correct it there, or restore the database from a backup";
+    assert_eq!(store.get(&node("n")).unwrap_err().to_string(), message);
+    assert_eq!(store.revoke(&node("n"), "ana", 2).unwrap_err().to_string(), message);
+    let everything = Query { status: None, after: None, limit: 5 };
+    assert_eq!(store.list(&everything).unwrap_err().to_string(), message);
+    assert_eq!(store.for_each(&mut |_| ControlFlow::Continue(())).unwrap_err().to_string(), message);
+    // An unknown word is kept: the gate denies it by name. Every change out of it is recorded.
+    cluster.psql(
+        "postgres",
+        "UPDATE autonomy.enrollment SET enrollment_ref = 'r', status = 'paused', serial = 3 WHERE node_id = 'n'",
+    );
+    assert_eq!(store.get(&node("n")).unwrap().unwrap().enrollment.status, Status::Unknown("paused".into()));
+    let revoked = store.revoke(&node("n"), "ana", 2).unwrap().change.unwrap();
+    assert_eq!(revoked.before.unwrap().status, Status::Unknown("paused".into()));
+    // A serial that cannot grow ends there.
+    cluster.psql("postgres", &format!("UPDATE autonomy.enrollment SET serial = {} WHERE node_id = 'n'", i64::MAX));
+    let error = store.set_rollout(&node("n"), &RolloutState::Failed, "ana", 3).unwrap_err();
+    assert!(error.to_string().contains("(it cannot grow)"), "{error}");
+}
+
+#[test]
+fn a_database_of_a_newer_version_or_an_older_state_is_refused() {
+    let cluster = Cluster::start(None, &[]);
+    let store = open(&cluster);
+    enroll(&store, "n").unwrap();
+    cluster.psql("postgres", "ALTER TABLE autonomy.state DISABLE TRIGGER state_grows");
+    let end_sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'autonomy'";
+
+    cluster.psql("postgres", "UPDATE autonomy.state SET schema_version = 2");
+    let newer = "the database has schema version 2, and this version uses 1: use a newer `autonomy`";
+    for error in
+        [enroll(&store, "m").unwrap_err(), PostgresStore::open(&cluster.url("postgres"), None, None).unwrap_err()]
+    {
+        assert_eq!((error.to_string().as_str(), error.class()), (newer, ErrorClass::Unavailable));
+    }
+    cluster.psql("postgres", end_sessions);
+    until(|| store.revision().err().filter(|error| error.to_string() == newer));
+    cluster.psql("postgres", "UPDATE autonomy.state SET schema_version = 1");
+    assert_eq!(enroll(&store, "m").unwrap(), 1);
+
+    // As after a restore, or where an old primary comes back: what was acknowledged is not there.
+    cluster.psql("postgres", "UPDATE autonomy.state SET revision = 1");
+    cluster.psql("postgres", end_sessions);
+    let less = "its latest revision is 1 and 2 was seen; put the newer database back, or restart";
+    until(|| store.revision().err().filter(|error| error.to_string().contains(less)));
+    assert_eq!(open(&cluster).revision().unwrap(), 1, "whoever starts anew takes it");
+    cluster.psql("postgres", "UPDATE autonomy.state SET revision = 2");
+    assert_eq!(store.revision().unwrap(), 2);
+
+    cluster.psql("postgres", "ALTER TABLE autonomy.state DISABLE TRIGGER state_stays; DELETE FROM autonomy.state");
+    let error = store.revision().unwrap_err();
+    assert_eq!(error.to_string(), "the database has no row in `autonomy.state`: restore it from a backup");
+}
+
+/// What `find` gives, once it gives something.
+fn until<T>(mut find: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = find() {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn who_holds_a_lock_and_a_standby_that_is_silent_are_not_waited_for_without_end() {
+    let cluster = Cluster::start(None, &[]);
+    let store = open(&cluster);
+    enroll(&store, "n").unwrap();
+
+    let mut holder = cluster.shell("postgres");
+    holder.args(["-c", "BEGIN", "-c", "SELECT FROM autonomy.state FOR UPDATE", "-c", "SELECT pg_sleep(600)"]);
+    let mut holder = holder.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let is_held = "SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND state = 'active' AND pid <> pg_backend_pid()";
+    until(|| {
+        Some(cluster.psql("postgres", &format!("SELECT count(*) FROM ({is_held}) AS held"))).filter(|held| held == "1")
+    });
+    let begun = Instant::now();
+    let error = store.revoke(&node("n"), "ana", 2).unwrap_err();
+    let refused = "the database refused (canceling statement due to lock timeout): look at its log, and ask again";
+    assert_eq!(error.to_string(), refused);
+    assert!(begun.elapsed() < CALL * 4, "{:?}", begun.elapsed());
+    let row = store.get(&node("n")).unwrap().unwrap();
+    assert_eq!(row.enrollment.status, Status::Active, "readers do not wait for writers");
+    cluster.psql("postgres", &is_held.replace("SELECT FROM", "SELECT pg_terminate_backend(pid) FROM"));
+    holder.wait().unwrap();
+    store.revoke(&node("n"), "ana", 2).unwrap();
+
+    // Whoever turned it off on the server does not turn it off here.
+    cluster.psql("postgres", "ALTER SYSTEM SET synchronous_commit = off");
+    cluster.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    cluster.psql("postgres", "SELECT pg_reload_conf()");
+    let store = open(&cluster);
+    let begun = Instant::now();
+    let error = enroll(&store, "n").unwrap_err();
+    let unknown = "the change may have been made or not (the database gave no answer within 5s: look what it is busy with, \
+                   and ask again); look at the node";
+    assert_eq!((error.to_string().as_str(), error.class()), (unknown, ErrorClass::Unavailable));
+    assert!(begun.elapsed() < CALL * 4, "{:?}", begun.elapsed());
+    let row = store.get(&node("n")).unwrap().unwrap();
+    assert_eq!(row.enrollment.status, Status::Revoked, "it is not seen before it is confirmed");
+    enroll(&store, "n").unwrap_err();
+    cluster.psql("postgres", "ALTER SYSTEM RESET synchronous_standby_names");
+    cluster.psql("postgres", "SELECT pg_reload_conf()");
+    until(|| Some(store.get(&node("n")).unwrap().unwrap()).filter(|row| row.enrollment.status == Status::Active));
+    assert_eq!(store.revision().unwrap(), 3, "once, though it was asked for twice");
+    assert_eq!(store.set_rollout(&node("n"), &RolloutState::Active, "ana", 3).unwrap().row.enrollment.serial, 4);
+}
+
+#[test]
+fn a_url_that_is_not_safe_or_not_understood_is_refused_and_no_password_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str, mode| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    for (url, message) in [
+        ("", "does not start with `postgres://`"),
+        ("host=localhost user=me", "does not start with `postgres://`"),
+        ("postgres:///db", "names no host"),
+        ("postgres://localhost/db?sslmode=allow", "`sslmode`"),
+        ("postgres://localhost/db?frobnicate=1", "`frobnicate`"),
+        ("postgres://localhost:99999/db", "`port`"),
+        ("postgres://db.example.com/db?hostaddr=10.0.0.1", "names a `hostaddr`"),
+        ("postgres://me:secret@localhost/db", "holds a password"),
+        ("postgres://me@localhost/db?password=secret", "holds a password"),
+        ("postgres://me:sec@ret@localhost/db", "holds a password"),
+        ("postgres://localhost,db.example.com/db?sslmode=disable", "`db.example.com:5432` is not on this machine"),
+        ("postgres://10.0.0.1/db?sslmode=disable", "`10.0.0.1:5432` is not on this machine"),
+    ] {
+        let error = PostgresStore::open(url, None, None).unwrap_err();
+        assert!(error.to_string().contains(message) && !error.to_string().contains("sec"), "{url}: {error}");
+        assert_eq!(error.class(), ErrorClass::Usage, "{url}");
+    }
+    for (path, message) in [
+        (dir.path().join("none"), "No such file"),
+        (file("exposed", "secret\n", 0o644), "it can be read by others, mode 644"),
+        (file("empty", "", 0o600), "it is not one line"),
+        (file("two", "secret\nsecret\n", 0o600), "it is not one line"),
+    ] {
+        let error = PostgresStore::open("postgres://localhost/db", Some(&path), None).unwrap_err();
+        assert!(error.to_string().contains(message) && !error.to_string().contains("secret"), "{error}");
+    }
+    let error = PostgresStore::open("postgres://db.example.com/db", None, Some(&file("ca", "", 0o600))).unwrap_err();
+    assert!(error.to_string().starts_with("database: cannot read roots from"), "{error}");
+    // Nobody is there: each address says why.
+    let nobody = format!("postgres://{0},{0}:5433/db", dir.path().to_str().unwrap().replace('/', "%2F"));
+    let error = PostgresStore::open(&nobody, None, None).unwrap_err();
+    let causes: BTreeSet<_> = error.to_string().match_indices(".s.PGSQL.543").map(|(at, _)| at).collect();
+    assert!(causes.len() == 2 && error.to_string().starts_with("cannot reach the database (`"), "{error}");
+    assert_eq!(error.class(), ErrorClass::Unavailable);
+}

@@ -1,0 +1,378 @@
+//! What every [`RolloutStore`] must do. Each store's tests run the whole of it, on stores that are new and empty.
+
+use gate_core::{NodeId, RolloutState};
+
+use super::{Command, Counts, Directive, Order, Phase, Report, Rollout, RolloutId, RolloutStore, Selector, Wave};
+use crate::{
+    enrollment::{
+        Action, IfActive, Store,
+        conformance::{enrollment_ref, history_replays_to_the_row, node},
+    },
+    oci::Pinned,
+};
+
+pub(in crate::enrollment) fn bundle() -> Pinned {
+    Pinned::parse(&format!("registry.example/fleet/policies@sha256:{}", "0".repeat(64))).unwrap()
+}
+
+/// Runs the suite. `new` gives an empty store each time.
+pub(in crate::enrollment) fn check(new: &dyn Fn() -> Box<dyn Store>) {
+    for part in [
+        starts_without_rollouts,
+        rolls_out_to_all_at_once,
+        holds_the_rest_back_until_every_canary_is_active,
+        stops_when_a_canary_fails,
+        refuses_what_does_not_follow,
+        pauses_and_resumes,
+        takes_a_rollout_back,
+        chooses_active_nodes_alone,
+        lets_the_latest_rollout_count,
+        lets_an_enrollment_end_a_directive,
+        lists_in_pages,
+    ] {
+        let store = new();
+        for id in ["a", "b", "c", "d", "e"] {
+            store.enroll(&node(id), &enrollment_ref("fleet/a"), IfActive::Refuse, "ana", 1).unwrap();
+        }
+        part(&*store, store.rollouts().unwrap());
+        for id in ["a", "b", "c", "d", "e"] {
+            history_replays_to_the_row(&*store, &node(id));
+            is_what_the_gate_sees(&*store, &node(id));
+        }
+    }
+}
+
+/// The node's rollout state is that of its current directive, once it has one that was handed out.
+fn is_what_the_gate_sees(store: &dyn Store, node_id: &NodeId) {
+    let directive = store.rollouts().unwrap().directive(node_id).unwrap();
+    if let Some(Directive { state, .. }) = directive.filter(|directive| directive.state != RolloutState::None) {
+        assert_eq!(state_of(store, node_id), state, "{node_id}");
+    }
+}
+
+fn state_of(store: &dyn Store, node_id: &NodeId) -> RolloutState {
+    store.get(node_id).unwrap().unwrap().enrollment.rollout_state
+}
+
+fn order(selector: &str, canary_percent: Option<u64>) -> Order {
+    Order { bundle: bundle(), selector: Selector::parse(selector).unwrap(), canary_percent }
+}
+
+fn report(rollout_id: &RolloutId, state: RolloutState) -> Report {
+    let detail = (state == RolloutState::Failed).then(|| "it does not\ncompile".to_owned());
+    Report { rollout_id: rollout_id.clone(), state, detail }
+}
+
+/// Brings a node's directive to `active`.
+fn activate(rollouts: &dyn RolloutStore, id: &RolloutId, node_id: &NodeId) {
+    for state in [RolloutState::Acknowledged, RolloutState::Active] {
+        rollouts.report(node_id, &report(id, state), node_id.as_str(), 50).unwrap();
+    }
+}
+
+fn of_wave(rollouts: &dyn RolloutStore, id: &RolloutId, wave: Wave) -> Vec<NodeId> {
+    let directives = rollouts.directives(id, None, 100).unwrap().into_iter();
+    directives.filter(|directive| directive.wave == wave).map(|directive| directive.node_id).collect()
+}
+
+fn phase(rollouts: &dyn RolloutStore, id: &RolloutId) -> Phase {
+    rollouts.rollout(id).unwrap().phase
+}
+
+fn starts_without_rollouts(_: &dyn Store, rollouts: &dyn RolloutStore) {
+    assert_eq!(rollouts.latest(None, 10).unwrap(), []);
+    assert_eq!(rollouts.directive(&node("a")).unwrap(), None);
+    assert_eq!(rollouts.directive(&node("nobody")).unwrap(), None);
+    let id = RolloutId::parse("0196a3b2-7c1d-7e4f-8a9b-0c1d2e3f4a5b").unwrap();
+    let unknown = format!("there is no rollout `{id}`: see `autonomy rollout list`");
+    assert_eq!(rollouts.rollout(&id).unwrap_err().to_string(), unknown);
+    assert_eq!(rollouts.command(&id, Command::Pause, "ana", 2).unwrap_err().to_string(), unknown);
+    let nothing = rollouts.report(&node("a"), &report(&id, RolloutState::Active), "a", 2).unwrap_err();
+    assert_eq!(nothing.to_string(), "node `a` has no directive: create a rollout for it");
+}
+
+fn rolls_out_to_all_at_once(store: &dyn Store, rollouts: &dyn RolloutStore) {
+    let before = store.revision().unwrap();
+    let begun = rollouts.create(&order("all", None), "ana", 10).unwrap();
+    let Rollout { rollout_id: id, bundle: what, selector, canary_percent, phase: Phase::Running, history, .. } = &begun
+    else {
+        panic!("{begun:?}")
+    };
+    assert_eq!((what, selector, canary_percent), (&bundle(), &Selector::All, &None));
+    assert_eq!(begun.rest, Counts { pending: 5, ..Counts::default() });
+    assert_eq!((history[0].who.as_str(), history[0].at_ms, history.len()), ("ana", 10, 1));
+    assert_eq!(store.revision().unwrap(), before + 5, "each node's change is a change");
+
+    for id_of in ["a", "b", "c", "d", "e"].map(node) {
+        let directive = rollouts.directive(&id_of).unwrap().unwrap();
+        assert_eq!((&directive.rollout_id, &directive.bundle, &directive.state), (id, what, &RolloutState::Pending));
+        assert_eq!((directive.wave, directive.enrollment_ref), (Wave::Rest, enrollment_ref("fleet/a")));
+        activate(rollouts, id, &id_of);
+        let history = store.history(&id_of, 0, 10).unwrap();
+        assert!(history[1..].iter().all(|change| change.action == Action::SetRollout));
+        let states: Vec<_> = history[1..].iter().map(|change| change.after.rollout_state.as_str()).collect();
+        assert_eq!(states, ["pending", "acknowledged", "active"]);
+        assert_eq!(
+            history.iter().map(|change| change.who.as_str()).collect::<Vec<_>>(),
+            ["ana", "ana", id_of.as_str(), id_of.as_str()]
+        );
+    }
+    let ended = rollouts.rollout(id).unwrap();
+    assert_eq!((ended.phase, ended.rest), (Phase::Finished, Counts { active: 5, ..Counts::default() }));
+    assert_eq!(ended.history.len(), 2);
+    assert_eq!((ended.history[1].who.as_str(), ended.history[1].phase), ("e", Phase::Finished));
+}
+
+fn holds_the_rest_back_until_every_canary_is_active(store: &dyn Store, rollouts: &dyn RolloutStore) {
+    let begun = rollouts.create(&order("all", Some(40)), "ana", 10).unwrap();
+    let id = begun.rollout_id;
+    let (canaries, rest) = (of_wave(rollouts, &id, Wave::Canary), of_wave(rollouts, &id, Wave::Rest));
+    assert_eq!((canaries.len(), rest.len()), (2, 3));
+    let waiting = |count| assert_eq!(rollouts.rollout(&id).unwrap().rest.waiting, count);
+    waiting(3);
+    activate(rollouts, &id, &canaries[0]);
+    waiting(3);
+    assert!(rest.iter().all(|node| state_of(store, node) == RolloutState::None));
+    let early = rollouts.report(&rest[0], &report(&id, RolloutState::Acknowledged), "x", 11).unwrap_err();
+    assert!(early.to_string().contains("is `<none>` and cannot become `acknowledged`"), "{early}");
+    activate(rollouts, &id, &canaries[1]);
+    waiting(0);
+    assert!(rest.iter().all(|node| state_of(store, node) == RolloutState::Pending));
+    rest.iter().for_each(|node| activate(rollouts, &id, node));
+    assert_eq!(phase(rollouts, &id), Phase::Finished);
+}
+
+fn stops_when_a_canary_fails(store: &dyn Store, rollouts: &dyn RolloutStore) {
+    let id = rollouts.create(&order("all", Some(40)), "ana", 10).unwrap().rollout_id;
+    let (canaries, rest) = (of_wave(rollouts, &id, Wave::Canary), of_wave(rollouts, &id, Wave::Rest));
+    let failed = rollouts.report(&canaries[0], &report(&id, RolloutState::Failed), "x", 11).unwrap();
+    assert_eq!((failed.phase, failed.detail.as_deref()), (Phase::Stopped, Some("it does not compile")));
+    // A canary that was nearly done says so, and nothing comes of it.
+    activate(rollouts, &id, &canaries[1]);
+    let ended = rollouts.rollout(&id).unwrap();
+    assert_eq!((ended.phase, ended.rest.waiting), (Phase::Stopped, 3));
+    assert_eq!(ended.history[1].detail.as_deref(), Some("a canary failed"));
+    assert!(rest.iter().all(|node| state_of(store, node) == RolloutState::None));
+    for command in [Command::Pause, Command::Resume] {
+        let refused = rollouts.command(&id, command, "ana", 12).unwrap_err().to_string();
+        assert!(refused.ends_with(&format!(
+            "is `stopped`, so `{command}` is refused: create another with `autonomy rollout create`"
+        )));
+    }
+    // Without canaries the others go on.
+    let id = rollouts.create(&order("all", None), "ana", 20).unwrap().rollout_id;
+    rollouts.report(&node("a"), &report(&id, RolloutState::Failed), "a", 21).unwrap();
+    ["b", "c", "d", "e"].map(node).iter().for_each(|node| activate(rollouts, &id, node));
+    let ended = rollouts.rollout(&id).unwrap();
+    assert_eq!((ended.phase, ended.rest.active, ended.rest.failed), (Phase::Finished, 4, 1));
+}
+
+/// From each state that a report can bring about, each report.
+fn refuses_what_does_not_follow(store: &dyn Store, rollouts: &dyn RolloutStore) {
+    use RolloutState::{Acknowledged, Active, Failed, None, Pending, RolledBack};
+    let a = node("a");
+    for (path, from, legal) in [
+        (&[][..], Pending, &[Acknowledged, Failed][..]),
+        (&[Acknowledged], Acknowledged, &[Acknowledged, Active, Failed]),
+        (&[Acknowledged, Active], Active, &[Active]),
+        (&[Failed], Failed, &[Failed]),
+    ] {
+        for to in [Acknowledged, Active, Failed] {
+            let id = rollouts.create(&order("node_id=a", Option::None), "ana", 10).unwrap().rollout_id;
+            for state in path {
+                rollouts.report(&a, &report(&id, state.clone()), "a", 11).unwrap();
+            }
+            let (before, revision) = (rollouts.directive(&a).unwrap(), store.revision().unwrap());
+            match rollouts.report(&a, &report(&id, to.clone()), "a", 12) {
+                Ok(directive) => assert!(legal.contains(&to) && directive.state == to, "{from} to {to}"),
+                Err(error) => {
+                    assert!(!legal.contains(&to), "{from} to {to}");
+                    let why =
+                        format!("the directive of node `a` is `{from}` and cannot become `{to}`: ask for it again");
+                    assert_eq!(error.to_string(), why);
+                    assert_eq!(
+                        (rollouts.directive(&a).unwrap(), store.revision().unwrap()),
+                        (before.clone(), revision)
+                    );
+                }
+            }
+            if from == to {
+                assert_eq!(
+                    (rollouts.directive(&a).unwrap(), store.revision().unwrap()),
+                    (before, revision),
+                    "said twice"
+                );
+            }
+        }
+    }
+    let id = rollouts.create(&order("node_id=a", Option::None), "ana", 10).unwrap().rollout_id;
+    for state in [None, Pending, RolledBack, RolloutState::from_word("lost")] {
+        let error = rollouts.report(&a, &report(&id, state.clone()), "a", 11).unwrap_err();
+        let why = format!("a node cannot report `{state}`: report `acknowledged`, `active` or `failed`");
+        assert_eq!(error.to_string(), why);
+    }
+    for percent in [0, 101] {
+        let error = rollouts.create(&order("all", Some(percent)), "ana", 12).unwrap_err();
+        assert_eq!(error.to_string(), format!("canary `{percent}` is out of range: use 1 to 100, in percent"));
+    }
+    rollouts.create(&order("all", Option::None), "", 12).unwrap_err();
+    rollouts.command(&id, Command::Pause, "\n", 12).unwrap_err();
+    rollouts.report(&a, &report(&id, Acknowledged), "", 12).unwrap_err();
+    assert_eq!(phase(rollouts, &id), Phase::Running);
+}
+
+fn pauses_and_resumes(_: &dyn Store, rollouts: &dyn RolloutStore) {
+    let id = rollouts.create(&order("all", Some(20)), "ana", 10).unwrap().rollout_id;
+    let canary = of_wave(rollouts, &id, Wave::Canary).remove(0);
+    for _ in 0..2 {
+        assert_eq!(rollouts.command(&id, Command::Pause, "bo", 11).unwrap().phase, Phase::Paused);
+    }
+    assert_eq!(rollouts.directive(&canary).unwrap().unwrap().phase, Phase::Paused, "the node sees it");
+    // What was under way is said all the same, and the rest waits.
+    activate(rollouts, &id, &canary);
+    let paused = rollouts.rollout(&id).unwrap();
+    assert_eq!((paused.phase, paused.rest.waiting, paused.history.len()), (Phase::Paused, 4, 2));
+    for _ in 0..2 {
+        let resumed = rollouts.command(&id, Command::Resume, "cy", 12).unwrap();
+        assert_eq!((resumed.phase, resumed.rest.pending), (Phase::Running, 4));
+    }
+    let who: Vec<_> = rollouts.rollout(&id).unwrap().history.into_iter().map(|change| change.who).collect();
+    assert_eq!(who, ["ana", "bo", "cy"]);
+    // A canary that fails stops a rollout that is paused as well.
+    let id = rollouts.create(&order("all", Some(20)), "ana", 20).unwrap().rollout_id;
+    rollouts.command(&id, Command::Pause, "bo", 21).unwrap();
+    let canary = of_wave(rollouts, &id, Wave::Canary).remove(0);
+    rollouts.report(&canary, &report(&id, RolloutState::Failed), "x", 22).unwrap();
+    assert_eq!(phase(rollouts, &id), Phase::Stopped);
+}
+
+fn takes_a_rollout_back(store: &dyn Store, rollouts: &dyn RolloutStore) {
+    use RolloutState::{Acknowledged, Failed, None, RolledBack};
+    let id = rollouts.create(&order("all", Some(80)), "ana", 10).unwrap().rollout_id;
+    let canaries = of_wave(rollouts, &id, Wave::Canary);
+    let rest = of_wave(rollouts, &id, Wave::Rest).remove(0);
+    activate(rollouts, &id, &canaries[0]);
+    rollouts.report(&canaries[1], &report(&id, Acknowledged), "x", 11).unwrap();
+    rollouts.report(&canaries[2], &report(&id, Failed), "x", 11).unwrap();
+    for _ in 0..2 {
+        let back = rollouts.command(&id, Command::Rollback, "bo", 12).unwrap();
+        assert_eq!((back.phase, back.canary.rolled_back, back.canary.failed), (Phase::RolledBack, 3, 1));
+        assert_eq!((back.rest.waiting, back.history.len()), (1, 3));
+    }
+    for (node, state) in canaries.iter().chain([&rest]).zip([RolledBack, RolledBack, Failed, RolledBack, None]) {
+        assert_eq!(state_of(store, node), state, "{node}");
+    }
+    let late = rollouts.report(&canaries[1], &report(&id, RolloutState::Active), "x", 13).unwrap_err();
+    assert!(late.to_string().contains("is `rolled_back` and cannot become `active`"), "{late}");
+    // Another rollout is the way out, and one that has ended can be taken back too.
+    let id = rollouts.create(&order("rollout_state=rolled_back", Option::None), "ana", 20).unwrap();
+    assert_eq!(id.rest.pending, 3);
+    let id = id.rollout_id;
+    for node in canaries.iter().filter(|node| **node != canaries[2]) {
+        activate(rollouts, &id, node);
+    }
+    assert_eq!(phase(rollouts, &id), Phase::Finished);
+    assert_eq!(rollouts.command(&id, Command::Rollback, "bo", 21).unwrap().rest.rolled_back, 3);
+}
+
+fn chooses_active_nodes_alone(store: &dyn Store, rollouts: &dyn RolloutStore) {
+    store.revoke(&node("c"), "ana", 10).unwrap();
+    store.enroll(&node("d"), &enrollment_ref("fleet/d"), IfActive::Replace, "ana", 10).unwrap();
+    store.set_rollout(&node("e"), &RolloutState::Failed, "ana", 10).unwrap();
+    for (selector, chosen) in [
+        ("all", &["a", "b", "d", "e"][..]),
+        ("node_id=b,a", &["a", "b"]),
+        ("enrollment_ref=fleet/d", &["d"]),
+        ("rollout_state=failed", &["e"]),
+    ] {
+        // Chosen and looked at, without a change of what is chosen next.
+        let id = rollouts.create(&order(selector, None), "ana", 11).unwrap().rollout_id;
+        let nodes = of_wave(rollouts, &id, Wave::Rest);
+        assert_eq!(nodes, chosen.iter().map(|id| node(id)).collect::<Vec<_>>(), "{selector}");
+        store.set_rollout(&node("e"), &RolloutState::Failed, "ana", 12).unwrap();
+    }
+    let latest = rollouts.latest(None, 1).unwrap();
+    for (selector, why) in [
+        ("node_id=a,c", "node `c` is revoked: enroll it again, or leave it out"),
+        ("node_id=a,x", "node `x` is not enrolled: see `autonomy node list` for those that are"),
+        ("enrollment_ref=fleet/x", "no active node is selected by `enrollment_ref=fleet/x`: see `autonomy node list`"),
+    ] {
+        assert_eq!(rollouts.create(&order(selector, None), "ana", 13).unwrap_err().to_string(), why);
+    }
+    assert_eq!(rollouts.latest(None, 1).unwrap(), latest, "nothing of them is there");
+    store.set_rollout(&node("e"), &RolloutState::Pending, "ana", 14).unwrap();
+}
+
+fn lets_the_latest_rollout_count(_: &dyn Store, rollouts: &dyn RolloutStore) {
+    let first = rollouts.create(&order("all", Some(40)), "ana", 10).unwrap().rollout_id;
+    let (canaries, rest) = (of_wave(rollouts, &first, Wave::Canary), of_wave(rollouts, &first, Wave::Rest));
+    activate(rollouts, &first, &canaries[0]);
+    // One canary less to wait for, and the rest has its turn.
+    let second = rollouts.create(&order(&format!("node_id={}", canaries[1]), None), "ana", 11).unwrap().rollout_id;
+    let left = rollouts.rollout(&first).unwrap();
+    assert_eq!((left.canary.active, left.canary.withdrawn, left.rest.pending), (1, 1, 3));
+    let current = rollouts.directive(&canaries[1]).unwrap().unwrap();
+    assert_eq!((&current.rollout_id, current.is_current), (&second, true));
+    let late = rollouts.report(&canaries[1], &report(&first, RolloutState::Acknowledged), "x", 12).unwrap_err();
+    assert_eq!(
+        late.to_string(),
+        format!("the directive of node `{}` is of rollout `{second}`, not of `{first}`: ask for it again", canaries[1])
+    );
+    let old = rollouts.directives(&first, None, 100).unwrap();
+    assert!(old.iter().all(|directive| directive.is_current == (directive.node_id != canaries[1])));
+    // Taking the first one back leaves alone whom the second one has.
+    rollouts.command(&first, Command::Rollback, "bo", 13).unwrap();
+    assert_eq!(rollouts.directive(&canaries[1]).unwrap().unwrap().state, RolloutState::Pending);
+    assert_eq!(rollouts.directive(&rest[0]).unwrap().unwrap().state, RolloutState::RolledBack);
+    // A rollout whose nodes are all with another has nothing left to do.
+    let third = rollouts.create(&order("all", None), "ana", 14).unwrap().rollout_id;
+    assert_eq!(phase(rollouts, &second), Phase::Finished);
+    assert_eq!(phase(rollouts, &third), Phase::Running);
+    // Where every canary went to another, nobody has shown that it works.
+    let fourth = rollouts.create(&order("all", Some(20)), "ana", 15).unwrap().rollout_id;
+    let canary = of_wave(rollouts, &fourth, Wave::Canary).remove(0);
+    rollouts.create(&order(&format!("node_id={canary}"), None), "ana", 16).unwrap();
+    let stopped = rollouts.rollout(&fourth).unwrap();
+    assert_eq!(stopped.history[1].detail.as_deref(), Some("no canary is left"));
+}
+
+fn lets_an_enrollment_end_a_directive(store: &dyn Store, rollouts: &dyn RolloutStore) {
+    let id = rollouts.create(&order("node_id=a,b,c", None), "ana", 10).unwrap().rollout_id;
+    activate(rollouts, &id, &node("c"));
+    store.revoke(&node("a"), "ana", 11).unwrap();
+    assert_eq!(rollouts.directive(&node("a")).unwrap(), None);
+    let refused = rollouts.report(&node("a"), &report(&id, RolloutState::Acknowledged), "a", 12).unwrap_err();
+    assert_eq!(refused.to_string(), "node `a` has no directive: create a rollout for it");
+    store.enroll(&node("a"), &enrollment_ref("fleet/a"), IfActive::Refuse, "ana", 13).unwrap();
+    assert_eq!(rollouts.directive(&node("a")).unwrap(), None, "a new enrollment starts without one");
+    assert_eq!(phase(rollouts, &id), Phase::Running);
+    store.enroll(&node("b"), &enrollment_ref("fleet/b"), IfActive::Replace, "ana", 14).unwrap();
+    let ended = rollouts.rollout(&id).unwrap();
+    assert_eq!((ended.phase, ended.rest.withdrawn, ended.rest.active), (Phase::Finished, 2, 1));
+    let back = rollouts.command(&id, Command::Rollback, "ana", 15).unwrap();
+    assert_eq!((back.rest.rolled_back, state_of(store, &node("a"))), (1, RolloutState::None));
+}
+
+fn lists_in_pages(_: &dyn Store, rollouts: &dyn RolloutStore) {
+    let ids: Vec<_> = (0..7).map(|n| rollouts.create(&order("all", None), "ana", 10 + n).unwrap().rollout_id).collect();
+    assert!(ids.is_sorted());
+    for limit in [1, 3, 10] {
+        let (mut paged, mut before) = (Vec::new(), None);
+        loop {
+            let page = rollouts.latest(before.as_ref(), limit).unwrap();
+            assert!(page.len() <= limit);
+            let Some(last) = page.last() else { break };
+            before = Some(last.rollout_id.clone());
+            paged.extend(page.into_iter().map(|rollout| rollout.rollout_id));
+        }
+        assert!(paged.iter().rev().eq(&ids), "{paged:?}");
+        let (mut nodes, mut after) = (Vec::new(), None);
+        loop {
+            let page = rollouts.directives(&ids[6], after.as_ref(), limit).unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.node_id.clone());
+            nodes.extend(page.into_iter().map(|directive| directive.node_id.to_string()));
+        }
+        assert_eq!(nodes, ["a", "b", "c", "d", "e"]);
+    }
+}

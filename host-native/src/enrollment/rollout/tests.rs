@@ -1,0 +1,201 @@
+use std::fs;
+
+use rusqlite::Connection;
+
+use super::{
+    conformance::{self, bundle},
+    *,
+};
+use crate::enrollment::{
+    IfActive, SqliteStore, Store,
+    conformance::{enrollment_ref, node},
+};
+
+#[test]
+fn a_directive_goes_from_each_state_to_those_that_follow_and_to_no_other() {
+    use RolloutState::{Acknowledged, Active, Failed, None, Pending, RolledBack};
+    let unknown = RolloutState::from_word("lost");
+    let states = [None, Pending, Acknowledged, Active, RolledBack, Failed, unknown];
+    assert!(RolloutState::KNOWN.iter().all(|state| states.contains(state)));
+    // A row for each state, a column for what it would become, in the order above.
+    #[rustfmt::skip]
+    let table = [
+        //             none pending ack active back failed unknown
+        /* none    */ [ 0,   1,     0,   0,    0,   0,     0],
+        /* pending */ [ 0,   0,     1,   0,    1,   1,     0],
+        /* ack     */ [ 0,   0,     0,   1,    1,   1,     0],
+        /* active  */ [ 0,   0,     0,   0,    1,   0,     0],
+        /* back    */ [ 0,   0,     0,   0,    0,   0,     0],
+        /* failed  */ [ 0,   0,     0,   0,    0,   0,     0],
+        /* unknown */ [ 0,   0,     0,   0,    0,   0,     0],
+    ];
+    for (from, row) in states.iter().zip(table) {
+        for (to, legal) in states.iter().zip(row) {
+            assert_eq!(may_become(from, to), legal == 1, "{from} to {to}");
+        }
+    }
+}
+
+#[test]
+fn the_schema_lets_a_directive_go_on_as_the_store_does() {
+    let (dir, states) = (tempfile::tempdir().unwrap(), RolloutState::KNOWN);
+    for from in states {
+        for to in states.iter().filter(|to| *to != from) {
+            let path = dir.path().join("enrollment.db");
+            let store = SqliteStore::open(&path).unwrap();
+            store.enroll(&node("n"), &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
+            store.create(&Order { bundle: bundle(), selector: Selector::All, canary_percent: None }, "ana", 2).unwrap();
+            let shell = Connection::open(&path).unwrap();
+            let set = |state: &RolloutState| shell.execute("UPDATE directive SET state = ?1", [state.as_str()]);
+            shell.execute_batch("DROP TRIGGER directive_goes_on").unwrap();
+            set(from).unwrap();
+            let schema = include_str!("../schema/2.sql");
+            let trigger = schema.split("CREATE TRIGGER ").find(|text| text.starts_with("directive_goes_on")).unwrap();
+            shell.execute_batch(&format!("CREATE TRIGGER {trigger}")).unwrap();
+            assert_eq!(set(to).is_ok(), may_become(from, to), "{from} to {to}");
+            drop((shell, store));
+            fs::read_dir(dir.path()).unwrap().for_each(|file| fs::remove_file(file.unwrap().path()).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_command_is_taken_in_the_phases_that_allow_it() {
+    use Command::{Pause, Resume, Rollback};
+    use Phase::{Finished, Paused, RolledBack, Running, Stopped};
+    for (command, phases) in [
+        (Pause, [Some(Some(Paused)), Some(None), None, None, None]),
+        (Resume, [Some(None), Some(Some(Running)), None, None, None]),
+        (
+            Rollback,
+            [
+                Some(Some(RolledBack)),
+                Some(Some(RolledBack)),
+                Some(Some(RolledBack)),
+                Some(Some(RolledBack)),
+                Some(None),
+            ],
+        ),
+    ] {
+        for (phase, wanted) in [Running, Paused, Stopped, Finished, RolledBack].into_iter().zip(phases) {
+            assert_eq!(command.applied_to(phase), wanted, "{command} when {phase}");
+        }
+    }
+}
+
+#[test]
+fn what_comes_next_follows_from_the_counts() {
+    // waiting, pending, acknowledged, active, failed
+    let counts = |[waiting, pending, acknowledged, active, failed]: [u64; 5]| Counts {
+        waiting,
+        pending,
+        acknowledged,
+        active,
+        failed,
+        ..Counts::default()
+    };
+    let next = |phase, canary_percent, canary, rest| {
+        let rollout = Rollout {
+            rollout_id: RolloutId::generate(),
+            bundle: bundle(),
+            selector: Selector::All,
+            canary_percent,
+            phase,
+            canary: counts(canary),
+            rest: counts(rest),
+            history: Vec::new(),
+        };
+        rollout.next()
+    };
+    let (failed, none_left) = (Next::Stop("a canary failed"), Next::Stop("no canary is left"));
+    for (percent, canary, rest, running, paused) in [
+        // Without canaries.
+        (None, [0, 0, 0, 0, 0], [9, 0, 0, 0, 0], Next::GoOn, Next::Wait),
+        (None, [0, 0, 0, 0, 0], [0, 9, 0, 0, 0], Next::Wait, Next::Wait),
+        (None, [0, 0, 0, 0, 0], [0, 0, 1, 7, 1], Next::Wait, Next::Wait),
+        (None, [0, 0, 0, 0, 0], [0, 0, 0, 8, 1], Next::Finish, Next::Wait),
+        (None, [0, 0, 0, 0, 0], [0, 0, 0, 0, 9], Next::Finish, Next::Wait),
+        // Canaries under way.
+        (Some(10), [0, 2, 0, 0, 0], [9, 0, 0, 0, 0], Next::Wait, Next::Wait),
+        (Some(10), [0, 0, 1, 1, 0], [9, 0, 0, 0, 0], Next::Wait, Next::Wait),
+        // One of them failed: at once, whatever the others do.
+        (Some(10), [0, 1, 0, 0, 1], [9, 0, 0, 0, 0], failed, failed),
+        (Some(10), [0, 0, 0, 1, 1], [9, 0, 0, 0, 0], failed, failed),
+        (Some(100), [0, 0, 0, 0, 1], [0, 0, 0, 0, 0], failed, failed),
+        // All of them active.
+        (Some(10), [0, 0, 0, 2, 0], [9, 0, 0, 0, 0], Next::GoOn, Next::Wait),
+        (Some(10), [0, 0, 0, 2, 0], [0, 9, 0, 0, 0], Next::Wait, Next::Wait),
+        (Some(10), [0, 0, 0, 2, 0], [0, 0, 0, 8, 1], Next::Finish, Next::Wait),
+        (Some(100), [0, 0, 0, 2, 0], [0, 0, 0, 0, 0], Next::Finish, Next::Wait),
+        // All of them were withdrawn: nobody has shown that it works.
+        (Some(10), [0, 0, 0, 0, 0], [9, 0, 0, 0, 0], none_left, Next::Wait),
+        (Some(10), [0, 0, 0, 0, 0], [0, 0, 0, 0, 0], Next::Finish, Next::Wait),
+    ] {
+        assert_eq!(next(Phase::Running, percent, canary, rest), running, "running: {percent:?} {canary:?} {rest:?}");
+        assert_eq!(next(Phase::Paused, percent, canary, rest), paused, "paused: {percent:?} {canary:?} {rest:?}");
+        for ended in [Phase::Stopped, Phase::Finished, Phase::RolledBack] {
+            assert_eq!(next(ended, percent, canary, rest), Next::Wait, "{ended}: {percent:?} {canary:?} {rest:?}");
+        }
+    }
+}
+
+#[test]
+fn canaries_are_drawn_anew_for_each_rollout_and_are_at_least_one() {
+    let nodes: Vec<_> = (0..40).map(|n| node(&format!("n{n}"))).collect();
+    let id = RolloutId::generate();
+    for (percent, count) in [(1, 1), (2, 1), (3, 2), (10, 4), (50, 20), (99, 40), (100, 40)] {
+        let drawn = canaries(&id, &nodes, percent);
+        assert_eq!(drawn.len(), count, "{percent} %");
+        assert_eq!(drawn, canaries(&id, &nodes, percent));
+        assert!(canaries(&id, &nodes, 1).is_subset(&drawn), "more are the same ones and others");
+    }
+    assert_eq!(canaries(&id, &nodes[..1], 1).len(), 1);
+    let firsts: BTreeSet<_> = (0..20).map(|_| canaries(&RolloutId::generate(), &nodes, 1)).collect();
+    assert!(firsts.len() > 5, "not always the same node: {firsts:?}");
+}
+
+#[test]
+fn ids_and_selectors_are_read_as_they_are_written() {
+    let id = RolloutId::generate();
+    assert_eq!(RolloutId::parse(id.as_str()).unwrap(), id);
+    for text in ["", "x", &id.as_str().to_uppercase(), &id.as_str().replace('-', ""), &format!("{id} ")] {
+        let error = RolloutId::parse(text).unwrap_err().to_string();
+        assert_eq!(error, format!("rollout id `{text}` is no UUID: see `autonomy rollout list`"));
+    }
+    for text in ["all", "node_id=a,b", "enrollment_ref=a=b,c", "rollout_state=<none>", "rollout_state=failed"] {
+        assert_eq!(Selector::parse(text).unwrap().to_string(), text);
+    }
+    assert_eq!(Selector::parse("node_id=b,a,b").unwrap().to_string(), "node_id=a,b");
+    for (text, why) in [
+        ("", "it selects by nothing that nodes have"),
+        ("All", "it selects by nothing that nodes have"),
+        ("label=a", "it selects by nothing that nodes have"),
+        ("rollout_state=Failed", "no such rollout state"),
+        ("node_id=", "node id"),
+        ("node_id=a,", "node id"),
+        ("enrollment_ref=a b", "enrollment ref"),
+    ] {
+        let error = Selector::parse(text).unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains(": use `all`, `node_id=<id>,…`"), "{text}: {error}");
+    }
+}
+
+#[test]
+fn sqlite_keeps_rollouts() {
+    let dir = tempfile::tempdir().unwrap();
+    conformance::check(&|| {
+        let path = dir.path().join(format!("{}.db", RolloutId::generate()));
+        Box::new(SqliteStore::open(path).unwrap())
+    });
+}
+
+#[test]
+fn a_store_opened_for_reading_rolls_nothing_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("enrollment.db");
+    SqliteStore::open(&path).unwrap().enroll(&node("n"), &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
+    let reader = SqliteStore::open_read_only(&path).unwrap();
+    let order = Order { bundle: bundle(), selector: Selector::All, canary_percent: None };
+    assert!(matches!(reader.create(&order, "ana", 2).unwrap_err(), StoreError::ReadOnly { .. }));
+    assert_eq!(reader.latest(None, 10).unwrap(), []);
+}

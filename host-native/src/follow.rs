@@ -1,0 +1,225 @@
+//! A runtime that follows its directives: it takes the bundle, checks it, activates it without a restart, and says so.
+//!
+//! What counts is on disk ([`Shelf`]) and with the orchestrator. A [`Follower`] that is killed at any moment is started
+//! anew and goes on from there: whatever it does twice comes to the same.
+
+mod shelf;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, thread, time::Duration};
+
+use gate_core::{NodeId, RolloutState};
+use tokio::{runtime::Handle, sync::watch, time::timeout};
+
+pub use shelf::{Entry, Shelf, ShelfError};
+
+use crate::{
+    ErrorClass,
+    enrollment::{
+        StoreError,
+        rollout::{Directive, Phase, Report, RolloutId, RolloutStore},
+    },
+    gate::{Gate, Prepared, now_ms},
+    oci::{self, Access},
+};
+
+/// How long it waits for a change before it asks all the same.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a bundle is asked for in vain before the directive has failed.
+const ATTEMPTS: u32 = 3;
+
+/// Follows one node's directives.
+pub struct Follower {
+    orders: Box<dyn RolloutStore>,
+    node_id: NodeId,
+    gate: Arc<Gate>,
+    shelf: Shelf,
+    access: Access,
+    /// What the gate began with, where that was not on the shelf.
+    first: Option<Vec<u8>>,
+    /// How often the bundle of which rollout could not be had.
+    in_vain: Option<(RolloutId, u32)>,
+    /// What was last said to be wrong.
+    said: String,
+}
+
+impl Follower {
+    /// Follows what `orders` has for the node. `first` is the bundle that the gate runs, where it is not the shelf's.
+    pub fn new(
+        orders: Box<dyn RolloutStore>,
+        node_id: NodeId,
+        gate: Arc<Gate>,
+        shelf: Shelf,
+        first: Option<Vec<u8>>,
+        access: Access,
+    ) -> Self {
+        Self { orders, node_id, gate, shelf, access, first, in_vain: None, said: String::new() }
+    }
+
+    /// Follows directives until the process ends, on the thread that calls. It looks each time that `changes` says so, and
+    /// every few seconds.
+    pub fn run(mut self, mut changes: watch::Receiver<()>, executor: &Handle) {
+        loop {
+            self.round();
+            match executor.block_on(async { timeout(PATIENCE, changes.changed()).await }) {
+                Ok(Ok(())) | Err(_) => {}
+                // Whoever told of changes is gone.
+                Ok(Err(_)) => thread::sleep(PATIENCE),
+            }
+        }
+    }
+
+    /// Looks once, and does what is to be done. What cannot be done now is said, and left to the next round.
+    fn round(&mut self) {
+        match self.step() {
+            Ok(()) => self.said.clear(),
+            Err(error) => {
+                let error = error.to_string();
+                // Once, and not in every round.
+                if self.said != error {
+                    tracing::warn!("node `{}` does not follow its directive: {error}", self.node_id);
+                    self.said = error;
+                }
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<(), FollowError> {
+        let Some(directive) = self.orders.directive(&self.node_id)? else { return Ok(()) };
+        let is_run = self.shelf.current().is_some_and(|entry| entry.rollout_id.as_ref() == Some(&directive.rollout_id));
+        match (&directive.state, directive.phase) {
+            (RolloutState::Pending | RolloutState::Acknowledged, Phase::Running) => self.roll_out(&directive, is_run),
+            (RolloutState::RolledBack, _) if is_run => self.roll_back(&directive),
+            // The shelf was lost: what the node is known to run, it runs.
+            (RolloutState::Active, _) if !is_run => {
+                let prepared = self.take(&directive)?;
+                self.activate(&directive, prepared)
+            }
+            (
+                RolloutState::None
+                | RolloutState::Pending
+                | RolloutState::Acknowledged
+                | RolloutState::Active
+                | RolloutState::RolledBack
+                | RolloutState::Failed
+                | RolloutState::Unknown(_),
+                _,
+            ) => Ok(()),
+        }
+    }
+
+    fn roll_out(&mut self, directive: &Directive, is_run: bool) -> Result<(), FollowError> {
+        if !is_run {
+            let prepared = match self.take(directive) {
+                Ok(prepared) => prepared,
+                Err(error) if self.is_worth_another_try(directive, &error) => return Err(error),
+                Err(error) => return self.fail(directive, error),
+            };
+            if directive.state == RolloutState::Pending {
+                self.report(directive, RolloutState::Acknowledged, None)?;
+            }
+            if let Err(error) = self.activate(directive, prepared) {
+                return self.fail(directive, error);
+            }
+            tracing::info!("rollout `{}` is active on node `{}`", directive.rollout_id, self.node_id);
+        }
+        self.report(directive, RolloutState::Active, None)
+    }
+
+    /// Goes back to what ran before. Without anything before it the gate, which fails the node, is all that there is.
+    fn roll_back(&mut self, directive: &Directive) -> Result<(), FollowError> {
+        let Some((entry, tar)) = self.shelf.previous()? else { return Ok(()) };
+        let prepared = self.gate.prepare(tar)?;
+        self.gate.activate(prepared)?;
+        self.shelf.put(entry, None)?;
+        tracing::warn!("rollout `{}` was taken back on node `{}`", directive.rollout_id, self.node_id);
+        Ok(())
+    }
+
+    /// The bundle that the directive names, pulled and checked as far as it can be before it runs.
+    fn take(&self, directive: &Directive) -> Result<Prepared, FollowError> {
+        let (_, tar) = oci::pull(directive.bundle.reference(), &self.access)?;
+        let prepared = self.gate.prepare(tar)?;
+        match &prepared.enrollment_ref {
+            Some(declared) if *declared == directive.enrollment_ref => Ok(prepared),
+            declared => Err(FollowError::EnrollmentRef {
+                declared: declared.as_ref().map_or("<none>", |declared| declared.as_str()).to_owned(),
+                enrolled: directive.enrollment_ref.to_string(),
+            }),
+        }
+    }
+
+    /// Runs the bundle, and has it run after a restart. Where that cannot be kept, the one before runs on.
+    fn activate(&mut self, directive: &Directive, prepared: Prepared) -> Result<(), FollowError> {
+        let before = match &self.first {
+            Some(tar) => Some(self.shelf.keep(None, tar)?),
+            None => self.shelf.current().cloned(),
+        };
+        let entry = self.shelf.keep(Some(&directive.rollout_id), prepared.tar())?;
+        self.gate.activate(prepared)?;
+        if let Err(error) = self.shelf.put(entry, before.clone()) {
+            if let Some(before) = before {
+                let before = self.gate.prepare(self.shelf.read(&before)?)?;
+                self.gate.activate(before)?;
+            }
+            return Err(error.into());
+        }
+        self.first = None;
+        Ok(())
+    }
+
+    fn is_worth_another_try(&mut self, directive: &Directive, error: &FollowError) -> bool {
+        let before = match &self.in_vain {
+            Some((id, times)) if *id == directive.rollout_id => *times,
+            Some(_) | None => 0,
+        };
+        self.in_vain = Some((directive.rollout_id.clone(), before.saturating_add(1)));
+        error.may_pass() && before.saturating_add(1) < ATTEMPTS
+    }
+
+    fn fail(&self, directive: &Directive, error: FollowError) -> Result<(), FollowError> {
+        tracing::error!("rollout `{}` failed on node `{}`: {error}", directive.rollout_id, self.node_id);
+        self.report(directive, RolloutState::Failed, Some(error.to_string()))
+    }
+
+    fn report(&self, directive: &Directive, state: RolloutState, detail: Option<String>) -> Result<(), FollowError> {
+        let report = Report { rollout_id: directive.rollout_id.clone(), state, detail };
+        self.orders.report(&self.node_id, &report, self.node_id.as_str(), now_ms())?;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Follower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follower").field("node_id", &self.node_id).field("shelf", &self.shelf).finish_non_exhaustive()
+    }
+}
+
+/// Why a directive is not followed.
+#[derive(Debug, thiserror::Error)]
+enum FollowError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Pull(#[from] oci::OciError),
+    #[error(transparent)]
+    Bundle(#[from] crate::gate::OpenError),
+    #[error(
+        "the bundle declares enrollment ref `{declared}` and the node is enrolled with `{enrolled}`: roll out the bundle of its ref"
+    )]
+    EnrollmentRef { declared: String, enrolled: String },
+    #[error(transparent)]
+    Shelf(#[from] ShelfError),
+}
+
+impl FollowError {
+    /// Whether the same may go well a little later.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Pull(error) => error.class() == ErrorClass::Unavailable,
+            Self::Store(_) | Self::Bundle(_) | Self::EnrollmentRef { .. } | Self::Shelf(_) => false,
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Signed checkpoints: what a log held at a time, for whoever keeps it elsewhere.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use gate_core::{
+    TrustedKeys,
+    dsse::{self, Envelope, EnvelopeError},
+    text,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Reader, WalError, Walk, codec, position::Position, unix_ns};
+use crate::{ErrorClass, file, key::PrivateKey};
+
+/// What a checkpoint's envelope holds.
+const PAYLOAD_TYPE: &str = "application/vnd.autonomy.wal.checkpoint.v1+json";
+
+/// Largest file of them: a few bytes more than half a kilobyte each.
+const FILE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Says that a log has this frame, and with its hash everything before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// What the log is called at the frame.
+    pub wal_id: String,
+    /// The frame.
+    pub seq: u64,
+    /// The hash of its payload, as the frame after it has it in `prev`.
+    pub hash: String,
+    /// When this was said: RFC 3339, UTC.
+    pub at: String,
+}
+
+/// Why a checkpoint shows nothing, or that the log is not what it was.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The log cannot be read.
+    #[error("{0}")]
+    Wal(#[from] WalError),
+    /// The file of checkpoints cannot be read.
+    #[error("cannot read checkpoints `{}` ({source}): correct the path", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is nothing to sign.
+    #[error("log holds no frame yet: sign it once a runtime has written to it")]
+    Empty,
+    /// The envelope, or who signed it.
+    #[error("checkpoint does not count: {0}")]
+    Envelope(#[from] EnvelopeError),
+    /// What was signed is no checkpoint.
+    #[error("checkpoint does not count: its payload is none ({0}); get another copy of it")]
+    Malformed(String),
+    /// The log is not the one that was signed, or it was changed.
+    #[error(
+        "log does not hold frame {seq} as it was signed at {at}: it is another log, or was changed or cut since; compare it with a copy"
+    )]
+    NotHeld {
+        /// The frame.
+        seq: u64,
+        /// When it was signed.
+        at: String,
+    },
+}
+
+impl CheckpointError {
+    /// Whose turn it is.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Wal(error) => error.class(),
+            Self::Read { .. } | Self::Empty => ErrorClass::Unavailable,
+            Self::Envelope(_) | Self::Malformed(_) => ErrorClass::Usage,
+            Self::NotHeld { .. } => ErrorClass::Damaged,
+        }
+    }
+}
+
+impl Checkpoint {
+    /// What the log holds now: its last durable frame. Checks everything up to it.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Empty`], or a frame that does not hold.
+    pub fn of(log: impl Into<Walk>) -> Result<Self, CheckpointError> {
+        let mut at: Option<Position> = None;
+        for record in Reader::open(log)? {
+            at = Some(Position::of(&record?, at.as_ref()));
+        }
+        let Position { wal_id, seq, hash } = at.ok_or(CheckpointError::Empty)?;
+        Ok(Self { wal_id, seq, hash, at: codec::time_of(unix_ns()) })
+    }
+
+    /// Signs it: a DSSE envelope.
+    pub fn sign(&self, key: &PrivateKey) -> Vec<u8> {
+        let payload = gate_core::json::write(self).into_bytes();
+        let signature = key.sign(&dsse::pre_authentication_encoding(PAYLOAD_TYPE, &payload));
+        let signatures = vec![(key.id(), signature)];
+        Envelope { payload_type: PAYLOAD_TYPE.to_owned(), payload, signatures }.to_bytes()
+    }
+
+    /// Reads one that enough of `keys` have signed.
+    ///
+    /// # Errors
+    /// Why it does not count.
+    pub fn verify(envelope: &[u8], keys: &TrustedKeys) -> Result<Self, CheckpointError> {
+        let envelope = Envelope::parse(envelope)?;
+        envelope.verify(PAYLOAD_TYPE, keys)?;
+        serde_json::from_slice(&envelope.payload)
+            .map_err(|error| CheckpointError::Malformed(text::line(&error.to_string())))
+    }
+
+    /// Reads a file of them, an envelope a line, each signed by enough of `keys`.
+    ///
+    /// # Errors
+    /// The first that does not count, or why the file cannot be read.
+    pub fn read_all(path: &Path, keys: &TrustedKeys) -> Result<Vec<Self>, CheckpointError> {
+        let read = file::read_text(path, FILE_BYTES);
+        let text = read.map_err(|source| CheckpointError::Read { path: path.to_owned(), source })?;
+        text.lines().map(|line| Self::verify(line.as_bytes(), keys)).collect()
+    }
+
+    /// Whether the log holds the frames of all of them, and with these everything before.
+    ///
+    /// # Errors
+    /// The first that it does not hold, or a frame that does not hold together.
+    pub fn check(checkpoints: &[Self], log: impl Into<Walk>) -> Result<(), CheckpointError> {
+        let mut wanted: Vec<&Self> = checkpoints.iter().collect();
+        wanted.sort_by_key(|checkpoint| checkpoint.seq);
+        let mut wanted = wanted.into_iter().peekable();
+        let not_held = |checkpoint: &Self| {
+            let Self { seq, at, .. } = checkpoint;
+            CheckpointError::NotHeld { seq: *seq, at: at.clone() }
+        };
+        let mut reader = Reader::open(log)?;
+        let mut at: Option<Position> = None;
+        while let Some(last) = wanted.peek() {
+            reader.trust(last.seq);
+            let Some(record) = reader.next_record()? else { return Err(not_held(last)) };
+            let here = Position::of(&record, at.as_ref());
+            while let Some(checkpoint) = wanted.next_if(|checkpoint| checkpoint.seq <= here.seq) {
+                if (&checkpoint.wal_id, checkpoint.seq, &checkpoint.hash) != (&here.wal_id, here.seq, &here.hash) {
+                    return Err(not_held(checkpoint));
+                }
+            }
+            at = Some(here);
+        }
+        Ok(())
+    }
+}

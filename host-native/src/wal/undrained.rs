@@ -1,0 +1,172 @@
+//! What was not yet acknowledged elsewhere: the frames after `telemetry.pos`.
+
+use std::{path::Path, sync::Arc};
+
+use serde::Serialize;
+
+use super::{
+    Reader, Record, WalError, Walk, codec,
+    dir::{Dir, Lock},
+    fs::{Fs, How},
+    position::{self, Position},
+    unix_ns,
+};
+
+const PARKED: &str = "telemetry.parked";
+
+/// The frames of a log that nobody has acknowledged yet, in order; the only one on its directory.
+///
+/// Each has an id that no other frame has, `<wal_id>:<seq>`. What was handed out is handed out again by the next
+/// process, until [`advance`](Self::advance) says that it was acknowledged.
+#[derive(Debug)]
+pub struct Undrained {
+    dir: Dir,
+    _lock: Lock,
+    reader: Reader,
+    /// The last frame that was handed out or passed over.
+    at: Option<Position>,
+    /// What `telemetry.pos` says.
+    acknowledged: Option<Position>,
+    /// Read, and to be handed out next.
+    next: Option<Record>,
+}
+
+/// Frames that the other end did not take, and that are passed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// What it said.
+    pub why: String,
+    /// How many of the frames.
+    pub rejected: u64,
+    /// The frames; where there are more than were rejected, it did not say which.
+    pub ids: Vec<String>,
+}
+
+/// A line of `telemetry.parked`.
+#[derive(Serialize)]
+struct Parked<'a> {
+    at: String,
+    #[serde(flatten)]
+    refused: &'a Refused,
+}
+
+impl Undrained {
+    /// The frames after those that were acknowledged. Takes the right to drain; makes nothing where there is no log.
+    ///
+    /// # Errors
+    /// [`WalError::DrainLocked`]; [`WalError::Position`] where `telemetry.pos` is damaged or not of this log; a log that
+    /// cannot be read.
+    pub fn open(walk: impl Into<Walk>) -> Result<Self, WalError> {
+        let walk = walk.into();
+        Self::open_on(walk.fs(), &walk.dir)
+    }
+
+    pub(super) fn open_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, WalError> {
+        let reader = Reader::open_on(Arc::clone(&fs), dir)?;
+        let dir = Dir::new(fs, dir);
+        let lock = dir.lock_drain()?;
+        let acknowledged = Position::read(&dir)?;
+        let mut undrained = Self { dir, _lock: lock, reader, at: None, acknowledged: None, next: None };
+        undrained.pass_over(acknowledged.as_ref())?;
+        undrained.acknowledged = acknowledged;
+        Ok(undrained)
+    }
+
+    /// The next durable frame with its id; `None` when there is none yet.
+    ///
+    /// # Errors
+    /// A durable frame does not hold; or the doctor has put another log in the place of this one, and what was read is
+    /// not in it.
+    pub fn next_frame(&mut self) -> Result<Option<(String, Record)>, WalError> {
+        if self.next.is_none() {
+            self.next = self.reader.next_record()?;
+        }
+        if self.next.is_none() && !self.reader.is_in_place()? {
+            self.reader = Reader::open_on(Arc::clone(&self.dir.fs), &self.dir.path)?;
+            let read = self.at.take();
+            self.pass_over(read.as_ref())?;
+            if self.next.is_none() {
+                self.next = self.reader.next_record()?;
+            }
+        }
+        let Some(record) = self.next.take() else { return Ok(None) };
+        let at = Position::of(&record, self.at.as_ref());
+        let id = format!("{}:{}", at.wal_id, at.seq);
+        self.at = Some(at);
+        Ok(Some((id, record)))
+    }
+
+    /// Says, durably, that every frame that was handed out is acknowledged or parked.
+    ///
+    /// # Errors
+    /// It could not be written: the frames will be handed out again.
+    pub fn advance(&mut self) -> Result<(), WalError> {
+        match &self.at {
+            Some(at) if self.acknowledged.as_ref() != Some(at) => {
+                at.publish(&self.dir)?;
+                self.acknowledged = Some(at.clone());
+                Ok(())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Writes down, durably, what is passed over.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn park(&self, refused: &Refused) -> Result<(), WalError> {
+        let path = self.dir.file(PARKED);
+        let file = self.dir.fs.open(&path, How::Write).map_err(WalError::io("open", &path))?;
+        let end = file.len().map_err(WalError::io("read", &path))?;
+        let mut last = [b'\n'];
+        if let Some(at) = end.checked_sub(1) {
+            file.read_at(at, &mut last).map_err(WalError::io("read", &path))?;
+        }
+        // A line that a crash cut short stays one of its own.
+        let mut line = if last == *b"\n" { Vec::new() } else { vec![b'\n'] };
+        let parked = Parked { at: codec::time_of(unix_ns()), refused };
+        serde_json::to_writer(&mut line, &parked).map_err(|error| WalError::io("write", &path)(error.into()))?;
+        line.push(b'\n');
+        file.write_at(end, &line).map_err(WalError::io("write", &path))?;
+        file.sync().map_err(WalError::io("sync", &path))?;
+        self.dir.sync()
+    }
+
+    /// The last frame that was acknowledged or parked.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.as_ref().map_or(0, |position| position.seq)
+    }
+
+    /// How many durable frames nobody has acknowledged.
+    ///
+    /// # Errors
+    /// The marks cannot be read.
+    pub fn lag(&self) -> Result<u64, WalError> {
+        let durable = self.dir.live_mark()?.max(self.dir.safe_seq()?.value());
+        Ok(durable.saturating_sub(self.acknowledged()))
+    }
+
+    /// Reads up to and with `passed`. Where the doctor has cut the log before it, what follows the cut was never passed.
+    fn pass_over(&mut self, passed: Option<&Position>) -> Result<(), WalError> {
+        let Some(passed) = passed else { return Ok(()) };
+        // After a power cut the marks may be behind it, until a writer opens the log.
+        self.reader.trust(passed.seq);
+        let unknown = |why: String| WalError::Position { dir: self.dir.path.clone(), why };
+        while let Some(record) = self.reader.next_record()? {
+            let at = Position::of(&record, self.at.as_ref());
+            if position::is_doctored(&record) && self.at.as_ref().is_some_and(|before| before.wal_id == passed.wal_id) {
+                self.next = Some(record);
+                return Ok(());
+            }
+            if at.seq == passed.seq {
+                let why = || format!("frame {} is not the one that was drained", at.seq);
+                let is_passed = at == *passed;
+                self.at = Some(at.clone());
+                return if is_passed { Ok(()) } else { Err(unknown(why())) };
+            }
+            self.at = Some(at);
+        }
+        Err(unknown(format!("frame {} was drained, and the log ends before it", passed.seq)))
+    }
+}

@@ -1,0 +1,507 @@
+//! Orchestrators over a real PostgreSQL, and what becomes of them when it dies, hangs, slows down or moves.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{Read as _, Write as _},
+    net::{Shutdown, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt as _,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{Cluster, PASSWORD},
+    orchestrator::{authorization, call, certificates, fleet, until},
+    service::{PATIENCE, Service},
+    support::{Home, autonomy, free_address},
+};
+
+/// Longer than any answer may take while the database is not well: its calls take five seconds, and this machine is busy.
+const BOUND: Duration = Duration::from_secs(25);
+
+/// A fleet's home with the database's password in a file, and the port of a server that is to be.
+fn home() -> (Home, u16) {
+    let home = fleet();
+    fs::write(home.path("db.password"), format!("{PASSWORD}\n")).unwrap();
+    fs::set_permissions(home.path("db.password"), fs::Permissions::from_mode(0o600)).unwrap();
+    (home, free_port())
+}
+
+fn free_port() -> u16 {
+    free_address().rsplit(':').next().unwrap().parse().unwrap()
+}
+
+/// What starts an orchestrator over a database.
+fn serve(url: &str) -> String {
+    format!(
+        "orchestrator serve --listen 127.0.0.1:0 --signing-key lease.pem --database {url} --database-password-file db.password"
+    )
+}
+
+fn orchestrator(home: &Home, url: &str) -> Service {
+    Service::start(home, &serve(url))
+}
+
+/// The URL of the database at these addresses.
+fn tcp(addresses: &str) -> String {
+    format!("postgres://postgres@{addresses}/postgres")
+}
+
+fn ask(service: &Service, method: &str, path: &str, token: &str, body: &str) -> (u16, Value) {
+    service.connect().exchange(method, path, token, body).unwrap()
+}
+
+/// How long it takes until `/readyz` answers so.
+fn ready(service: &Service, status: u16) -> Duration {
+    let begun = Instant::now();
+    while ask(service, "GET", "/readyz", "", "").0 != status {
+        assert!(begun.elapsed() < BOUND, "not {status}: {:?}", ask(service, "GET", "/readyz", "", ""));
+        thread::sleep(Duration::from_millis(20));
+    }
+    begun.elapsed()
+}
+
+#[test]
+fn replicas_over_one_database_are_one_orchestrator_and_nobody_is_shown_the_password() {
+    let (home, port) = home();
+    let cluster = Cluster::start(Some(port), &[]);
+    let [one, other] = [(); 2].map(|()| orchestrator(&home, &tcp(&cluster.address())));
+    let to = |service: &Service| {
+        format!("--orchestrator-url http://{} --orchestrator-token-file operator.token", service.address)
+    };
+    let runtime = Service::start(
+        &home,
+        &format!(
+            "runtime start --listen 127.0.0.1:0 --bundle bundle.tar --mode enforce --node-id robot-7 --lease-key lease.pem.pub \
+             --orchestrator-url http://{} --orchestrator-token-file robot-7.token",
+            other.address
+        ),
+    );
+    let mut runtime = runtime.connect();
+    assert_eq!(call(&mut runtime), "attestation: not_enrolled");
+    home.ok(&format!("node enroll --node-id robot-7 --enrollment-ref fleet-a {}", to(&one)));
+    until(&mut runtime, "allow");
+    assert_eq!(home.ok(&format!("node list {}", to(&one))), home.ok(&format!("node list {}", to(&other))));
+
+    // Whoever waits at one is told what is changed at another.
+    let operator = authorization(&home, "operator.token");
+    let (_, begin) = ask(&other, "GET", "/v1/changes", &operator, "");
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        let path = format!("/v1/changes?after={}&wait_ms=30000", begin["cursor"]);
+        let (operator, other) = (&operator, &other);
+        let waits = scope.spawn(move || ask(other, "GET", &path, operator, ""));
+        thread::sleep(Duration::from_millis(200));
+        home.ok(&format!("node revoke --node-id robot-7 {}", to(&one)));
+        let (status, told) = waits.join().unwrap();
+        assert_eq!((status, &told["changes"][0]["change"]["action"]), (200, &json!("revoke")));
+    });
+    println!("a change at one replica was told by the other {:?} after its wait began", begun.elapsed());
+    let took = until(&mut runtime, "attestation: enrollment_revoked");
+    println!("a revoke at one replica was the runtime's first denied call at another {took:?} later");
+    let leases = [&one, &other].map(|service| ask(service, "GET", "/v1/leases/robot-7", &operator, "").1);
+    let rows = leases.map(|lease| status_of(&lease));
+    assert_eq!(rows, ["revoked", "revoked"]);
+
+    // The password is nowhere, and a setting that would show it is refused without showing it.
+    fs::write(home.path("wrong.password"), "not-the-password").unwrap();
+    fs::set_permissions(home.path("wrong.password"), fs::Permissions::from_mode(0o600)).unwrap();
+    let serve = serve(&tcp(&cluster.address()));
+    let with = tcp(&cluster.address()).replace("postgres@", &format!("postgres:{PASSWORD}@"));
+    fs::write(home.path("secret.toml"), format!("[orchestrator]\ndatabase = \"{with}\"\n")).unwrap();
+    fs::write(home.path("broken.toml"), format!("[orchestrator]\ndatabase = {with}\n")).unwrap();
+    for (line, code, message) in [
+        (serve.replace("db.password", "wrong.password"), 3, "password authentication failed for user \"postgres\""),
+        (serve.replace("--database-password-file db.password", ""), 3, "password missing"),
+        (
+            serve.replace("postgres@", &format!("postgres:{PASSWORD}@")),
+            2,
+            "flag `--database`: the url holds a password",
+        ),
+        (format!("config set orchestrator.database {with}"), 2, "the url holds a password"),
+        ("config show --config secret.toml".to_owned(), 2, "the url holds a password"),
+        ("config show --config broken.toml".to_owned(), 2, "TOML parse error at line 2"),
+        (format!("{serve} --store fleet.sqlite"), 2, "--store"),
+    ] {
+        let refused = home.run(&line);
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(code), "{line}: {error}");
+        assert!(error.contains(message) && error.lines().count() == 1, "{line}: {error}");
+        assert!(!error.contains(PASSWORD) && refused.stdout.is_empty(), "{error}");
+    }
+    for format in ["text", "json"] {
+        let mut show = home.program(autonomy());
+        show.env("AUTONOMY_ORCHESTRATOR_DATABASE", tcp(&cluster.address()));
+        show.env("AUTONOMY_ORCHESTRATOR_DATABASE_PASSWORD_FILE", home.path("db.password"));
+        let shown = show.args(["config", "show", "--output", format]).output().unwrap();
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        assert!(shown.contains("postgres://postgres@127.0.0.1") && !shown.contains(PASSWORD), "{shown}");
+    }
+    one.signal(rustix::process::Signal::TERM);
+    let (code, log) = one.ended();
+    assert!(code == 0 && !log.contains(PASSWORD), "{log}");
+}
+
+/// What a lease says of its node.
+fn status_of(lease: &Value) -> String {
+    let payload = STANDARD.decode(lease["payload"].as_str().unwrap()).unwrap();
+    let lease: Value = serde_json::from_slice(&payload).unwrap();
+    lease["status"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn tls_is_spoken_to_who_has_the_right_name_and_root_and_to_nobody_else() {
+    let (home, port) = home();
+    certificates(&home);
+    let plain = Cluster::start(Some(port), &[]);
+    let secure = Cluster::start(Some(free_port()), &[]);
+    let files =
+        ["server.pem", "server.key"].map(|name| secure.write(name, &fs::read_to_string(home.path(name)).unwrap()));
+    for (setting, file) in ["ssl_cert_file", "ssl_key_file"].iter().zip(&files) {
+        secure.psql("postgres", &format!("ALTER SYSTEM SET {setting} = '{}'", file.display()));
+    }
+    secure.psql("postgres", "ALTER SYSTEM SET ssl = on");
+    secure.psql("postgres", "SELECT pg_reload_conf()");
+    let verified = |address: &str, ca: &str| {
+        format!("{} --database-ca {ca}", serve(&format!("{}?sslmode=verify-full", tcp(address))))
+    };
+    let other_name = secure.address().replace("127.0.0.1", "localhost");
+    for (line, message) in [
+        (verified(&secure.address(), "client.pem"), "invalid peer certificate"),
+        (verified(&other_name, "ca.pem"), "not valid for name"),
+        (verified(&plain.address(), "ca.pem"), "it does not speak tls"),
+    ] {
+        let refused = home.run(&line);
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(3) && error.contains(message), "{line}: {error}");
+    }
+    let service = Service::start(&home, &verified(&secure.address(), "ca.pem"));
+    ready(&service, 200);
+    let encrypted =
+        "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'autonomy'";
+    assert_eq!(secure.psql("postgres", encrypted), "t");
+}
+
+/// Clients that enroll and revoke at every replica, each a node after the other, and look at each replica whether a revoke
+/// that was acknowledged is kept.
+struct Load {
+    /// Changes that were acknowledged.
+    acknowledged: Mutex<BTreeSet<String>>,
+    answers: AtomicUsize,
+    refused: AtomicUsize,
+    /// Leases that were asked for after a revoke, and said so.
+    denied: AtomicUsize,
+    longest_ms: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Load {
+    const CLIENTS: usize = 4;
+
+    /// Plays `faults` to the database while the clients go on, then holds every replica to what was acknowledged.
+    fn during(home: &Home, replicas: &[&Service], faults: impl FnOnce(&Self)) {
+        let load = Self {
+            acknowledged: Mutex::default(),
+            answers: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
+            denied: AtomicUsize::new(0),
+            longest_ms: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+        };
+        let operator = authorization(home, "operator.token");
+        thread::scope(|scope| {
+            for client in 0..Self::CLIENTS {
+                let (load, operator) = (&load, &operator);
+                scope.spawn(move || load.client(client, replicas, operator));
+            }
+            let over = Over(&load.is_over);
+            faults(&load);
+            for replica in replicas {
+                ready(replica, 200);
+            }
+            load.goes_on();
+            drop(over);
+        });
+        let (answers, refused) = (load.answers.into_inner(), load.refused.into_inner());
+        let (denied, longest_ms) = (load.denied.into_inner(), load.longest_ms.into_inner());
+        println!(
+            "{answers} answers, {refused} of them 503; {denied} looks after a revoke; the longest took {longest_ms} ms"
+        );
+        assert!(answers > 40 && denied > 10, "too little happened");
+        assert!(u128::from(longest_ms) < BOUND.as_millis(), "{longest_ms} ms");
+        let acknowledged = load.acknowledged.into_inner().unwrap();
+        let histories = replicas.iter().map(|replica| history(replica, &operator)).collect::<Vec<_>>();
+        assert!(histories.iter().all(|history| *history == histories[0]), "all replicas tell the same");
+        let lost: Vec<_> = acknowledged.difference(&histories[0]).collect();
+        assert!(lost.is_empty(), "{lost:?}");
+    }
+
+    fn client(&self, client: usize, replicas: &[&Service], operator: &str) {
+        for round in 0.. {
+            if self.is_over.load(Ordering::SeqCst) {
+                return;
+            }
+            let (node, at) = (format!("client-{client}-{}", round % 5), (client + round) % replicas.len());
+            let body = json!({"enrollment_ref": format!("fleet/{round}"), "replace": true}).to_string();
+            let enrolled = self.ask(replicas[at], "PUT", &format!("/v1/enrollments/{node}"), operator, &body);
+            let Some(enrolled) = enrolled else {
+                thread::sleep(Duration::from_millis(20));
+                continue;
+            };
+            self.acknowledge(&enrolled);
+            let Some(revoked) = self.ask(replicas[at], "POST", &format!("/v1/enrollments/{node}/revoke"), operator, "")
+            else {
+                continue;
+            };
+            self.acknowledge(&revoked);
+            for replica in replicas {
+                if let Some(lease) = self.ask(replica, "GET", &format!("/v1/leases/{node}"), operator, "") {
+                    assert_eq!(status_of(&lease), "revoked", "{node}: an allow after an acknowledged revoke");
+                    self.denied.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+
+    /// The answer, unless the database could not be asked. Nothing else is an answer.
+    fn ask(&self, replica: &Service, method: &str, path: &str, operator: &str, body: &str) -> Option<Value> {
+        let begun = Instant::now();
+        let (status, answer) = ask(replica, method, path, operator, body);
+        self.longest_ms.fetch_max(begun.elapsed().as_millis().try_into().unwrap(), Ordering::SeqCst);
+        self.answers.fetch_add(1, Ordering::SeqCst);
+        match status {
+            200 => Some(answer),
+            503 => {
+                self.refused.fetch_add(1, Ordering::SeqCst);
+                None
+            }
+            other => panic!("{method} {path}: {other} {answer}"),
+        }
+    }
+
+    fn acknowledge(&self, mutation: &Value) {
+        // Nothing where a change that nobody acknowledged was made after all.
+        if !mutation["change"].is_null() {
+            self.acknowledged.lock().unwrap().insert(mutation["change"].to_string());
+        }
+    }
+
+    /// Waits until some more was acknowledged.
+    fn goes_on(&self) {
+        let count = || self.denied.load(Ordering::SeqCst);
+        let (begun, wanted) = (Instant::now(), count() + 8);
+        while count() < wanted {
+            assert!(begun.elapsed() < BOUND * 2, "nothing is acknowledged any more");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until some more were told that the database cannot be asked.
+    fn is_refused(&self) {
+        let count = || self.refused.load(Ordering::SeqCst);
+        let (begun, wanted) = (Instant::now(), count() + 1);
+        while count() < wanted {
+            assert!(begun.elapsed() < BOUND * 2, "nobody is refused");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Ends the clients, also where a test fails: their scope waits for them.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// All changes: revisions and serials without a gap, each change from where the last one ended, the row being what the last
+/// one left. So nothing is half there.
+fn history(replica: &Service, operator: &str) -> BTreeSet<String> {
+    let (mut rows, mut all) = (BTreeMap::<String, Value>::new(), BTreeSet::new());
+    let (mut cursor, mut connection) = (0, replica.connect());
+    loop {
+        let path = format!("/v1/changes?after={cursor}&limit=1000");
+        let (status, page) = connection.exchange("GET", &path, operator, "").unwrap();
+        assert_eq!(status, 200, "{page}");
+        let changes = page["changes"].as_array().unwrap();
+        for revised in changes {
+            cursor += 1;
+            assert_eq!(revised["revision"], cursor);
+            let change = &revised["change"];
+            let after = &change["after"];
+            let before = rows.insert(after["node_id"].as_str().unwrap().to_owned(), after.clone()).unwrap_or_default();
+            assert_eq!(change["before"], before);
+            assert_eq!(after["serial"].as_u64(), Some(before["serial"].as_u64().unwrap_or(0) + 1));
+            all.insert(change.to_string());
+        }
+        if changes.is_empty() {
+            break;
+        }
+    }
+    for (node, row) in rows {
+        let (_, found) = connection.exchange("GET", &format!("/v1/enrollments/{node}"), operator, "").unwrap();
+        assert_eq!(found["row"]["enrollment"], row);
+    }
+    all
+}
+
+#[test]
+fn a_database_that_dies_takes_nothing_with_it_that_was_acknowledged() {
+    let (home, port) = home();
+    let mut cluster = Cluster::start(Some(port), &[]);
+    let [one, other] = [tcp(&cluster.address()), cluster.url("postgres")].map(|url| orchestrator(&home, &url));
+    Load::during(&home, &[&one, &other], |load| {
+        for _ in 0..3 {
+            load.goes_on();
+            cluster.kill();
+            println!("not ready {:?} after it died", ready(&one, 503).max(ready(&other, 503)));
+            load.is_refused();
+            cluster.run();
+            println!("ready {:?} after it was back", ready(&one, 200).max(ready(&other, 200)));
+        }
+    });
+}
+
+#[test]
+fn a_database_that_hangs_makes_nobody_wait_without_end() {
+    let (home, port) = home();
+    let cluster = Cluster::start(Some(port), &[]);
+    let [one, other] = [tcp(&cluster.address()), cluster.url("postgres")].map(|url| orchestrator(&home, &url));
+    Load::during(&home, &[&one, &other], |load| {
+        for _ in 0..2 {
+            load.goes_on();
+            cluster.signal("STOP");
+            println!("not ready {:?} after it hung", ready(&one, 503).max(ready(&other, 503)));
+            load.is_refused();
+            cluster.signal("CONT");
+            println!("ready {:?} after it went on", ready(&one, 200).max(ready(&other, 200)));
+        }
+    });
+}
+
+#[test]
+fn a_slow_network_and_one_that_breaks_are_survived() {
+    let (home, port) = home();
+    let cluster = Cluster::start(Some(port), &[]);
+    let proxy = Proxy::start(cluster.address());
+    let (near, far) = (orchestrator(&home, &tcp(&cluster.address())), orchestrator(&home, &tcp(&proxy.address)));
+    Load::during(&home, &[&near, &far], |load| {
+        load.goes_on();
+        proxy.delay_ms.store(40, Ordering::SeqCst);
+        load.goes_on();
+        proxy.delay_ms.store(4000, Ordering::SeqCst);
+        println!("not ready {:?} after it became slow", ready(&far, 503));
+        load.is_refused();
+        assert_eq!(ask(&near, "GET", "/readyz", "", "").0, 200, "who is near holds no lock of who is far");
+        proxy.delay_ms.store(0, Ordering::SeqCst);
+        println!("ready {:?} after it was fast again", ready(&far, 200));
+        for _ in 0..10 {
+            load.goes_on();
+            proxy.cut();
+        }
+    });
+}
+
+/// Passes bytes on, after a while.
+struct Proxy {
+    address: String,
+    delay_ms: Arc<AtomicU64>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Proxy {
+    fn start(to: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = Self {
+            address: listener.local_addr().unwrap().to_string(),
+            delay_ms: Arc::default(),
+            open: Arc::default(),
+        };
+        let (delay_ms, open) = (Arc::clone(&proxy.delay_ms), Arc::clone(&proxy.open));
+        // They end with the process: each only waits for bytes.
+        thread::spawn(move || {
+            for near in listener.incoming() {
+                let (near, Ok(far)) = (near.unwrap(), TcpStream::connect(&to)) else { continue };
+                for stream in [&near, &far] {
+                    open.lock().unwrap().push(stream.try_clone().unwrap());
+                }
+                for (mut from, mut to) in [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)] {
+                    let delay_ms = Arc::clone(&delay_ms);
+                    thread::spawn(move || {
+                        let mut bytes = [0; 64 * 1024];
+                        while let Ok(count @ 1..) = from.read(&mut bytes) {
+                            thread::sleep(Duration::from_millis(delay_ms.load(Ordering::SeqCst)));
+                            if to.write_all(&bytes[..count]).is_err() {
+                                break;
+                            }
+                        }
+                        let _ = to.shutdown(Shutdown::Both);
+                        let _ = from.shutdown(Shutdown::Both);
+                    });
+                }
+            }
+        });
+        proxy
+    }
+
+    /// Ends every connection, wherever it is.
+    fn cut(&self) {
+        for stream in self.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+#[test]
+fn a_standby_that_is_promoted_has_all_that_was_acknowledged_and_the_old_primary_is_not_believed() {
+    let (home, port) = home();
+    let mut primary = Cluster::start(Some(port), &["synchronous_standby_names=*"]);
+    let standby = primary.standby(free_port());
+    let is_synchronous = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+    let begun = Instant::now();
+    while primary.psql("postgres", is_synchronous) != "1" {
+        assert!(begun.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_millis(50));
+    }
+    let addresses = format!("{},{}", primary.address(), standby.address());
+    let backwards = format!("{},{}", standby.address(), primary.address());
+    let [one, other] = [addresses, backwards].map(|addresses| orchestrator(&home, &tcp(&addresses)));
+    Load::during(&home, &[&one, &other], |load| {
+        load.goes_on();
+        primary.kill();
+        println!("not ready {:?} after the primary died", ready(&one, 503).max(ready(&other, 503)));
+        load.is_refused();
+        assert_eq!(standby.psql("postgres", "SELECT pg_promote()"), "t");
+        println!("ready {:?} after the standby was promoted", ready(&one, 200).max(ready(&other, 200)));
+        load.goes_on();
+        // It does not know that it was replaced, and may be written to.
+        primary.run();
+        load.goes_on();
+        for _ in 0..5 {
+            standby.psql(
+                "postgres",
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'autonomy'",
+            );
+            load.goes_on();
+        }
+        standby.signal("STOP");
+        ready(&one, 503);
+        let why = |service: &Service| ask(service, "GET", "/readyz", "", "").1.to_string();
+        let begun = Instant::now();
+        while !why(&one).contains("was seen; put the newer database back") {
+            assert!(begun.elapsed() < BOUND, "{}", why(&one));
+            thread::sleep(Duration::from_millis(100));
+        }
+        standby.signal("CONT");
+    });
+}
