@@ -87,12 +87,6 @@ impl CliError {
     }
 }
 
-impl From<ConfigError> for CliError {
-    fn from(error: ConfigError) -> Self {
-        Self::usage(error.to_string())
-    }
-}
-
 /// Errors that know their class.
 macro_rules! classed {
     ($($error:ty),+) => {$(
@@ -104,7 +98,18 @@ macro_rules! classed {
     )+};
 }
 
-classed!(AccessError, RemoteError, TokenError, KeyFileError, BuildError, OciError, WalError, AuditError, serve::Error);
+classed!(
+    AccessError,
+    ConfigError,
+    RemoteError,
+    TokenError,
+    KeyFileError,
+    BuildError,
+    OciError,
+    WalError,
+    AuditError,
+    serve::Error
+);
 classed!(drain::SetUpError, DrainError, CheckpointError);
 
 impl From<StoreError> for CliError {

@@ -1,6 +1,6 @@
 //! `autonomy node`
 
-use std::env;
+use std::{env, fs, path::Path};
 
 use clap::{
     Args, Subcommand,
@@ -182,7 +182,7 @@ impl Command {
             Self::Enroll { node_id, enrollment_ref, replace, by, store } => {
                 let config = context.config(&store.add_to(Flags::default()))?;
                 let who = by.name(&config)?;
-                let is_new = config.orchestrator_url().is_none() && !config.store_path().exists();
+                let is_new = config.orchestrator_url().is_none() && is_absent(&config.store_path());
                 let store = context::store(&config, Access::Create)?;
                 let if_active = if replace { IfActive::Replace } else { IfActive::Refuse };
                 let mutation = store.enroll(&node_id, &enrollment_ref, if_active, &who, time::now_ms())?;
@@ -226,6 +226,11 @@ impl Command {
     }
 }
 
+/// An empty file is what a full disk leaves of a store.
+fn is_absent(store: &Path) -> bool {
+    fs::metadata(store).map_or(true, |there| there.len() == 0)
+}
+
 /// Says what a change did, or that there was nothing to do.
 pub(crate) fn print_mutation(context: &mut Context<'_>, mutation: &Mutation) -> Result<Exit, CliError> {
     let Mutation { row, change } = mutation;
@@ -264,11 +269,14 @@ pub(crate) fn print_mutation(context: &mut Context<'_>, mutation: &Mutation) -> 
             }
         }
     }
-    // A node that failed its rollout may run again then.
-    if let Some(Change { action: Action::Reenroll | Action::Replace, before: Some(before), .. }) = change
-        && before.rollout_state != *rollout_state
-    {
-        out.note(format_args!("its rollout state was `{}`, and is `{rollout_state}` now", before.rollout_state))?;
+    if let Some(Change { action: Action::Reenroll | Action::Replace, before: Some(before), .. }) = change {
+        if before.enrollment_ref != *enrollment_ref {
+            out.note(format_args!("its ref was `{}`, and is `{enrollment_ref}` now", before.enrollment_ref))?;
+        }
+        // A node that failed its rollout may run again then.
+        if before.rollout_state != *rollout_state {
+            out.note(format_args!("its rollout state was `{}`, and is `{rollout_state}` now", before.rollout_state))?;
+        }
     }
     Ok(Exit::Success)
 }

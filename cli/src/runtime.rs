@@ -13,6 +13,7 @@ use host_native::{
     drain,
     enrollment::{LeaseSource, LocalSource, RemoteStore, Source, rollout::RolloutId},
     follow::{Follower, Shelf},
+    gate::OpenError,
     oci::Access,
     runtime,
     serve::{Limits, Listener, Metrics},
@@ -155,10 +156,16 @@ async fn serve(context: &mut Context<'_>, config: &Config, access: Access) -> Re
     };
     let metrics = Arc::new(Metrics::new("autonomy-runtime", env!("CARGO_PKG_VERSION")));
     let wal = Arc::new(wal);
-    let gate = match engine {
-        None => Gate::open(core, policies, source, wal).await?,
-        Some(engine) => Gate::open_in(engine, core, policies, source, wal).await?,
+    let opened_gate = match engine {
+        None => Gate::open(core, policies, source, wal).await,
+        Some(engine) => Gate::open_in(engine, core, policies, source, wal).await,
     };
+    let gate = opened_gate.map_err(|error| match (error, config.bundle()) {
+        (OpenError::Bundle(error), Some(path)) if first.is_some() || shelf.is_none() => {
+            CliError::usage(format!("bundle `{}` is refused: {}", path.display(), bundle::refusal(&error)))
+        }
+        (error, _) => error.into(),
+    })?;
     let gate = Arc::new(gate.with_metrics(Arc::clone(&metrics)));
     let _drain = exporter.map(|to| drain::Task::start(config.wal_dir(), to, Arc::clone(&metrics))).transpose()?;
     announce(context, config, &listener, &gate, &opened, shelf.as_ref())?;
@@ -286,7 +293,7 @@ fn announce(
 fn warn(context: &mut Context<'_>, gate: &Gate) -> Result<(), CliError> {
     let out = &mut context.out;
     if gate.policy_ref().is_none() {
-        out.warning("no bundle is given: every call is denied; give `--bundle`")?;
+        return out.warning("no bundle is given: every call is denied; give `--bundle`");
     }
     let failing = gate.explain()?.into_iter().find(|check| check.outcome == SubCheckOutcome::Fail);
     match (gate.mode(), failing) {

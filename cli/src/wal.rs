@@ -436,6 +436,6 @@ fn print_diagnosis(
         }
         None if needed => Ok(()),
         None if bytes.is_none() => out.note("there is no log here: if there should be one, correct `--wal-dir`"),
-        None => out.note("it needs no doctor: a runtime can start"),
+        None => out.note("it needs no doctor; beside a runtime its end may be a write that is under way"),
     }
 }

@@ -35,7 +35,7 @@ pub enum BuildError {
         path: PathBuf,
     },
     /// There is a file where the bundle would be written.
-    #[error("`{}` exists: choose another `--out`, or replace it with `--force`", path.display())]
+    #[error("`{}` exists: choose another name, or replace it with `--force`", path.display())]
     Exists {
         /// The file.
         path: PathBuf,

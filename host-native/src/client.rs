@@ -298,12 +298,11 @@ pub(crate) struct Identity<'a> {
 impl Identity<'_> {
     pub(crate) fn read(self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), SetUpError> {
         let read = || -> Result<_, String> {
-            let certificates =
-                CertificateDer::pem_file_iter(self.cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem(self.cert)?).collect();
             if let Some(mode) = file::exposed(self.key).map_err(|e| e.to_string())? {
                 return Err(format!("the key can be read by others (mode {mode:03o})"));
             }
-            let key = PrivateKeyDer::from_pem_file(self.key).map_err(|e| format!("the key: {e}"))?;
+            let key = PrivateKeyDer::from_pem_slice(&pem(self.key)?).map_err(|e| format!("the key: {e}"))?;
             Ok((certificates.map_err(|e| format!("the certificate: {e}"))?, key))
         };
         read().map_err(|cause| self.refused(cause))
@@ -355,10 +354,17 @@ pub(crate) fn connector(
     Ok(TlsConnector::from(Arc::new(tls)))
 }
 
+/// Largest file of certificates, in bytes: the roots of a whole machine have a quarter of it.
+const PEM_BYTES: u64 = 1024 * 1024;
+
+fn pem(path: &Path) -> Result<Vec<u8>, String> {
+    file::read(path, PEM_BYTES).map_err(|error| error.to_string())
+}
+
 pub(crate) fn roots(path: &Path) -> Result<RootCertStore, SetUpError> {
     let unusable = |cause: String| SetUpError::CaFile { path: path.to_owned(), cause };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unusable(e.to_string()))? {
+    for certificate in CertificateDer::pem_slice_iter(&pem(path).map_err(unusable)?) {
         let certificate = certificate.map_err(|e| unusable(e.to_string()))?;
         roots.add(certificate).map_err(|e| unusable(e.to_string()))?;
     }

@@ -13,6 +13,8 @@ use std::{
 };
 use toml_edit::{Array, DocumentMut, Item, Table, Value};
 
+use crate::ErrorClass;
+
 /// The settings of a layer, or of all of them together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -525,6 +527,26 @@ pub enum ConfigError {
     /// There is nowhere to keep state.
     #[error("no home directory: set `AUTONOMY_HOME`, or `HOME`")]
     NoHome,
+}
+
+impl ConfigError {
+    /// Whose turn it is: a wrong name is the operator's, what the disk or its rights refuse is not.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::File { source, .. } | Self::TrustDir { source, .. } if source.kind() != io::ErrorKind::NotFound => {
+                ErrorClass::Unavailable
+            }
+            Self::File { .. }
+            | Self::TrustDir { .. }
+            | Self::Content { .. }
+            | Self::Value { .. }
+            | Self::UnknownVariable { .. }
+            | Self::MisspeltVariable { .. }
+            | Self::NotUnicode { .. }
+            | Self::UnknownKey { .. }
+            | Self::NoHome => ErrorClass::Usage,
+        }
+    }
 }
 
 fn known_attestation_variables() -> String {
@@ -1114,7 +1136,8 @@ fn put(table: &mut Table, key: &Key, text: &str, origin: &str) -> Result<(), Con
             Ok(number) if number >= least => Value::from(number),
             Ok(_) => return fail(format!("`{}` is too small: give a whole number from {least}", text.escape_debug())),
             Err(_) => {
-                return fail(format!("`{}` is not a whole number: give one from {least}", text.escape_debug()));
+                let text = text.escape_debug();
+                return fail(format!("`{text}` is not a whole number from {least} to {}: give one", i64::MAX));
             }
         },
         Shape::Paths => list(PATH_SEPARATOR),
@@ -1220,7 +1243,7 @@ mod tests {
             (
                 "AUTONOMY_ATTESTATION_THRESHOLD",
                 "two",
-                "environment variable `AUTONOMY_ATTESTATION_THRESHOLD`: `two` is not a whole number: give one from 1",
+                "environment variable `AUTONOMY_ATTESTATION_THRESHOLD`: `two` is not a whole number from 1 to 9223372036854775807: give one",
             ),
             (
                 "AUTONOMY_ATTESTATION_MAX_SKEW_MS",

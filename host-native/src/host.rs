@@ -9,7 +9,7 @@ mod openapi;
 use axum::{
     Router,
     body::Bytes,
-    extract::{MatchedPath, Path, Request, State, rejection::PathRejection},
+    extract::{DefaultBodyLimit, MatchedPath, Path, Request, State, rejection::PathRejection},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
@@ -185,6 +185,8 @@ pub fn router(host: Arc<Host>, readiness: Readiness) -> Router {
         .route(ENROLLMENT, get(look_up))
         .route(FRAMES, post(append))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&host), admit))
+        // The listener's own limit holds; this one is of the library.
+        .layer(DefaultBodyLimit::disable())
         .with_state(host);
     fallbacks(api.merge(health_routes(readiness, metrics)))
 }

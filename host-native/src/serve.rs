@@ -100,7 +100,9 @@ pub enum Error {
     )]
     NotLoopback(SocketAddr),
     /// The address cannot be listened on.
-    #[error("cannot listen on `{address}`: {source}; choose another `--listen`")]
+    #[error(
+        "cannot listen on `{address}`: {source}; stop what listens there, such as a runtime, or choose another `--listen`"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,

@@ -179,6 +179,8 @@ fn every_request_gets_the_answer_of_the_contract() {
         (post(large), 413, "append holds 4097 frames"),
         (post(format!(" {{ \"frames\" : [ {} ] }} ", action.replace(',', " , "))), 200, ""),
         (post(batch(&decision)), 200, ""),
+        // As much as the contract lets in, but for a byte.
+        (post(format!("{}{}", " ".repeat(4 * 1024 * 1024 - 1 - batch(action).len()), batch(action))), 200, ""),
     ];
     for ((method, path, headers, body), status, message) in cases {
         let mut connection = host.connect();
@@ -199,7 +201,7 @@ fn every_request_gets_the_answer_of_the_contract() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("more than 4194304 bytes: send less"), "{answer}");
     let after = frames(&home);
-    assert_eq!(after.len(), before.len() + 2, "what is refused leaves nothing");
+    assert_eq!(after.len(), before.len() + 3, "what is refused leaves nothing");
     assert_eq!(&after[before.len()]["attrs"], &json!({"tool": "t", "outcome": "completed", "took_ms": 1}));
     let metrics = home.program("curl").args(["-s", &format!("http://{}/metrics", host.address)]).output().unwrap();
     let metrics = String::from_utf8(metrics.stdout).unwrap();

@@ -58,12 +58,12 @@ impl PreviewArgs {
                 .iter()
                 .try_fold(preview(first)?, |sum, wal_dir| Ok::<_, AuditError>(sum.and(preview(wal_dir)?)))?,
         };
-        print_preview(context, &preview)?;
+        print_preview(context, &preview, since)?;
         Ok(if preview.safe { Exit::Success } else { Exit::Denied })
     }
 }
 
-fn print_preview(context: &mut Context<'_>, preview: &Preview) -> Result<(), CliError> {
+fn print_preview(context: &mut Context<'_>, preview: &Preview, since: Option<u64>) -> Result<(), CliError> {
     let out = &mut context.out;
     if out.format() == Format::Json {
         return out.json(preview);
@@ -92,7 +92,12 @@ fn print_preview(context: &mut Context<'_>, preview: &Preview) -> Result<(), Cli
         table.finish()?;
     }
     match findings.first() {
-        _ if *calls == 0 => out.note("no call that the policy allowed is in the log: run the nodes for a while first"),
+        _ if *calls == 0 => {
+            let since = since.map(|since| format!(" since {}", time::rfc3339(since))).unwrap_or_default();
+            out.note(format_args!(
+                "no call that the policy allowed is in the log{since}: run the nodes for a while first"
+            ))
+        }
         Some(Finding { reason, .. }) => out.note(format_args!("first, `{reason}`: {}", reason.remedy())),
         None if *unjudged > 0 => out.note("the log no longer holds what some calls were decided on"),
         None => Ok(()),

@@ -65,7 +65,7 @@ fn nothing_is_overwritten_unless_forced() {
     let home = Home::with_bundle();
     let before = fs::read(home.path("bundle.tar")).unwrap();
     let build = "bundle build --source src --name fleet/policies --version 2.0.0 --out bundle.tar";
-    assert_eq!(home.fails(2, build), "`bundle.tar` exists: choose another `--out`, or replace it with `--force`");
+    assert_eq!(home.fails(2, build), "`bundle.tar` exists: choose another name, or replace it with `--force`");
     let twice = home.fails(2, "bundle sign --key keys/bundle.pem bundle.tar");
     assert!(
         twice.starts_with("key `") && twice.ends_with("` has already signed this bundle: sign with another key"),
@@ -73,7 +73,7 @@ fn nothing_is_overwritten_unless_forced() {
     );
     home.ok("key generate --out other.pem");
     let taken = home.fails(2, "bundle sign --key other.pem bundle.tar --out bundle.tar");
-    assert_eq!(taken, "`bundle.tar` exists: choose another `--out`, or replace it with `--force`");
+    assert_eq!(taken, "`bundle.tar` exists: choose another name, or replace it with `--force`");
     assert_eq!(fs::read(home.path("bundle.tar")).unwrap(), before);
     let forced = home.run(&format!("{build} --force"));
     assert_eq!(forced.code, 0);

@@ -31,7 +31,10 @@ fn a_node_is_enrolled_revoked_and_enrolled_again() {
     home.ok("rollout set --node-id robot-7 --state failed");
     let again = home.run(enroll);
     assert_eq!(again.stdout, "enrolled node `robot-7` again, with ref `fleet-a` (serial 5)\n");
-    assert_eq!(again.stderr, "note: its rollout state was `failed`, and is `<none>` now\n");
+    assert_eq!(
+        again.stderr,
+        "note: its ref was `fleet-b`, and is `fleet-a` now\nnote: its rollout state was `failed`, and is `<none>` now\n"
+    );
 
     let (_, shown) = home.json("node show --node-id robot-7");
     let actions: Vec<_> = shown["history"].as_array().unwrap().iter().map(|entry| entry["action"].clone()).collect();
@@ -134,4 +137,18 @@ fn a_missing_store_names_the_next_step() {
     std::fs::write(home.path("other.db"), "not a database, but long enough to be looked at as one").unwrap();
     let foreign = home.fails(3, "node list --store other.db");
     assert!(foreign.contains("other.db"), "{foreign}");
+}
+
+/// What a full disk leaves of a store that was being made.
+#[test]
+fn an_empty_file_is_no_store_until_somebody_enrolls() {
+    let home = Home::new();
+    std::fs::write(home.path("enrollment.sqlite"), "").unwrap();
+    for line in ["node list", "node revoke --node-id robot-7", "rollout set --node-id robot-7 --state failed"] {
+        let error = home.fails(3, line);
+        assert!(error.starts_with("no enrollment store at `"), "{line}: {error}");
+    }
+    assert_eq!(std::fs::metadata(home.path("enrollment.sqlite")).unwrap().len(), 0);
+    let made = home.run("node enroll --node-id robot-7 --enrollment-ref fleet-a");
+    assert!(made.code == 0 && made.stderr.starts_with("note: made a new store, "), "{made:?}");
 }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use serde_json::Value;
@@ -92,7 +92,10 @@ fn a_rollout_from_advisory_to_enforce_can_be_followed_in_the_log() {
     assert!(home.ok("wal verify").contains("VERDICT    every frame holds\n"));
     assert_eq!(home.json("wal verify").1["holds"], true);
     let doctor = home.run("wal doctor");
-    assert_eq!((doctor.code, doctor.stderr.as_str()), (0, "note: it needs no doctor: a runtime can start\n"));
+    assert_eq!(
+        (doctor.code, doctor.stderr.as_str()),
+        (0, "note: it needs no doctor; beside a runtime its end may be a write that is under way\n")
+    );
     let nowhere = home.run("wal doctor --wal-dir nowhere");
     let note = "note: there is no log here: if there should be one, correct `--wal-dir`\n";
     assert_eq!((nowhere.code, nowhere.stderr.as_str()), (0, note));
@@ -163,7 +166,10 @@ fn a_runtime_says_what_it_runs_and_refuses_what_it_cannot() {
 
     home.ok("bundle build --source src --name a --version 1.0.0 --out unsigned.tar");
     let unsigned = home.fails(2, "runtime start --listen 127.0.0.1:0 --bundle unsigned.tar");
-    assert!(unsigned.starts_with("bundle is refused: 0 of 1 needed trusted keys have signed"), "{unsigned}");
+    assert!(
+        unsigned.starts_with("bundle `unsigned.tar` is refused: 0 of 1 needed trusted keys have signed"),
+        "{unsigned}"
+    );
     let open = home.fails(2, "runtime start --listen 0.0.0.0:0");
     assert!(open.contains("is not a loopback address"), "{open}");
     let gone = home.fails(3, "runtime start --listen 127.0.0.1:0 --bundle gone.tar");
@@ -237,4 +243,42 @@ fn a_runtime_that_decides_in_the_module_answers_and_logs_as_another() {
     assert_eq!(frames.len(), 3);
     home.ok("attestation replay");
     home.ok("wal verify");
+}
+
+#[test]
+fn a_pipe_or_a_device_in_the_place_of_a_file_is_refused_at_once() {
+    let home = Home::ready();
+    home.start("--bundle bundle.tar --node-id robot-7").stop();
+    let reads = ["wal verify", "wal inspect", "wal doctor"];
+    for (name, refused) in [
+        ("telemetry.wal", [reads.as_slice(), &["runtime start --listen 127.0.0.1:0"]].concat()),
+        ("wal.lock", vec!["runtime start --listen 127.0.0.1:0"]),
+        ("telemetry.safe_seq", vec![]),
+    ] {
+        let path = home.path("wal").join(name);
+        let kept = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        for line in refused {
+            let error = home.fails(3, line);
+            assert!(error.contains(name) && error.contains("it is not a regular file"), "{line}: {error}");
+        }
+        // What is not needed to read the log is read past, and nothing waits.
+        for line in reads {
+            assert!([0, 3].contains(&home.run(line).code), "{line}");
+        }
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, kept).unwrap();
+    }
+    let error = home.fails(3, "node list --orchestrator-url https://127.0.0.1:1 --orchestrator-ca /dev/zero");
+    assert!(error.contains("`/dev/zero`: it is not a regular file"), "{error}");
+}
+
+#[test]
+fn a_bundle_that_is_refused_at_the_start_is_named() {
+    let home = Home::ready();
+    let whole = fs::read(home.path("bundle.tar")).unwrap();
+    fs::write(home.path("cut.tar"), &whole[..whole.len() - 512]).unwrap();
+    let error = home.fails(2, "runtime start --listen 127.0.0.1:0 --bundle cut.tar --node-id robot-7");
+    assert!(error.starts_with("bundle `cut.tar` is refused: "), "{error}");
 }

@@ -35,7 +35,7 @@ fn each_mistyped_word_is_refused_in_one_line_with_its_remedy() {
             "who makes the change, ``, is not a name: use 1 to 256 bytes without control characters".into(),
         ),
         (&["bundle", "verify", "bundle.tar", "--threshold", "0"], "flag `--threshold`: `0` is too small: give a whole number from 1".into()),
-        (&["bundle", "verify", "bundle.tar", "--threshold", "two"], "flag `--threshold`: `two` is not a whole number: give one from 1".into()),
+        (&["bundle", "verify", "bundle.tar", "--threshold", "two"], "flag `--threshold`: `two` is not a whole number from 1 to 9223372036854775807: give one".into()),
         (
             &["bundle", "verify", "bundle.tar", "--threshold", "2"],
             "trusted keys: threshold `2` does not fit 1 trusted keys: use 1 to 1".into(),

@@ -53,7 +53,7 @@ impl SqliteStore {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = database::absolute(path.as_ref())?;
         database::create(&path)?;
-        Self::open_existing(path)
+        Self::to_change(path)
     }
 
     /// Opens the file, which must be there: a mistyped path is an error, not an empty fleet.
@@ -62,6 +62,14 @@ impl SqliteStore {
     /// There is no such file, or as for [`Self::open`].
     pub fn open_existing(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = database::absolute(path.as_ref())?;
+        // What a full disk leaves of a store that was being made.
+        if std::fs::metadata(&path).is_ok_and(|there| there.len() == 0) {
+            return Err(StoreError::Missing { path });
+        }
+        Self::to_change(path)
+    }
+
+    fn to_change(path: PathBuf) -> Result<Self, StoreError> {
         let (keeper, watch) = database::open_writer(&path, PATIENCE)?;
         Ok(Self { path, watch, access: Access::ReadWrite, keeper: Mutex::new(keeper), readers: Mutex::default() })
     }

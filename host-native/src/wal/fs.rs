@@ -58,6 +58,10 @@ impl Fs for RealFs {
     }
 
     fn open(&self, path: &Path, how: How) -> io::Result<Arc<dyn File>> {
+        // Opening a pipe would wait for its other end.
+        if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"));
+        }
         let mut options = fs::OpenOptions::new();
         options.read(true);
         if how != How::Read {
