@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixStream,
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -22,6 +22,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Service {
     child: Child,
     stdout: BufReader<ChildStdout>,
+    /// Read as it comes: a service that logs much would wait for a full pipe.
+    stderr: Option<JoinHandle<String>>,
     pub(crate) address: String,
 }
 
@@ -45,13 +47,20 @@ impl Service {
     fn spawn(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut errors = child.stderr.take().unwrap();
+        let stderr = thread::spawn(move || {
+            let mut text = Vec::new();
+            errors.read_to_end(&mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        });
         let mut first = String::new();
         stdout.read_line(&mut first).unwrap();
         if first.is_empty() {
-            panic!("it does not start: {:?}", child.wait_with_output().unwrap());
+            panic!("it does not start: {:?}, {}", child.wait().unwrap(), stderr.join().unwrap());
         }
         let started: Value = serde_json::from_str(&first).unwrap();
-        Self { child, stdout, address: started["address"].as_str().unwrap_or_default().to_owned() }
+        let address = started["address"].as_str().unwrap_or_default().to_owned();
+        Self { child, stdout, stderr: Some(stderr), address }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -79,10 +88,9 @@ impl Service {
             assert!(Instant::now() < end, "it goes on");
             thread::sleep(Duration::from_millis(5));
         }
-        let (mut rest, mut stderr) = (String::new(), String::new());
+        let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();
-        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-        (self.child.wait().unwrap().code().unwrap(), stderr)
+        (self.child.wait().unwrap().code().unwrap(), self.stderr.take().unwrap().join().unwrap())
     }
 }
 
