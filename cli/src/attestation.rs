@@ -124,7 +124,8 @@ impl Command {
 fn status(context: &mut Context<'_>, node: &NodeFlag, store: &StoreFlag) -> Result<Exit, CliError> {
     let config = context.config(&store.add_to(node.add_to(Flags::default())))?;
     let node_id = context::node_id(&config)?;
-    let row = context::store(&config, Access::Read)?.get(&node_id)?.map(|row| row.enrollment);
+    let store = context::store(&config, Access::Read)?;
+    let row = store.get(&node_id)?.map(|row| row.enrollment);
     let out = &mut context.out;
     if out.format() == Format::Json {
         let (enrollment_ref, status, rollout_state) = match row {
@@ -141,9 +142,16 @@ fn status(context: &mut Context<'_>, node: &NodeFlag, store: &StoreFlag) -> Resu
     })?;
     table.finish()?;
     if row.is_none() {
-        out.note(format_args!(
-            "node `{node_id}` is not enrolled: run `autonomy node enroll --node-id {node_id} --enrollment-ref REF`"
-        ))?;
+        let lower = NodeId::parse(&node_id.as_str().to_ascii_lowercase()).ok();
+        match lower.and_then(|lower| store.get(&lower).ok().flatten()) {
+            Some(close) => out.note(format_args!(
+                "node `{node_id}` is not enrolled: `{}` is, did you mean that?",
+                close.enrollment.node_id
+            ))?,
+            None => out.note(format_args!(
+                "node `{node_id}` is not enrolled: run `autonomy node enroll --node-id {node_id} --enrollment-ref REF`"
+            ))?,
+        }
     }
     Ok(Exit::Success)
 }

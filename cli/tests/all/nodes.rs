@@ -103,6 +103,8 @@ fn status_shows_three_columns_and_none_where_there_is_nothing() {
         unknown.stderr.contains("run `autonomy node enroll --node-id robot-9 --enrollment-ref REF`"),
         "{unknown:?}"
     );
+    let close = home.run("attestation status --node-id ROBOT-7").stderr;
+    assert_eq!(close, "note: node `ROBOT-7` is not enrolled: `robot-7` is, did you mean that?\n");
     let (_, unknown) = home.json("attestation status --node-id robot-9");
     assert_eq!(unknown["status"], serde_json::Value::Null);
 
