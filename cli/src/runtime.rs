@@ -162,7 +162,7 @@ async fn serve(context: &mut Context<'_>, config: &Config, access: Access) -> Re
     };
     let gate = opened_gate.map_err(|error| match (error, config.bundle()) {
         (OpenError::Bundle(error), Some(path)) if first.is_some() || shelf.is_none() => {
-            CliError::usage(format!("bundle `{}` is refused: {}", path.display(), bundle::refusal(&error)))
+            crate::bundle::refused(path, &error)
         }
         (error, _) => error.into(),
     })?;

@@ -201,6 +201,21 @@ impl Client {
         Self { tls, connect_timeout }
     }
 
+    /// A client of who is at `origin`, over TLS unless that is this machine; none where all would be there to read on the way.
+    pub(crate) fn to(
+        origin: &Origin,
+        ca_file: Option<&Path>,
+        identity: Option<Identity<'_>>,
+        connect_timeout: Duration,
+    ) -> Result<Option<Self>, SetUpError> {
+        let tls = match origin.scheme {
+            Scheme::Https => Some(connector(ca_file, identity, HTTP)?),
+            Scheme::Http if origin.is_loopback() => None,
+            Scheme::Http => return Ok(None),
+        };
+        Ok(Some(Self::new(tls, connect_timeout)))
+    }
+
     /// Sends one request, and gives its answer up to the end of the head.
     pub(crate) async fn send<B>(&self, target: &Target, mut request: Request<B>) -> Result<Answer, ClientError>
     where

@@ -6,6 +6,7 @@ use ed25519_dalek::{
 };
 use gate_core::{
     PublicKey, TrustedKeys,
+    dsse::{self, Envelope},
     key::{KeyError, KeyId},
 };
 use std::{
@@ -181,6 +182,13 @@ impl PrivateKey {
     /// Signs a message (RFC 8032, Ed25519).
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.signing.sign(message).to_bytes()
+    }
+
+    /// Puts a payload into a DSSE envelope that this key alone has signed.
+    pub(crate) fn seal(&self, payload_type: &str, payload: Vec<u8>) -> Vec<u8> {
+        let signature = self.sign(&dsse::pre_authentication_encoding(payload_type, &payload));
+        let signatures = vec![(self.id(), signature)];
+        Envelope { payload_type: payload_type.to_owned(), payload, signatures }.to_bytes()
     }
 }
 

@@ -336,6 +336,10 @@ fn node(path: Result<Path<String>, PathRejection>) -> Result<NodeId, Refusal> {
     NodeId::parse(&text).map_err(|error| Refusal::bad(error.to_string()))
 }
 
+fn no_body(bytes: &Bytes, what: &str) -> Result<(), Refusal> {
+    if bytes.is_empty() { Ok(()) } else { Err(Refusal::bad(format!("a {what} takes no body: send none"))) }
+}
+
 fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
     let Query(query) = query.map_err(|error| Refusal::bad(format!("query: {}; correct it", error.body_text())))?;
     Ok(query)
@@ -413,9 +417,7 @@ async fn revoke(
 ) -> Answer {
     caller.to_change()?;
     let node_id = node(path)?;
-    if !bytes.is_empty() {
-        return Err(Refusal::bad("a revoke takes no body: send none"));
-    }
+    no_body(&bytes, "revoke")?;
     app.change(move |store| store.revoke(&node_id, &caller.name, now_ms())).await
 }
 

@@ -52,9 +52,7 @@ impl ReadinessOf {
         let mut matrix = Matrix::new(config.freshness(), time::now_ms());
         for path in &self.bundles {
             // No runtime starts with it, in any mode.
-            matrix.add_bundle(&bundle::read(path)?, &keys).map_err(|error| {
-                CliError::usage(format!("bundle `{}` is refused: {}", path.display(), bundle::refusal(&error)))
-            })?;
+            matrix.add_bundle(&bundle::read(path)?, &keys).map_err(|error| crate::bundle::refused(path, &error))?;
         }
         let shown = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let mut readiness = Readiness::default();

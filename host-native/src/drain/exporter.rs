@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{SetUpError, otlp};
 use crate::{
-    client::{self, Answer, Client, Scheme, Target},
+    client::{Answer, Client, Target},
     token,
     tool::url::Url,
 };
@@ -66,13 +66,10 @@ impl Exporter {
             false => Url::parse(&format!("{}/v1/logs", url.trim_end_matches('/')))?,
         };
         let target = url.target()?;
-        let tls = match target.origin.scheme {
-            Scheme::Https => Some(client::connector(ca, None, client::HTTP)?),
-            Scheme::Http if target.origin.is_loopback() => None,
-            Scheme::Http => return Err(SetUpError::Cleartext { url: target.to_string() }),
-        };
+        let client = Client::to(&target.origin, ca, None, CONNECT_TIMEOUT)?
+            .ok_or_else(|| SetUpError::Cleartext { url: target.to_string() })?;
         let authorization = token_file.map(token::read_authorization).transpose()?;
-        Ok(Self { target, client: Client::new(tls, CONNECT_TIMEOUT), authorization })
+        Ok(Self { target, client, authorization })
     }
 
     /// Sends a request once.

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     ErrorClass,
-    client::{self, Client, Identity, Scheme, SetUpError},
+    client::{Client, Identity, SetUpError},
     file::{self, IfExists},
     gate::now_ms,
     serve::ErrorBody,
@@ -147,15 +147,11 @@ impl OrchestratorClient {
     ) -> Result<Self, RemoteError> {
         let base = url.trim_end_matches('/').to_owned();
         let origin = Url::parse(&format!("{base}/"))?.origin;
-        let tls = match origin.scheme {
-            Scheme::Https => {
-                Some(client::connector(ca, identity.map(|(cert, key)| Identity { cert, key }), client::HTTP)?)
-            }
-            Scheme::Http if origin.is_loopback() => None,
-            Scheme::Http => return Err(RemoteError::Cleartext { url: base }),
-        };
+        let identity = identity.map(|(cert, key)| Identity { cert, key });
+        let client = Client::to(&origin, ca, identity, CONNECT_TIMEOUT)?
+            .ok_or_else(|| RemoteError::Cleartext { url: base.clone() })?;
         let authorization = token_file.map(token::read_authorization).transpose()?;
-        Ok(Self { base, client: Client::new(tls, CONNECT_TIMEOUT), authorization })
+        Ok(Self { base, client, authorization })
     }
 
     async fn send(

@@ -1,7 +1,6 @@
 //! Leases: rows, signed for a while.
 
 use gate_core::{
-    dsse::{self, Envelope},
     enrollment::Enrollment,
     json,
     lease::{Lease, PAYLOAD_TYPE},
@@ -40,12 +39,9 @@ impl Signer {
         let Enrollment { node_id, enrollment_ref, status, rollout_state, serial } = row;
         let expires_at_ms = issued_at_ms.saturating_add(self.ttl_ms);
         let lease = Lease { node_id, enrollment_ref, status, rollout_state, serial, issued_at_ms, expires_at_ms };
-        let payload = json::write(&lease).into_bytes();
-        let signature = self.key.sign(&dsse::pre_authentication_encoding(PAYLOAD_TYPE, &payload));
-        let signatures = vec![(self.key.id(), signature)];
         let key_id = self.key.id().to_string();
         Signed {
-            bytes: Envelope { payload_type: PAYLOAD_TYPE.to_owned(), payload, signatures }.to_bytes(),
+            bytes: self.key.seal(PAYLOAD_TYPE, json::write(&lease).into_bytes()),
             etag: format!("\"{:.16}-{serial}-{issued_at_ms}\"", key_id),
             max_age_s: (step_ms - into_step_ms) / 1000,
         }

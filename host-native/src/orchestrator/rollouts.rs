@@ -10,7 +10,7 @@ use axum::{
 };
 use http::StatusCode;
 
-use super::{Answer, App, Caller, Refusal, body, cut, found, limit, limit_to, node, query};
+use super::{Answer, App, Caller, Refusal, body, cut, found, limit, limit_to, no_body, node, query};
 use crate::{
     enrollment::{
         Store, StoreError,
@@ -104,9 +104,7 @@ pub(super) async fn command(
         let why = format!("`{}` is not known: use `pause`, `resume` or `rollback`", word.escape_debug());
         return Err(Refusal(StatusCode::NOT_FOUND, why));
     };
-    if !bytes.is_empty() {
-        return Err(Refusal::bad(format!("a {command} takes no body: send none")));
-    }
+    no_body(&bytes, command.as_str())?;
     app.change(move |store| kept(store)?.command(&id, command, &caller.name, now_ms())).await
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use gate_core::{
     TrustedKeys,
-    dsse::{self, Envelope, EnvelopeError},
+    dsse::{Envelope, EnvelopeError},
     text,
 };
 use serde::{Deserialize, Serialize};
@@ -98,10 +98,7 @@ impl Checkpoint {
 
     /// Signs it: a DSSE envelope.
     pub fn sign(&self, key: &PrivateKey) -> Vec<u8> {
-        let payload = gate_core::json::write(self).into_bytes();
-        let signature = key.sign(&dsse::pre_authentication_encoding(PAYLOAD_TYPE, &payload));
-        let signatures = vec![(key.id(), signature)];
-        Envelope { payload_type: PAYLOAD_TYPE.to_owned(), payload, signatures }.to_bytes()
+        key.seal(PAYLOAD_TYPE, gate_core::json::write(self).into_bytes())
     }
 
     /// Reads one that enough of `keys` have signed.
