@@ -36,7 +36,7 @@ pub use access::{Access, AccessError, Caller, Role};
 pub use openapi::openapi;
 
 use self::{
-    lease::{Signed, Signer},
+    lease::{Offer, Signer},
     waiting::Waiting,
 };
 use crate::{
@@ -480,10 +480,10 @@ async fn lease(
     let Some(row) = app.ask(move |store| store.get(&asked)).await? else {
         return Err(Refusal::of(&StoreError::NotEnrolled { node_id, close: None }));
     };
-    let Signed { bytes, etag, max_age_s } = app.signer.sign(row.enrollment, now_ms());
+    let offer = app.signer.offer(row.enrollment, now_ms());
     let is_held = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
-    let is_held = is_held.flat_map(|tags| tags.split(',')).any(|tag| tag.trim().trim_start_matches("W/") == etag);
-    let mut response = Response::new(if is_held { Body::empty() } else { Body::from(bytes) });
+    let is_held = is_held.flat_map(|tags| tags.split(',')).any(|tag| tag.trim().trim_start_matches("W/") == offer.etag);
+    let mut response = Response::new(if is_held { Body::empty() } else { Body::from(app.signer.sign(&offer)) });
     if is_held {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
@@ -491,6 +491,7 @@ async fn lease(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // A cache between gives it again, and only to who sends the same token.
     headers.insert(header::VARY, HeaderValue::from_static("authorization"));
+    let Offer { etag, max_age_s, .. } = offer;
     for (name, value) in [(header::ETAG, etag), (header::CACHE_CONTROL, format!("public, max-age={max_age_s}"))] {
         if let Ok(value) = HeaderValue::from_str(&value) {
             headers.insert(name, value);
