@@ -83,6 +83,18 @@ pub(crate) fn certificates(home: &Home) {
     }
 }
 
+/// The limit that a shell begins with is a soft one.
+#[test]
+fn an_orchestrator_takes_as_many_files_as_it_may_have() {
+    let home = fleet();
+    let line = "orchestrator serve --listen 127.0.0.1:0 --store fleet.sqlite --signing-key lease.pem";
+    let running = Service::start_with_limit(&home, "-S -n 64", line);
+    let mut clients: Vec<_> = (0..200).map(|_| running.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.exchange("GET", "/healthz", "", "").unwrap().0, 200);
+    }
+}
+
 #[test]
 fn a_fleet_over_tls_is_enrolled_and_revoked_and_outlives_its_orchestrator_until_its_leases_expire() {
     let home = fleet();

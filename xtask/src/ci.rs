@@ -110,6 +110,9 @@ pub fn quick(root: &Path) -> Result<()> {
 
 /// Every benchmark; each prints ratios against its peers of the same run.
 pub fn bench(root: &Path) -> Result<()> {
+    install_programs()?;
+    // The fleet's benchmark runs it, and would build it with other features of its dependencies: all of them anew.
+    step("the command", cargo(root).args(["build", "--release", "--workspace", "--bin", "autonomy"]))?;
     step("benchmarks", cargo(root).args(["bench", "--workspace", "--benches"]))?;
     bindings::bench_all(root)
 }

@@ -209,6 +209,8 @@ impl Server {
 
     async fn greet(&self, address: &Address) -> Result<(Session, u64), String> {
         let epoch = lock(&self.idle).epoch;
+        // Before the server is asked: what others commit meanwhile is no loss.
+        let seen = self.seen.load(Ordering::Relaxed);
         let stream = self.open(address).await.map_err(|error| error.to_string())?;
         let (client, connection) = self.config.connect_raw(stream, NoTls).await.map_err(|error| why(&error))?;
         let mut driver = JoinSet::new();
@@ -224,7 +226,6 @@ impl Server {
                 .map_err(|error| error.to_string())?,
             None => State { version: 0, revision: 0 },
         };
-        let seen = self.seen.load(Ordering::Relaxed);
         if revision < seen {
             return Err(format!(
                 "its latest revision is {revision} and {seen} was seen; put the newer database back, or restart the \

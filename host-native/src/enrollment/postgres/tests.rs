@@ -68,6 +68,26 @@ fn postgres_conforms_and_another_instance_finds_what_was_written() {
     assert_eq!(seen, all);
 }
 
+/// What others commit between its question and its answer is nothing that the server has lost.
+#[test]
+fn a_connection_that_is_made_while_others_commit_is_not_refused() {
+    let cluster = Cluster::start(None, &[]);
+    let refused: Vec<_> = (0..20)
+        .flat_map(|round| {
+            let store = open(&cluster);
+            let write = &|writer| enroll(&store, &format!("n-{round}-{writer}"));
+            thread::scope(|scope| {
+                let writers: Vec<_> = (0..8).map(|writer| scope.spawn(move || write(writer))).collect();
+                writers.into_iter().filter_map(|writer| writer.join().unwrap().err()).collect::<Vec<_>>()
+            })
+        })
+        .map(|error| error.to_string())
+        // A busy machine may take longer than a call may.
+        .filter(|error| error.contains("was seen"))
+        .collect();
+    assert_eq!(refused, Vec::<String>::new());
+}
+
 /// Numbers of a sequence would become visible out of order: a reader that goes on after the last it saw would skip some.
 #[test]
 fn a_reader_that_resumes_skips_no_change_of_concurrent_writers() {
