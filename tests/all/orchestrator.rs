@@ -485,6 +485,53 @@ fn a_lease_counts_however_it_comes_and_each_forgery_has_its_own_reason() {
 }
 
 #[test]
+fn the_signing_key_is_changed_without_a_denied_call_and_the_old_one_counts_for_nothing_afterwards() {
+    let home = fleet();
+    home.ok("key generate --out next.pem");
+    let address = free_address();
+    let serve = |key: &str| {
+        let line = format!("orchestrator serve --store fleet.sqlite --signing-key {key} --listen {address}");
+        Service::start(&home, &line)
+    };
+    let start = |keys: &str| {
+        let line = format!(
+            "runtime start --listen 127.0.0.1:0 --bundle bundle.tar --mode enforce --node-id robot-7 {keys} \
+             --orchestrator-url http://{address} --orchestrator-token-file robot-7.token"
+        );
+        Service::start(&home, &line)
+    };
+    let operator = format!("--orchestrator-url http://{address} --orchestrator-token-file operator.token");
+    let old = serve("lease.pem");
+    home.ok(&format!("node enroll --node-id robot-7 --enrollment-ref fleet-a {operator}"));
+    // Once what has changed is in the log, the gate has a lease of whoever signs now.
+    let set_rollout = |state: &str, runtime: &mut Connection| {
+        home.ok(&format!("rollout set --node-id robot-7 --state {state} {operator}"));
+        let (renewed, end) = (format!("\"rollout_state\":\"{state}\""), Instant::now() + PATIENCE);
+        while !home.ok("wal inspect").contains(&renewed) {
+            assert!(Instant::now() < end, "the renewed lease does not come");
+            assert_eq!(call(runtime), "allow");
+        }
+    };
+
+    let runtime = start("--lease-key lease.pem.pub --lease-key next.pem.pub");
+    let mut client = runtime.connect();
+    set_rollout("pending", &mut client);
+    old.kill();
+    assert_eq!(call(&mut client), "allow");
+    let new = serve("next.pem");
+    set_rollout("active", &mut client);
+    runtime.kill();
+
+    let runtime = start("--lease-key next.pem.pub");
+    let mut client = runtime.connect();
+    until(&mut client, "allow");
+    new.kill();
+    let _old = serve("lease.pem");
+    home.ok(&format!("rollout set --node-id robot-7 --state pending {operator}"));
+    until(&mut client, "attestation: enrollment_untrusted");
+}
+
+#[test]
 fn a_native_host_answers_from_leases_and_no_longer_than_they_count() {
     let home = fleet();
     let address = free_address();

@@ -162,14 +162,7 @@ fn tls_is_spoken_to_who_has_the_right_name_and_root_and_to_nobody_else() {
     let (home, port) = home();
     certificates(&home);
     let plain = Cluster::start(Some(port), &[]);
-    let secure = Cluster::start(Some(free_port()), &[]);
-    let files =
-        ["server.pem", "server.key"].map(|name| secure.write(name, &fs::read_to_string(home.path(name)).unwrap()));
-    for (setting, file) in ["ssl_cert_file", "ssl_key_file"].iter().zip(&files) {
-        secure.psql("postgres", &format!("ALTER SYSTEM SET {setting} = '{}'", file.display()));
-    }
-    secure.psql("postgres", "ALTER SYSTEM SET ssl = on");
-    secure.psql("postgres", "SELECT pg_reload_conf()");
+    let secure = over_tls(&home);
     let verified = |address: &str, ca: &str| {
         format!("{} --database-ca {ca}", serve(&format!("{}?sslmode=verify-full", tcp(address))))
     };
@@ -188,6 +181,19 @@ fn tls_is_spoken_to_who_has_the_right_name_and_root_and_to_nobody_else() {
     let encrypted =
         "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'autonomy'";
     assert_eq!(secure.psql("postgres", encrypted), "t");
+}
+
+/// A server that speaks TLS, with the certificate of the home.
+pub(crate) fn over_tls(home: &Home) -> Cluster {
+    let cluster = Cluster::start(Some(free_port()), &[]);
+    let files =
+        ["server.pem", "server.key"].map(|name| cluster.write(name, &fs::read_to_string(home.path(name)).unwrap()));
+    for (setting, file) in ["ssl_cert_file", "ssl_key_file"].iter().zip(&files) {
+        cluster.psql("postgres", &format!("ALTER SYSTEM SET {setting} = '{}'", file.display()));
+    }
+    cluster.psql("postgres", "ALTER SYSTEM SET ssl = on");
+    cluster.psql("postgres", "SELECT pg_reload_conf()");
+    cluster
 }
 
 /// Clients that enroll and revoke at every replica, each a node after the other, and look at each replica whether a revoke
@@ -521,12 +527,16 @@ fn a_replica_that_is_killed_in_the_midst_of_a_rollout_leaves_nothing_half_writte
     let (mut orders, mut reports, mut in_between) = (0, 0, 0);
     for round in 0..8 {
         let dies = orchestrator(&home, &tcp(&cluster.address()));
-        let (address, operator) = (&dies.address.clone(), &operator);
+        let (address, operator, answers) = (&dies.address.clone(), &operator, &AtomicUsize::new(0));
         let (created, reported) = thread::scope(|scope| {
-            let creator = scope.spawn(move || create(address, operator));
-            let pairs = NODES.chunks(2).map(|nodes| scope.spawn(move || follow(nodes, address, operator)));
+            let creator = scope.spawn(move || create(address, operator, answers));
+            let pairs = NODES.chunks(2).map(|nodes| scope.spawn(move || follow(nodes, address, operator, answers)));
             let followers: Vec<_> = pairs.collect();
-            thread::sleep(Duration::from_millis(600 + 41 * round));
+            let begun = Instant::now();
+            while answers.load(Ordering::SeqCst) < 10 && begun.elapsed() < BOUND * 2 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            thread::sleep(Duration::from_millis(7 * round));
             dies.kill();
             let reported: Vec<_> = followers.into_iter().flat_map(|follower| follower.join().unwrap()).collect();
             (creator.join().unwrap(), reported)
@@ -544,24 +554,25 @@ fn a_replica_that_is_killed_in_the_midst_of_a_rollout_leaves_nothing_half_writte
         (orders, reports) = (orders + created.len(), reports + reported.len());
     }
     println!("{orders} orders and {reports} reports acknowledged, {in_between} directives found under way");
-    assert!(orders > 16 && reports > 40 && in_between > 0, "too little happened");
+    assert!(orders >= 8 && reports >= 24 && in_between > 0, "too little happened");
 }
 
 /// The ids of the rollouts that were created until nobody answered.
-fn create(address: &str, operator: &str) -> Vec<String> {
+fn create(address: &str, operator: &str, answers: &AtomicUsize) -> Vec<String> {
     let (mut connection, mut created) = (Connection::open(address).unwrap(), Vec::new());
     let bundle = format!("registry.example/fleet/policies@sha256:{}", "0".repeat(64));
     let order = json!({"bundle": bundle, "selector": "all", "canary_percent": 50}).to_string();
     while let Ok((status, rollout)) = connection.exchange("POST", "/v1/rollouts", operator, &order) {
         assert_eq!(status, 200, "{rollout}");
         created.push(rollout["rollout_id"].as_str().unwrap().to_owned());
+        answers.fetch_add(1, Ordering::SeqCst);
         thread::sleep(Duration::from_millis(50));
     }
     created
 }
 
 /// What was reported for these nodes, of which rollout, until nobody answered.
-fn follow(nodes: &[&str], address: &str, operator: &str) -> Vec<(String, String, String)> {
+fn follow(nodes: &[&str], address: &str, operator: &str, answers: &AtomicUsize) -> Vec<(String, String, String)> {
     let (mut connection, mut reported) = (Connection::open(address).unwrap(), Vec::new());
     for node in nodes.iter().cycle() {
         let path = format!("/v1/directives/{node}");
@@ -580,6 +591,7 @@ fn follow(nodes: &[&str], address: &str, operator: &str) -> Vec<(String, String,
         match status {
             200 => {
                 let id = directive["rollout_id"].as_str().unwrap();
+                answers.fetch_add(1, Ordering::SeqCst);
                 reported.push((id.to_owned(), (*node).to_owned(), state.to_owned()));
             }
             // Another rollout came in between.
