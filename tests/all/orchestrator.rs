@@ -1,6 +1,6 @@
 //! A fleet: a real orchestrator, real runtimes and the real command, over loopback and over TLS.
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -73,6 +73,8 @@ pub(crate) fn certificates(home: &Home) {
     let ca_key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Another name than those that it signs have: OpenSSL would take them for their own issuers.
+    params.distinguished_name.push(DnType::CommonName, "fleet ca");
     write("ca.pem", params.self_signed(&ca_key).unwrap().pem());
     let ca = Issuer::new(params, ca_key);
     for (name, host) in [("server", "127.0.0.1"), ("client", "robot-7")] {

@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Stage {
     /// What stands on the page, and what is there instead.
     stands_for: Vec<(&'static str, String)>,
-    /// What is done before the first block.
+    /// What is done before the first block, where `/tmp/` is.
     prologue: String,
 }
 
@@ -61,22 +61,22 @@ fn run(blocks: &[&Block], Stage { mut stands_for, prologue }: Stage) -> Vec<Stri
     stands_for.push(("/tmp/", format!("{}/", tmp.display())));
     let there = |text: &str| stands_for.iter().fold(text.to_owned(), |text, (page, there)| text.replace(page, there));
     let address = there(RUNTIME);
-    let mut script = there(&format!(
+    let mut script = format!(
         "set -e
         exec 2>&1
         trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
         ready() {{
-            for _ in $(seq 400); do
+            local end=$((SECONDS + 60))
+            while kill -0 $! && [ $SECONDS -lt $end ]; do
                 for scheme in http https; do
                     if curl --fail --silent --output /dev/null $scheme://$1/readyz; then return; fi
                 done
-                kill -0 $! || return
                 sleep 0.05
             done
-            echo 'not ready in 20 s'; exit 1
+            echo \"$1 is not ready\"; tail *.log; exit 1
         }}
         {prologue}\n"
-    ));
+    );
     for block in blocks {
         let mut command = String::new();
         for line in block.text.lines() {
@@ -233,10 +233,10 @@ fn the_runbook_of_a_fleet_does_what_it_says() {
     let files = home.path("");
     let prologue = format!(
         "export SSL_CERT_FILE={files}ca.pem
-        mkdir /tmp/fleet
-        cp {files}server.pem /tmp/fleet/fleet.pem
-        cp {files}server.key /tmp/fleet/fleet.key
-        (umask 077 && echo {PASSWORD} > /tmp/fleet/db.password)",
+        mkdir fleet
+        cp {files}server.pem fleet/fleet.pem
+        cp {files}server.key fleet/fleet.key
+        (umask 077 && echo {PASSWORD} > fleet/db.password)",
         files = files.display()
     );
     let mut stands_for =
