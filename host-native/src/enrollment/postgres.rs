@@ -260,7 +260,7 @@ impl Store for PostgresStore {
 
 /// Waits for one answer where many are waited for.
 pub(super) async fn within_call<T>(answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Fault> {
-    Ok(timeout(CALL, answer).await.map_err(|_| PostgresError::Late)??)
+    Ok(timeout(CALL, answer).await.map_err(|_| PostgresError::Late { within: CALL })??)
 }
 
 /// A transaction that holds the one row of state.
@@ -517,8 +517,11 @@ pub enum PostgresError {
         why: String,
     },
     /// Time is up.
-    #[error("the database gave no answer within {CALL:?}: look what it is busy with, and ask again")]
-    Late,
+    #[error("the database gave no answer within {within:?}: look what it is busy with, and ask again")]
+    Late {
+        /// How long was waited.
+        within: Duration,
+    },
     /// The connection ended.
     #[error("the database was lost ({why}): ask again")]
     Lost {
@@ -558,7 +561,7 @@ impl PostgresError {
             Self::Tls(_)
             | Self::Resources(_)
             | Self::Unreachable { .. }
-            | Self::Late
+            | Self::Late { .. }
             | Self::Lost { .. }
             | Self::Refused { .. }
             | Self::Unknown { .. }

@@ -399,28 +399,40 @@ fn until<T>(mut find: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Does it while somebody else has a lock.
+fn while_held(cluster: &Cluster, lock: &str, held: impl FnOnce()) {
+    let mut holder = cluster.shell("postgres");
+    holder.args(["-c", "BEGIN", "-c", lock, "-c", "SELECT pg_sleep(600)"]);
+    let mut holder = holder.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let is_held = "SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND state = 'active' AND pid <> pg_backend_pid()";
+    until(|| {
+        Some(cluster.psql("postgres", &format!("SELECT count(*) FROM ({is_held}) AS held"))).filter(|held| held == "1")
+    });
+    held();
+    cluster.psql("postgres", &is_held.replace("SELECT FROM", "SELECT pg_terminate_backend(pid) FROM"));
+    holder.wait().unwrap();
+}
+
 #[test]
 fn who_holds_a_lock_and_a_standby_that_is_silent_are_not_waited_for_without_end() {
     let cluster = Cluster::start(None, &[]);
     let store = open(&cluster);
     enroll(&store, "n").unwrap();
 
-    let mut holder = cluster.shell("postgres");
-    holder.args(["-c", "BEGIN", "-c", "SELECT FROM autonomy.state FOR UPDATE", "-c", "SELECT pg_sleep(600)"]);
-    let mut holder = holder.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let is_held = "SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND state = 'active' AND pid <> pg_backend_pid()";
-    until(|| {
-        Some(cluster.psql("postgres", &format!("SELECT count(*) FROM ({is_held}) AS held"))).filter(|held| held == "1")
-    });
-    let begun = Instant::now();
-    let error = store.revoke(&node("n"), "ana", 2).unwrap_err();
     let refused = "the database refused (canceling statement due to lock timeout): look at its log, and ask again";
-    assert_eq!(error.to_string(), refused);
-    assert!(begun.elapsed() < CALL * 4, "{:?}", begun.elapsed());
-    let row = store.get(&node("n")).unwrap().unwrap();
-    assert_eq!(row.enrollment.status, Status::Active, "readers do not wait for writers");
-    cluster.psql("postgres", &is_held.replace("SELECT FROM", "SELECT pg_terminate_backend(pid) FROM"));
-    holder.wait().unwrap();
+    while_held(&cluster, "SELECT FROM autonomy.state FOR UPDATE", || {
+        let begun = Instant::now();
+        let error = store.revoke(&node("n"), "ana", 2).unwrap_err();
+        assert_eq!(error.to_string(), refused);
+        assert!(begun.elapsed() < CALL * 4, "{:?}", begun.elapsed());
+        let row = store.get(&node("n")).unwrap().unwrap();
+        assert_eq!(row.enrollment.status, Status::Active, "readers do not wait for writers");
+    });
+    // A rollout that is given up when it is written down, and its directives are not.
+    while_held(&cluster, "LOCK TABLE autonomy.directive IN SHARE MODE", || {
+        assert_eq!(store.create(&everybody(), "ana", 2).unwrap_err().to_string(), refused);
+        assert_eq!((store.rollouts().latest(None, 10).unwrap(), store.revision().unwrap()), (Vec::new(), 1));
+    });
     store.revoke(&node("n"), "ana", 2).unwrap();
 
     // Whoever turned it off on the server does not turn it off here.
