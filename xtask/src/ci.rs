@@ -14,7 +14,7 @@ const BARE_TARGETS: [&str; 2] = ["thumbv7em-none-eabihf", "wasm32v1-none"];
 
 /// What the tests run: how to see that it is there, and the package that has it (Debian's name, the same on most
 /// systems).
-const PROGRAMS: [(&str, &str); 21] = [
+const PROGRAMS: [(&str, &str); 22] = [
     ("command -v bash", "bash"),
     ("command -v c++", "g++"),
     ("command -v cc", "gcc"),
@@ -23,6 +23,7 @@ const PROGRAMS: [(&str, &str); 21] = [
     ("command -v docker-registry", "docker-registry"),
     ("command -v jq", "jq"),
     ("command -v make", "make"),
+    ("command -v /usr/sbin/nginx", "nginx"),
     ("command -v npm", "npm"),
     ("command -v openssl", "openssl"),
     ("command -v pkg-config", "pkgconf"),
