@@ -28,8 +28,8 @@ const CHANGE: &str = "node_id, serial, action, who, at_ms, before_ref, before_st
 
 /// How long a call waits for another process that writes.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections kept open for reading between calls.
-const IDLE_READERS: usize = 4;
+/// Connections kept open for reading between calls. To open one reads the schema, which takes longer than a look-up.
+const IDLE_READERS: usize = 32;
 
 /// A [`Store`] in one SQLite file on a local disk. Any number of processes may use the file at once.
 ///
