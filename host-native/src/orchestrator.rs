@@ -534,7 +534,9 @@ async fn changes(
             return Ok(found(&changes));
         }
         after = changes.cursor;
-        if tokio::time::timeout_at(deadline, waits.changed()).await.is_err() {
+        let is_woken = tokio::time::timeout_at(deadline, waits.changed()).await.is_ok();
+        // A service that stops does not have thousands who waited ask the store once more.
+        if !is_woken || !*waits.borrow() {
             return Ok(found(&changes));
         }
     }

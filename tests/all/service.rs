@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::support::{Home, autonomy};
 
 /// Longer than anything here takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A `runtime start` or a `host serve` that serves.
 pub(crate) struct Service {
