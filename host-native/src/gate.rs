@@ -528,7 +528,11 @@ impl State {
     fn observe(&mut self, now_ms: u64) {
         match self.source.as_mut().map(|source| source.observe(now_ms)) {
             Some(Observation::Changed(answer)) => self.core.set_enrollment(answer),
-            Some(Observation::Lease(envelope)) => self.core.set_lease(&envelope),
+            Some(Observation::Leases(envelopes)) => {
+                for envelope in envelopes {
+                    self.core.set_lease(&envelope);
+                }
+            }
             Some(Observation::Unchanged) | None => {}
         }
     }

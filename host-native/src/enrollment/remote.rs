@@ -391,8 +391,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// that the node's enrollment has changed.
 ///
 /// While nobody answers, the lease that is held stands, and the gate stops taking it when it expires. It is kept in a file
-/// too, so that a node that is started while nobody answers has it. What was fetched or read is not trusted here: the gate
-/// checks it.
+/// too, so that a node that is started while nobody answers has it. One that does not hold, or is older, takes the place of
+/// none: the gate is told both, the better one first, and says what is wrong with the other.
 #[derive(Debug)]
 pub struct LeaseSource {
     latest: watch::Receiver<Observation>,
@@ -403,19 +403,19 @@ pub struct LeaseSource {
 
 impl LeaseSource {
     /// Asks for the node's lease, and from then on in the background. An orchestrator that does not answer is no error: it
-    /// may come back. The lease is kept in the directory `leases`.
-    pub async fn start(client: OrchestratorClient, node_id: NodeId, leases: &Path) -> Self {
+    /// may come back. The lease, signed by `keys`, is kept in the directory `leases`.
+    pub async fn start(client: OrchestratorClient, node_id: NodeId, keys: Option<TrustedKeys>, leases: &Path) -> Self {
         let nothing = Answer::Unavailable { why: "no lease was asked for yet".to_owned() };
         let (tell, mut latest) = watch::channel(Observation::Changed(nothing));
         latest.mark_changed();
         let (wake, woken) = watch::channel(());
         let file = leases.join(format!("{node_id}.json"));
-        let held = kept(&file);
-        if let Some(lease) = &held {
-            tell.send_replace(Observation::Lease(lease.to_vec()));
-        }
+        let (orders, of) = (client.clone(), node_id.clone());
         let mut renewal =
-            Renewal { client: client.clone(), node_id: node_id.clone(), tell, held, file, failing: false };
+            Renewal { client: orders, node_id: of, keys, tell, held: None, told: None, file, failing: false };
+        if let Some(lease) = kept(&renewal.file) {
+            renewal.take(lease);
+        }
         let pause = renewal.fetch(true).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(renewal.go_on(pause, woken.clone()));
@@ -472,7 +472,8 @@ impl LeaseLookup {
         if let Some(held) = self.lock().get_mut(node_id) {
             return held.answer(node_id, &self.keys, self.max_skew_ms, now_ms, refresh_ms);
         }
-        let source = LeaseSource::start(self.client.clone(), node_id.clone(), &self.leases).await;
+        let keys = Some(self.keys.clone());
+        let source = LeaseSource::start(self.client.clone(), node_id.clone(), keys, &self.leases).await;
         let nothing = Err(Answer::Unavailable { why: "no lease was asked for yet".to_owned() });
         let mut nodes = self.lock();
         if nodes.len() >= NODES {
@@ -496,16 +497,18 @@ impl Held {
         match self.source.observe(now_ms) {
             Observation::Unchanged => {}
             Observation::Changed(answer) => self.answer = Err(answer),
-            Observation::Lease(envelope) => {
-                self.answer = Lease::verify(&envelope, Some(keys), Some(node_id), self.serial)
-                    .map_err(|error| Answer::Unavailable { why: error.to_string() });
+            Observation::Leases(envelopes) => {
+                for envelope in envelopes {
+                    self.answer = Lease::verify(&envelope, Some(keys), Some(node_id), self.serial)
+                        .inspect(|lease| self.serial = lease.serial)
+                        .map_err(|error| Answer::Unavailable { why: error.to_string() });
+                }
             }
         }
         let lease = match &self.answer {
             Err(answer) => return answer.clone(),
             Ok(lease) => lease,
         };
-        self.serial = lease.serial;
         if now_ms > lease.expires_at_ms || now_ms < lease.issued_at_ms.saturating_sub(skew_ms) {
             let (from, to) = (lease.issued_at_ms, lease.expires_at_ms);
             let why = format!(
@@ -522,8 +525,12 @@ impl Held {
 struct Renewal {
     client: OrchestratorClient,
     node_id: NodeId,
+    keys: Option<TrustedKeys>,
     tell: watch::Sender<Observation>,
-    held: Option<Bytes>,
+    /// The last lease that held, and its serial.
+    held: Option<(Bytes, u64)>,
+    /// The last lease that the gate was told, if that was told last.
+    told: Option<Bytes>,
     file: PathBuf,
     failing: bool,
 }
@@ -549,10 +556,8 @@ impl Renewal {
                 self.failing = false;
                 // A third of its time, so that one renewal may fail.
                 let pause = lifetime(&lease).map_or(PAUSE, |lifetime| (lifetime / 3).max(PAUSE / 10));
-                if self.held.as_ref() != Some(&lease) {
-                    self.tell.send_replace(Observation::Lease(lease.to_vec()));
+                if self.told.as_ref() != Some(&lease) && self.take(lease.clone()) {
                     self.keep(&lease).await;
-                    self.held = Some(lease);
                 }
                 pause
             }
@@ -560,16 +565,38 @@ impl Renewal {
             Ok(None) if self.held.is_some() => self.failed(&"there is no lease where there was one"),
             Ok(None) => {
                 self.failing = false;
-                self.tell.send_replace(Observation::Changed(Answer::NotEnrolled { observed_at_ms: now_ms() }));
+                self.tell_answer(Answer::NotEnrolled { observed_at_ms: now_ms() });
                 PAUSE
             }
             Err(error) => {
                 if self.held.is_none() {
-                    self.tell.send_replace(Observation::Changed(Answer::Unavailable { why: error.to_string() }));
+                    self.tell_answer(Answer::Unavailable { why: error.to_string() });
                 }
                 self.failed(&error)
             }
         }
+    }
+
+    /// Tells the gate of a lease, and whether it holds. The gate looks when a call comes, and may not have seen the one before:
+    /// it is told that again where it needs its serial to know an older one.
+    fn take(&mut self, lease: Bytes) -> bool {
+        let seen = self.held.as_ref().map_or(0, |(_, serial)| *serial);
+        let envelopes = match Lease::verify(&lease, self.keys.as_ref(), Some(&self.node_id), seen) {
+            Ok(Lease { serial, .. }) => {
+                self.held = Some((lease.clone(), serial));
+                vec![lease.to_vec()]
+            }
+            Err(_) => self.held.iter().map(|(held, _)| held).chain([&lease]).map(|it| it.to_vec()).collect(),
+        };
+        self.tell.send_replace(Observation::Leases(envelopes));
+        let holds = self.held.as_ref().is_some_and(|(held, _)| *held == lease);
+        self.told = Some(lease);
+        holds
+    }
+
+    fn tell_answer(&mut self, answer: Answer) {
+        self.tell.send_replace(Observation::Changed(answer));
+        self.told = None;
     }
 
     /// Without it only a start while nobody answers is worse off.
@@ -637,6 +664,17 @@ async fn follow(client: OrchestratorClient, node_id: NodeId, wake: watch::Sender
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::PrivateKey;
+    use std::{
+        fs,
+        io::{BufRead, BufReader, Write},
+        net::TcpListener,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        thread,
+    };
 
     #[test]
     fn a_url_that_would_show_the_token_is_refused() {
@@ -658,5 +696,82 @@ mod tests {
             assert!(error.to_string().contains(message), "{url}: {error}");
             assert_eq!(error.class(), ErrorClass::Usage);
         }
+    }
+
+    /// A server of one lease, which anybody may put there, and how often it was asked for it.
+    fn server() -> (OrchestratorClient, Arc<Mutex<Vec<u8>>>, Arc<AtomicUsize>) {
+        let (served, asked) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = OrchestratorClient::new(&format!("http://{}", listener.local_addr().unwrap()), None, None, None);
+        let (lease, count) = (Arc::clone(&served), Arc::clone(&asked));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = BufReader::new(stream.unwrap());
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).unwrap() > 0 {}
+                let is_lease = head.starts_with("GET /v1/leases/robot-7 ");
+                count.fetch_add(usize::from(is_lease), Ordering::Relaxed);
+                let body = if is_lease { lease.lock().unwrap().clone() } else { Vec::new() };
+                let status = if is_lease { "200 OK" } else { "404 Not Found" };
+                let length = body.len();
+                let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+                drop(stream.get_mut().write_all(&[head.into_bytes(), body].concat()));
+            }
+        });
+        (client.unwrap(), served, asked)
+    }
+
+    /// Renewed each 0.2 s, and good for longer than the test takes.
+    fn lease(key: &PrivateKey, serial: u64, status: Status) -> Vec<u8> {
+        let lease = Lease {
+            node_id: NodeId::parse("robot-7").unwrap(),
+            enrollment_ref: EnrollmentRef::parse("fleet-a").unwrap(),
+            status,
+            rollout_state: RolloutState::None,
+            serial,
+            issued_at_ms: now_ms() + 600_000,
+            expires_at_ms: now_ms() + 600_600,
+        };
+        key.seal(gate_core::lease::PAYLOAD_TYPE, json::write(&lease).into_bytes())
+    }
+
+    #[tokio::test]
+    async fn an_older_lease_that_is_served_again_is_known_by_who_was_asked_nothing_in_between() {
+        let (client, served, asked) = server();
+        let (key, stranger) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
+        let keys = TrustedKeys::new([key.public().clone()], 1).unwrap();
+        let [old, new] = [(17, Status::Active), (18, Status::Revoked)].map(|(serial, is)| lease(&key, serial, is));
+        let forged = lease(&stranger, 19, Status::Active);
+        let dir = tempfile::tempdir().unwrap();
+        let start = || {
+            let node_id = NodeId::parse("robot-7").unwrap();
+            LeaseSource::start(client.clone(), node_id, Some(keys.clone()), dir.path())
+        };
+        let serve = async |lease: &Vec<u8>| {
+            served.lock().unwrap().clone_from(lease);
+            let before = asked.load(Ordering::Relaxed);
+            // The one that was under way may have had the lease before.
+            while asked.load(Ordering::Relaxed) < before + 3 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let told = |source: &mut LeaseSource| match source.observe(0) {
+            Observation::Leases(envelopes) => envelopes,
+            other => panic!("{other:?}"),
+        };
+        served.lock().unwrap().clone_from(&old);
+        let mut source = start().await;
+        assert_eq!(told(&mut source), [old.clone()]);
+        serve(&new).await;
+        for other in [&old, &forged] {
+            serve(other).await;
+            assert_eq!(fs::read(dir.path().join("robot-7.json")).unwrap(), new, "the newest that holds is kept");
+            assert_eq!(told(&mut source), [new.clone(), other.clone()]);
+            // Nor by who begins again.
+            let mut again = start().await;
+            assert_eq!(told(&mut again), [new.clone(), other.clone()]);
+        }
+        serve(&new).await;
+        assert_eq!(told(&mut source), [new]);
     }
 }

@@ -31,8 +31,8 @@ pub enum Observation {
     Unchanged,
     /// A new answer: another one, or the same one seen again later.
     Changed(Answer),
-    /// A new lease: the envelope's own bytes, which the gate checks.
-    Lease(Vec<u8>),
+    /// New leases, the oldest first: the envelopes' own bytes, which the gate checks one after the other.
+    Leases(Vec<Vec<u8>>),
 }
 
 /// Asks the file that a [`SqliteStore`](super::SqliteStore) writes.

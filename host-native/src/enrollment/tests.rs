@@ -40,7 +40,7 @@ fn asked() -> (TempDir, PathBuf, SqliteStore, LocalSource) {
 fn status(observation: Observation) -> String {
     match observation {
         Observation::Unchanged => "unchanged".to_owned(),
-        Observation::Lease(_) => "lease".to_owned(),
+        Observation::Leases(_) => "leases".to_owned(),
         Observation::Changed(Answer::Unavailable { why }) => {
             assert!(!why.contains('\n'), "{why}");
             format!("unavailable: {why}")
@@ -491,7 +491,7 @@ mod source {
         let (_dir, _path, _store, mut source) = asked();
         let observed_at = |observation| match observation {
             Observation::Changed(Answer::Enrolled { observed_at_ms, .. }) => Some(observed_at_ms),
-            Observation::Changed(_) | Observation::Lease(_) | Observation::Unchanged => None,
+            Observation::Changed(_) | Observation::Leases(_) | Observation::Unchanged => None,
         };
         assert_eq!(observed_at(source.observe(1499)), None);
         assert_eq!(observed_at(source.observe(1500)), Some(1500));
