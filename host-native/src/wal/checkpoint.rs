@@ -90,10 +90,14 @@ impl Checkpoint {
     pub fn of(log: impl Into<Walk>) -> Result<Self, CheckpointError> {
         let mut at: Option<Position> = None;
         for record in Reader::open(log)? {
-            at = Some(Position::of(&record?, at.as_ref()));
+            at = Some(Position::of(&record?));
         }
-        let Position { wal_id, seq, hash } = at.ok_or(CheckpointError::Empty)?;
-        Ok(Self { wal_id, seq, hash, at: codec::time_of(unix_ns()) })
+        at.map(Self::at).ok_or(CheckpointError::Empty)
+    }
+
+    /// That the log holds this frame, said now.
+    pub(super) fn at(Position { wal_id, seq, hash }: Position) -> Self {
+        Self { wal_id, seq, hash, at: codec::time_of(unix_ns()) }
     }
 
     /// Signs it: a DSSE envelope.
@@ -122,31 +126,40 @@ impl Checkpoint {
         text.lines().map(|line| Self::verify(line.as_bytes(), keys)).collect()
     }
 
-    /// Whether the log holds the frames of all of them, and with these everything before.
+    /// Whether the log holds the frames of all of them, and with these everything before. How many it holds: of frames
+    /// that were pruned, nothing can be said.
     ///
     /// # Errors
     /// The first that it does not hold, or a frame that does not hold together.
-    pub fn check(checkpoints: &[Self], log: impl Into<Walk>) -> Result<(), CheckpointError> {
+    pub fn check(checkpoints: &[Self], log: impl Into<Walk>) -> Result<usize, CheckpointError> {
         let mut wanted: Vec<&Self> = checkpoints.iter().collect();
         wanted.sort_by_key(|checkpoint| checkpoint.seq);
         let mut wanted = wanted.into_iter().peekable();
-        let not_held = |checkpoint: &Self| {
-            let Self { seq, at, .. } = checkpoint;
-            CheckpointError::NotHeld { seq: *seq, at: at.clone() }
-        };
-        let mut reader = Reader::open(log)?;
-        let mut at: Option<Position> = None;
+        let (mut reader, mut before, mut held) = (Reader::open(log)?, None, 0);
         while let Some(last) = wanted.peek() {
             reader.trust(last.seq);
-            let Some(record) = reader.next_record()? else { return Err(not_held(last)) };
-            let here = Position::of(&record, at.as_ref());
-            while let Some(checkpoint) = wanted.next_if(|checkpoint| checkpoint.seq <= here.seq) {
-                if (&checkpoint.wal_id, checkpoint.seq, &checkpoint.hash) != (&here.wal_id, here.seq, &here.hash) {
-                    return Err(not_held(checkpoint));
-                }
+            let Some(record) = reader.next_record()? else { return Err(last.not_held()) };
+            if before.is_none() && record.seq > 1 {
+                while wanted.next_if(|checkpoint| checkpoint.seq < record.seq - 1).is_some() {}
             }
-            at = Some(here);
+            // The last that was pruned is still known: by its hash, and by what the log is called.
+            let known = [before.unwrap_or_else(|| Position::before(&record)), Position::of(&record)];
+            while let Some(checkpoint) = wanted.next_if(|checkpoint| checkpoint.seq <= record.seq) {
+                if !known.contains(&checkpoint.position()) {
+                    return Err(checkpoint.not_held());
+                }
+                held += 1;
+            }
+            before = Some(Position::of(&record));
         }
-        Ok(())
+        Ok(held)
+    }
+
+    fn position(&self) -> Position {
+        Position { wal_id: self.wal_id.clone(), seq: self.seq, hash: self.hash.clone() }
+    }
+
+    fn not_held(&self) -> CheckpointError {
+        CheckpointError::NotHeld { seq: self.seq, at: self.at.clone() }
     }
 }

@@ -12,8 +12,8 @@ use super::{
     scan::read_full,
 };
 
-pub(super) const LOG: &str = "telemetry.wal";
-const SAFE_SEQ: &str = "telemetry.safe_seq";
+const LIVE: &str = "telemetry.wal";
+pub(super) const SAFE_SEQ: &str = "telemetry.safe_seq";
 const LOCK: &str = "wal.lock";
 const DRAIN_LOCK: &str = "drain.lock";
 /// More bytes than a file of numbers has.
@@ -87,8 +87,22 @@ impl Dir {
         self.path.join(name.to_string())
     }
 
-    pub(super) fn log_path(&self) -> PathBuf {
-        self.file(LOG)
+    /// The live file.
+    pub(super) fn live_path(&self) -> PathBuf {
+        self.file(LIVE)
+    }
+
+    /// The file of a segment: one that is sealed has the number of its first frame.
+    pub(super) fn segment_path(&self, segment: Option<u64>) -> PathBuf {
+        self.file(segment_name(segment))
+    }
+
+    /// The first frames of the sealed segments, in order.
+    pub(super) fn sealed(&self) -> Result<Vec<u64>, WalError> {
+        let names = self.fs.names(&self.path).map_err(WalError::io("list", &self.path))?;
+        let mut sealed: Vec<u64> = names.iter().filter_map(|name| first_of(name)).collect();
+        sealed.sort_unstable();
+        Ok(sealed)
     }
 
     pub(super) fn safe_seq_path(&self) -> PathBuf {
@@ -98,6 +112,16 @@ impl Dir {
     /// Takes the right to write, before anything is read.
     pub(super) fn lock(&self) -> Result<Lock, WalError> {
         self.hold(LOCK)?.map_err(|pid| WalError::Locked { dir: self.path.clone(), pid })
+    }
+
+    /// Keeps writers away, where there was one before; makes nothing.
+    pub(super) fn lock_if_there(&self) -> Result<Option<Arc<dyn File>>, WalError> {
+        let path = self.file(LOCK);
+        let Some(file) = self.open_existing(&path)? else { return Ok(None) };
+        if !file.try_lock().map_err(WalError::io("lock", &path))? {
+            return Err(WalError::Locked { dir: self.path.clone(), pid: holder(&*file) });
+        }
+        Ok(Some(file))
     }
 
     /// Takes the right to drain.
@@ -110,10 +134,7 @@ impl Dir {
         let path = self.file(name);
         let file = self.fs.open(&path, How::Write).map_err(WalError::io("open", &path))?;
         if !file.try_lock().map_err(WalError::io("lock", &path))? {
-            let mut held = [0; 12];
-            let got = read_full(&*file, 0, &mut held).unwrap_or(0);
-            let pid = held.last_chunk::<4>().map(|pid| u32::from_le_bytes(*pid)).filter(|pid| got == 12 && *pid != 0);
-            return Ok(Err(pid));
+            return Ok(Err(holder(&*file)));
         }
         file.write_at(8, &std::process::id().to_le_bytes()).map_err(WalError::io("write", &path))?;
         Ok(Ok(Lock { file, path }))
@@ -153,13 +174,26 @@ impl Dir {
         self.fs.sync_dir(&self.path).map_err(WalError::io("sync", &self.path))
     }
 
-    /// The log for reading; None where there is none.
-    pub(super) fn log(&self) -> Result<Option<Arc<dyn File>>, WalError> {
-        self.open_existing(&self.log_path())
+    /// A segment for reading; None where there is none.
+    pub(super) fn segment(&self, segment: Option<u64>) -> Result<Option<Arc<dyn File>>, WalError> {
+        self.open_existing(&self.segment_path(segment))
     }
 
-    pub(super) fn log_for_writing(&self) -> Result<Arc<dyn File>, WalError> {
-        let path = self.log_path();
+    /// Bytes of a segment, 0 where there is none.
+    pub(super) fn bytes(&self, segment: Option<u64>) -> Result<u64, WalError> {
+        let Some(file) = self.segment(segment)? else { return Ok(0) };
+        file.len().map_err(WalError::io("read", &self.segment_path(segment)))
+    }
+
+    /// Deletes a sealed segment, durably: the next one goes only after it.
+    pub(super) fn remove(&self, first: u64) -> Result<(), WalError> {
+        let path = self.segment_path(Some(first));
+        self.fs.remove(&path).map_err(WalError::io("delete", &path))?;
+        self.sync()
+    }
+
+    pub(super) fn live_for_writing(&self) -> Result<Arc<dyn File>, WalError> {
+        let path = self.live_path();
         self.fs.open(&path, How::Write).map_err(WalError::io("open", &path))
     }
 
@@ -225,4 +259,22 @@ impl Dir {
         bytes.truncate(got);
         Ok(Some(bytes))
     }
+}
+
+/// The process that holds a lock, where it is known.
+fn holder(lock: &dyn File) -> Option<u32> {
+    let mut held = [0; 12];
+    let got = read_full(lock, 0, &mut held).unwrap_or(0);
+    held.last_chunk::<4>().map(|pid| u32::from_le_bytes(*pid)).filter(|pid| got == 12 && *pid != 0)
+}
+
+/// The name of a segment's file.
+pub(super) fn segment_name(segment: Option<u64>) -> String {
+    segment.map_or_else(|| LIVE.to_owned(), |first| format!("telemetry-{first:020}.wal"))
+}
+
+/// The number in the name of a sealed segment: nothing that is not exactly such a name is one.
+pub(super) fn first_of(name: &str) -> Option<u64> {
+    let first = name.strip_prefix("telemetry-")?.strip_suffix(".wal")?.parse().ok()?;
+    (segment_name(Some(first)) == name).then_some(first)
 }

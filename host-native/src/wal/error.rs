@@ -56,6 +56,24 @@ pub enum WalError {
         /// What `telemetry.safe_seq` says.
         committed: u64,
     },
+    /// The log begins in the middle, and does not say why.
+    #[error("log at `{}` begins with frame {first}, and no frame in it says that what came before was pruned; restore the segments before it or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
+    StartLost {
+        /// The log's directory.
+        dir: PathBuf,
+        /// The first frame that it holds.
+        first: u64,
+    },
+    /// What was to be read next was pruned meanwhile.
+    #[error("log at `{}` was pruned while it was read: frame {seq} is gone, the next is {first}; read it again", dir.display())]
+    Pruned {
+        /// The log's directory.
+        dir: PathBuf,
+        /// The frame that was to be read.
+        seq: u64,
+        /// The first that is there.
+        first: u64,
+    },
     /// `telemetry.safe_seq` is missing or unreadable.
     #[error("log at `{}` has no usable `telemetry.safe_seq` ({found}); restore it or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
     SafeSeqLost {
@@ -151,6 +169,7 @@ impl WalError {
     pub const fn class(&self) -> ErrorClass {
         match self {
             Self::LogLost { .. }
+            | Self::StartLost { .. }
             | Self::SafeSeqLost { .. }
             | Self::CommittedLost { .. }
             | Self::Damaged { .. }
@@ -159,6 +178,7 @@ impl WalError {
             | Self::Locked { .. }
             | Self::DrainLocked { .. }
             | Self::NoLog { .. }
+            | Self::Pruned { .. }
             | Self::Poisoned { .. }
             | Self::Overloaded { .. }
             | Self::Closed => ErrorClass::Unavailable,

@@ -1,12 +1,7 @@
 //! The few file operations the log needs, so that a test can fail each of them.
 
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::{
-    fmt::Debug,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt::Debug, fs, io, path::Path, sync::Arc};
 
 /// A file system.
 pub(super) trait Fs: Debug + Send + Sync {
@@ -14,6 +9,9 @@ pub(super) trait Fs: Debug + Send + Sync {
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     fn open(&self, path: &Path, how: How) -> io::Result<Arc<dyn File>>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// The names in `dir` that are text; none where there is no such directory.
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Makes the entries of `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
@@ -74,10 +72,26 @@ impl Fs for RealFs {
         fs::rename(from, to)
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let dir = if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir.to_owned() };
-        fs::File::open(dir)?.sync_all()
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
     }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(here(dir)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        entries.filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose()).collect()
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::File::open(here(dir))?.sync_all()
+    }
+}
+
+/// A directory by a name that can be opened: the empty path is this one.
+fn here(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }
 
 #[derive(Debug)]
