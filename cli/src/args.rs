@@ -307,7 +307,7 @@ pub(crate) struct KeepFlags {
     retention: RetentionFlags,
     /// Sign a checkpoint of each segment that is sealed, and of the end, with this private key.
     #[arg(long, value_name = "FILE", help_heading = SETTINGS)]
-    checkpoint_key: Option<String>,
+    wal_signing_key: Option<String>,
     /// The file that the checkpoints are appended to [default: telemetry.checkpoints beside the log].
     #[arg(long, value_name = "FILE", help_heading = SETTINGS)]
     checkpoints: Option<String>,
@@ -316,7 +316,7 @@ pub(crate) struct KeepFlags {
 impl KeepFlags {
     pub(crate) fn add_to(&self, flags: Flags) -> Flags {
         let flags = self.retention.add_to(flags.set("wal.segment_bytes", self.segment_bytes.as_ref()));
-        flags.set("wal.checkpoint_key", self.checkpoint_key.as_ref()).set("wal.checkpoints", self.checkpoints.as_ref())
+        flags.set("wal.signing_key", self.wal_signing_key.as_ref()).set("wal.checkpoints", self.checkpoints.as_ref())
     }
 }
 

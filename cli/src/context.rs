@@ -145,7 +145,7 @@ pub(crate) fn exporter(config: &Config) -> Result<Option<Exporter>, CliError> {
 
 /// What signs checkpoints of the log, where that is set.
 pub(crate) fn signing(config: &Config) -> Result<Option<Signing>, CliError> {
-    let Some(key) = config.checkpoint_key() else { return Ok(None) };
+    let Some(key) = config.wal_signing_key() else { return Ok(None) };
     Ok(Some(Signing { key: PrivateKey::read(key)?, file: config.checkpoints() }))
 }
 

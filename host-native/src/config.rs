@@ -154,7 +154,7 @@ pub struct Wal {
     /// Whether only what was drained is deleted.
     pub prune: Option<wal::Prune>,
     /// The private key that signs checkpoints.
-    pub checkpoint_key: Option<PathBuf>,
+    pub signing_key: Option<PathBuf>,
     /// The file that checkpoints are appended to.
     pub checkpoints: Option<PathBuf>,
 }
@@ -468,9 +468,9 @@ pub const KEYS: &[Key] = &[
         "what may be deleted then: what was `drained`, or `any`",
     ),
     key(
-        "wal.checkpoint_key",
-        "AUTONOMY_WAL_CHECKPOINT_KEY",
-        "--checkpoint-key",
+        "wal.signing_key",
+        "AUTONOMY_WAL_SIGNING_KEY",
+        "--wal-signing-key",
         Shape::Path,
         "the private key that signs checkpoints of the log",
     ),
@@ -931,8 +931,8 @@ impl Config {
     }
 
     /// The private key that signs checkpoints of the log.
-    pub fn checkpoint_key(&self) -> Option<&Path> {
-        self.settings.wal.checkpoint_key.as_deref()
+    pub fn wal_signing_key(&self) -> Option<&Path> {
+        self.settings.wal.signing_key.as_deref()
     }
 
     /// The file that checkpoints of the log are appended to.
@@ -1043,7 +1043,7 @@ impl Config {
             "wal.retain_bytes" => number(self.retention().bytes),
             "wal.retain_days" => number(self.retention().days),
             "wal.prune" => self.retention().prune.to_string(),
-            "wal.checkpoint_key" => self.checkpoint_key().map(path).unwrap_or_default(),
+            "wal.signing_key" => self.wal_signing_key().map(path).unwrap_or_default(),
             "wal.checkpoints" => path(&self.checkpoints()),
             "wal.segment_bytes" => self.wal_options().segment_bytes.to_string(),
             "drain.to" => self.drain().to.clone().unwrap_or_default(),
