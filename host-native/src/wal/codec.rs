@@ -44,6 +44,11 @@ pub(super) fn wal_id_of(link: &Link) -> String {
     link.iter().take(22).map(|byte| char::from(*byte)).collect()
 }
 
+/// Whether a log can be called this.
+pub(super) fn is_wal_id(text: &str) -> bool {
+    text.len() == 22 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
 /// What numbers and chains frames.
 #[derive(Debug)]
 pub(super) struct Encoder {

@@ -396,10 +396,7 @@ impl Committer {
     /// Seals the live file, every byte of which is durable, and begins the next one, with frame `first`. A crash leaves
     /// the old one, a sealed one alone, or a sealed and an empty one: the log goes on from each.
     fn rotate(&mut self, first: u64) -> Result<(), WalError> {
-        let failed = |error: WalError| match error {
-            WalError::Io { source, .. } => self.poisoned("rotation", source),
-            error => error,
-        };
+        let failed = |error| self.ended_by("rotation", error);
         self.check_in_place()?;
         let (live, sealed) = (self.dir.live_path(), self.dir.segment_path(Some(self.first)));
         self.dir.fs.rename(&live, &sealed).map_err(|e| self.poisoned("rotation", e))?;
@@ -428,10 +425,11 @@ impl Committer {
     }
 
     fn unpublished(&self, error: WalError) -> WalError {
-        match error {
-            WalError::Io { source, .. } => self.poisoned("update of `telemetry.safe_seq`", source),
-            error => error,
-        }
+        self.ended_by("update of `telemetry.safe_seq`", error)
+    }
+
+    fn ended_by(&self, op: &'static str, error: WalError) -> WalError {
+        if let WalError::Io { source, .. } = error { self.poisoned(op, source) } else { error }
     }
 
     fn poisoned(&self, op: &'static str, source: impl Into<Arc<io::Error>>) -> WalError {

@@ -132,15 +132,20 @@ impl Place {
             return Err("its `durable` cannot be true");
         }
         let link = codec::link_to(payload);
-        match own {
-            Some(Own::Rotated { wal_id }) if begins && (self.wal_id.is_empty() || self.wal_id == wal_id) => {
+        match (own, begins) {
+            (Some(Own::Rotated { wal_id }), true)
+                if codec::is_wal_id(&wal_id) && (self.wal_id.is_empty() || self.wal_id == wal_id) =>
+            {
                 self.wal_id = wal_id;
             }
-            Some(Own::Rotated { .. }) => return Err("it is the first frame of another segment"),
-            _ if begins => return Err("its segment does not begin with a `wal_rotated` frame"),
-            Some(Own::Doctored { .. }) => self.wal_id = codec::wal_id_of(&link),
-            _ if frame.seq == 1 => self.wal_id = codec::wal_id_of(&link),
-            _ => {}
+            (Some(Own::Rotated { .. }), _) => return Err("it is the first frame of another segment"),
+            (_, true) => return Err("its segment does not begin with a `wal_rotated` frame"),
+            (Some(Own::Doctored { .. }), false) => self.wal_id = codec::wal_id_of(&link),
+            (Some(Own::Repaired { .. } | Own::Pruned { .. }) | None, false) => {
+                if frame.seq == 1 {
+                    self.wal_id = codec::wal_id_of(&link);
+                }
+            }
         }
         self.offset += (PREFIX + payload.len()) as u64;
         self.next_seq += 1;

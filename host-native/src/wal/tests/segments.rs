@@ -198,7 +198,7 @@ fn what_a_crash_leaves_of_a_rotation_is_gone_on_from() {
     let (fs, original) = closed_log();
     let last = original.last().unwrap().seq;
     let live = fs.bytes(&path("telemetry.wal")).unwrap();
-    let live_first = records(&fs).iter().filter(|record| record.attrs.contains("wal_rotated")).next_back().unwrap().seq;
+    let live_first = original.iter().rfind(|record| record.attrs.contains("wal_rotated")).unwrap().seq;
     let safe_seq = |fs: &MemFs, seq: u64| fs.put(&path("telemetry.safe_seq"), Some(seq.to_le_bytes().to_vec()));
     // Sealed, and the next file is not there, or empty.
     for (row, file) in [("rotation", None), ("open", Some(Vec::new()))] {
