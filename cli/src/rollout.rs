@@ -12,9 +12,7 @@ use host_native::{
     config::Config,
     enrollment::{
         Store,
-        rollout::{
-            Command as Verb, Counts, Directive, Order, Phase, Rollout, RolloutError, RolloutId, RolloutStore, Selector,
-        },
+        rollout::{Command as Verb, Counts, Directive, Order, Phase, Rollout, RolloutId, RolloutStore, Selector},
     },
     oci::{self, Pinned, Reference},
 };
@@ -236,7 +234,7 @@ impl Command {
                 let (mut rollouts, mut before) = (Vec::new(), before);
                 // One more than asked for tells whether there is a next page; a store may give fewer at once.
                 while rollouts.len() <= limit {
-                    let page = kept(&*store)?.latest(before.as_ref(), limit.saturating_add(1) - rollouts.len())?;
+                    let page = store.rollouts().latest(before.as_ref(), limit.saturating_add(1) - rollouts.len())?;
                     let Some(last) = page.last() else { break };
                     before = Some(last.rollout_id.clone());
                     rollouts.extend(page);
@@ -247,7 +245,7 @@ impl Command {
             }
             Self::Show { rollout_id, failed, after, limit, store } => {
                 let store = open(context, &store, Access::Read)?;
-                let rollouts = kept(&*store)?;
+                let rollouts = store.rollouts();
                 let id = or_latest(rollouts, rollout_id)?;
                 let limit = usize::try_from(limit).unwrap_or(usize::MAX);
                 let (mut directives, mut after) = (Vec::new(), after);
@@ -279,10 +277,6 @@ fn open(context: &Context<'_>, store: &StoreFlag, access: Access) -> Result<Box<
     context::store(&context.config(&store.add_to(Flags::default()))?, access)
 }
 
-fn kept(store: &dyn Store) -> Result<&dyn RolloutStore, CliError> {
-    store.rollouts().ok_or_else(|| CliError::usage(RolloutError::NotKept.to_string()))
-}
-
 fn or_latest(rollouts: &dyn RolloutStore, id: Option<RolloutId>) -> Result<RolloutId, CliError> {
     if let Some(id) = id {
         return Ok(id);
@@ -297,7 +291,7 @@ impl Create {
         let config = context.config(&store.add_to(trust.add_to(Flags::default())?))?;
         let who = by.name(&config)?;
         let store = context::store(&config, Access::Change)?;
-        let rollouts = kept(&*store)?;
+        let rollouts = store.rollouts();
         let (artifact, tar) = progress::moving(registry.access()?, |access| oci::pull(&bundle, access))?;
         let bundle = Pinned::new(bundle, artifact.manifest);
         check(context, &config, &bundle, &tar)?;
@@ -376,7 +370,7 @@ impl Change {
         let config = context.config(&store.add_to(Flags::default()))?;
         let who = by.name(&config)?;
         let store = context::store(&config, Access::Change)?;
-        let rollouts = kept(&*store)?;
+        let rollouts = store.rollouts();
         let rollout = rollouts.command(&or_latest(rollouts, rollout_id)?, verb, &who, time::now_ms())?;
         let out = &mut context.out;
         if out.format() == Format::Json {

@@ -14,8 +14,12 @@ use crate::{
     output::Format,
 };
 
-/// Runs a service on threads of its own.
+/// Runs a service on threads of its own, with as many open files as the system lets it have: each connection is one.
 pub(crate) fn block_on(service: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // What is refused leaves the limit as it was.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     built.map_err(no_threads)?.block_on(service)
 }

@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Digest,
-    facts::{Facts, Verdict},
-    frame::{Frame, Kind},
-    identity::{AuditId, PolicyRef, ToolName},
-    json,
+    facts::{Facts, Known, Verdict},
+    frame::{self, Frame, Kind},
+    identity::{AuditId, NodeId, PolicyRef, ToolName},
+    json::{self, put, put_optional},
     mode::Mode,
     read_object,
     reason::{Policy, Reason},
+    text::fill,
 };
 
 /// A call that asks to run a tool.
@@ -137,6 +138,63 @@ pub struct FactsAttrs {
     pub facts: Facts,
 }
 
+impl DecisionAttrs {
+    /// As they stand in a frame.
+    pub fn to_json(&self) -> String {
+        self.to_json_with(&Parts::new(None, self.bundle_digest, self.facts))
+    }
+
+    fn to_json_with(&self, parts: &Parts) -> String {
+        // Room for most, so that they are not moved while they grow.
+        let mut out = Vec::with_capacity(512);
+        self.write_to(&mut out, parts);
+        String::from_utf8(out).unwrap_or_default()
+    }
+
+    /// Appends [`Self::to_json`]. Only `detail` can need escaping.
+    pub(crate) fn write_to(&self, out: &mut Vec<u8>, parts: &Parts) {
+        let layer = match self.layer {
+            Layer::Policy => "{\"layer\":\"policy\",\"tool\":\"",
+            Layer::Attestation => "{\"layer\":\"attestation\",\"tool\":\"",
+        };
+        let outcome = match self.outcome {
+            Outcome::Allow => "\",\"outcome\":\"allow\",\"reason\":\"",
+            Outcome::Deny => "\",\"outcome\":\"deny\",\"reason\":\"",
+        };
+        let enforced = if self.enforced { "\",\"enforced\":true" } else { "\",\"enforced\":false" };
+        put(out, &[layer, self.tool.as_str(), outcome, self.reason.as_str()]);
+        put_optional(out, "\",\"policy_ref\":", self.policy_ref.as_ref().map(PolicyRef::as_str));
+        put(out, &[&parts.bundle_digest, self.mode.as_str(), enforced, &parts.facts]);
+        json::write_to(out, &self.now_ms);
+        if let Some(detail) = &self.detail {
+            put(out, &[",\"detail\":"]);
+            json::write_to(out, detail.as_str());
+        }
+        out.push(b'}');
+    }
+}
+
+/// The parts of a decision frame that are the same in every one on the same facts, as JSON.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    /// From behind the audit id to the value of `attrs`.
+    pub(crate) node_id: String,
+    /// From behind `policy_ref` into `mode`.
+    bundle_digest: String,
+    /// From behind `enforced` to the value of `now_ms`.
+    facts: String,
+}
+
+impl Parts {
+    pub(crate) fn new(node_id: Option<&NodeId>, bundle_digest: Option<Digest>, facts: Digest) -> Self {
+        Self {
+            node_id: frame::behind_audit_id(node_id),
+            bundle_digest: fill(",\"bundle_digest\":{},\"mode\":\"", &[&json::write(&bundle_digest)]),
+            facts: fill(",\"facts\":{},\"now_ms\":", &[&json::write(&facts)]),
+        }
+    }
+}
+
 impl json::Read for Layer {
     fn read(value: json::Value<'_>) -> Self {
         match value.text() {
@@ -190,16 +248,16 @@ impl json::Read for DecisionAttrs {
 
 read_object!(FactsAttrs { id, facts });
 
-/// Decides a call on `facts`, whose id is `facts_id`, at `now_ms` (milliseconds since the Unix epoch).
+/// Decides a call on what is `known`, at `now_ms` (milliseconds since the Unix epoch).
 ///
 /// A [`Gate`](crate::Gate) does this with the facts it holds; a replay does it again with those that the log holds,
 /// and gets the same frames, byte for byte.
-pub fn decide(mode: Mode, facts: &Facts, facts_id: Digest, call: Call, now_ms: u64) -> Decision {
+pub fn decide(mode: Mode, known: &Known, call: Call, now_ms: u64) -> Decision {
     let Call { audit_id, tool, policy } = call;
     let mut frames = Vec::with_capacity(2);
-    let (effect, verdict) = decide_with(mode, facts, facts_id, tool, policy, now_ms, |attrs| {
-        let (audit_id, node_id) = (audit_id.clone(), facts.node_id.clone());
-        frames.push(Frame { kind: Kind::Decision, audit_id, node_id, attrs: json::write(attrs) });
+    let (effect, verdict) = decide_with(mode, known, tool, policy, now_ms, |attrs| {
+        let (audit_id, node_id) = (audit_id.clone(), known.facts().node_id.clone());
+        frames.push(Frame { kind: Kind::Decision, audit_id, node_id, attrs: attrs.to_json_with(known.parts()) });
     });
     Decision { effect, verdict, frames }
 }
@@ -207,24 +265,23 @@ pub fn decide(mode: Mode, facts: &Facts, facts_id: Digest, call: Call, now_ms: u
 /// Decides as [`decide`] does, and hands each frame's attributes over, in their order.
 pub(crate) fn decide_with(
     mode: Mode,
-    facts: &Facts,
-    facts_id: Digest,
+    known: &Known,
     tool: ToolName,
     policy: PolicyAnswer,
     now_ms: u64,
     mut frame: impl FnMut(&DecisionAttrs),
 ) -> (Effect, Option<Verdict>) {
-    let (effect, verdict) = Effect::of(mode, policy.reason, || facts.verdict(now_ms));
+    let (effect, verdict) = Effect::of(mode, policy.reason, || known.verdict(now_ms));
     let mut attrs = DecisionAttrs {
         layer: Layer::Policy,
         tool,
         outcome: if policy.reason == Policy::Allowed { Outcome::Allow } else { Outcome::Deny },
         reason: policy.reason.into(),
         policy_ref: policy.policy_ref,
-        bundle_digest: facts.bundle_digest(),
+        bundle_digest: known.facts().bundle_digest(),
         mode,
         enforced: true,
-        facts: facts_id,
+        facts: known.id(),
         now_ms,
         detail: policy.detail.map(|detail| crate::text::cut(&detail, crate::limits::DETAIL_BYTES).into()),
     };
@@ -234,7 +291,7 @@ pub(crate) fn decide_with(
         attrs.outcome = Outcome::Deny;
         attrs.reason = reason.into();
         attrs.enforced = mode == Mode::Enforce;
-        attrs.detail = Some(facts.detail(reason, now_ms));
+        attrs.detail = Some(known.facts().detail(reason, now_ms));
         frame(&attrs);
     }
     (effect, verdict)

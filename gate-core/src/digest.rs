@@ -1,6 +1,6 @@
 //! SHA-256 digests, printed as `sha256:<64 lower-case hex>`.
 
-use alloc::string::String;
+use alloc::{borrow::ToOwned, string::String};
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::Digest as _;
@@ -11,6 +11,9 @@ use crate::{
 };
 
 const PREFIX: &str = "sha256:";
+
+/// How long every digest's text is.
+pub(crate) const TEXT_BYTES: usize = PREFIX.len() + 64;
 
 /// A SHA-256 digest (FIPS 180-4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -35,12 +38,11 @@ impl Digest {
 
     /// `sha256:` and 64 lower-case hexadecimal digits.
     pub fn text(&self) -> String {
-        self.ascii().iter().copied().map(char::from).collect()
+        self.text_in(&mut [0; TEXT_BYTES]).to_owned()
     }
 
-    /// Its text, in place: a decision's frames name three digests.
-    fn ascii(&self) -> [u8; PREFIX.len() + 64] {
-        let mut text = [0; PREFIX.len() + 64];
+    /// Its text, without an allocation: a decision's frames name three digests.
+    pub(crate) fn text_in<'a>(&self, text: &'a mut [u8; TEXT_BYTES]) -> &'a str {
         let (prefix, digits) = text.split_at_mut(PREFIX.len());
         prefix.copy_from_slice(PREFIX.as_bytes());
         let mut words = self.0.as_chunks::<4>().0.iter();
@@ -49,7 +51,7 @@ impl Digest {
                 *eight = hex_word(*word);
             }
         }
-        text
+        core::str::from_utf8(text).unwrap_or_default()
     }
 
     /// Reads what [`Self::to_hex`] writes; `None` for anything else, upper case too.
@@ -99,7 +101,7 @@ pub(crate) const fn hex(byte: u8) -> [u8; 2] {
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(core::str::from_utf8(&self.ascii()).unwrap_or_default())
+        serializer.serialize_str(self.text_in(&mut [0; TEXT_BYTES]))
     }
 }
 

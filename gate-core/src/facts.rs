@@ -6,6 +6,7 @@ use alloc::{borrow::ToOwned, string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    decision::Parts,
     digest::Digest,
     enrollment::{Enrollment, Status},
     identity::{EnrollmentRef, NodeId},
@@ -103,6 +104,66 @@ impl Validity {
     }
 }
 
+/// Facts with all that follows from them, worked out once.
+#[derive(Debug, Clone)]
+pub struct Known {
+    facts: Facts,
+    follows: Follows,
+}
+
+#[derive(Debug, Clone)]
+struct Follows {
+    id: Digest,
+    /// While the answer counts.
+    verdict: Verdict,
+    /// While it does not.
+    stale: Verdict,
+    parts: Parts,
+}
+
+impl Known {
+    /// Works out what follows from `facts`.
+    pub fn new(facts: Facts) -> Self {
+        Self { follows: Follows::from(&facts), facts }
+    }
+
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Facts)) {
+        change(&mut self.facts);
+        self.follows = Follows::from(&self.facts);
+    }
+
+    /// The facts.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// As [`Facts::id`].
+    pub fn id(&self) -> Digest {
+        self.follows.id
+    }
+
+    /// As [`Facts::verdict`].
+    pub fn verdict(&self, now_ms: u64) -> Verdict {
+        if self.facts.counts(now_ms) { self.follows.verdict } else { self.follows.stale }
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.follows.parts
+    }
+}
+
+impl From<&Facts> for Follows {
+    fn from(facts: &Facts) -> Self {
+        let id = facts.id();
+        Self {
+            id,
+            verdict: facts.verdict_when(true),
+            stale: facts.verdict_when(false),
+            parts: Parts::new(facts.node_id.as_ref(), facts.bundle_digest(), id),
+        }
+    }
+}
+
 /// What the gate found. The same in every mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
@@ -126,7 +187,16 @@ impl Facts {
     ///
     /// Allocates nothing.
     pub fn verdict(&self, now_ms: u64) -> Verdict {
-        match Attestation::ALL.iter().find(|sub_check| self.fails(**sub_check, now_ms)) {
+        self.verdict_when(self.counts(now_ms))
+    }
+
+    /// Whether the enrollment answer counts at `now_ms`, as far as it has a time: all that a verdict asks of the clock.
+    fn counts(&self, now_ms: u64) -> bool {
+        self.validity().is_none_or(|validity| validity.holds(now_ms))
+    }
+
+    fn verdict_when(&self, counts: bool) -> Verdict {
+        match Attestation::ALL.iter().find(|sub_check| self.fails(**sub_check, counts)) {
             Some(reason) => Verdict::Fail(*reason),
             None => Verdict::Pass,
         }
@@ -134,7 +204,7 @@ impl Facts {
 
     /// Whether a sub-check fails by what it looks at itself. One whose facts do not exist does not fail: an earlier
     /// one does.
-    fn fails(&self, sub_check: Attestation, now_ms: u64) -> bool {
+    fn fails(&self, sub_check: Attestation, counts: bool) -> bool {
         match sub_check {
             Attestation::BundleUnverified => matches!(self.bundle, BundleFact::Unverified { .. }),
             Attestation::EnrollmentRefUndeclared => match &self.bundle {
@@ -146,7 +216,7 @@ impl Facts {
             Attestation::NodeIdUnset => self.node_id.is_none(),
             Attestation::EnrollmentUnavailable => matches!(self.enrollment, EnrollmentFact::Unavailable { .. }),
             Attestation::EnrollmentUntrusted => matches!(self.enrollment, EnrollmentFact::Untrusted { .. }),
-            Attestation::EnrollmentStale => self.validity().is_some_and(|validity| !validity.holds(now_ms)),
+            Attestation::EnrollmentStale => !counts,
             Attestation::NotEnrolled => matches!(self.enrollment, EnrollmentFact::NotEnrolled { .. }),
             Attestation::EnrollmentRevoked => self.enrolled().is_some_and(|row| row.status != Status::Active),
             Attestation::EnrollmentRefMismatch => match (self.enrolled(), self.declared_ref()) {
@@ -304,7 +374,7 @@ impl Facts {
                 row.map(|row| quoted(&printable(row.rollout_state.as_str()))),
             ),
         };
-        let outcome = match (self.fails(reason, now_ms), &found) {
+        let outcome = match (self.fails(reason, self.counts(now_ms)), &found) {
             (true, _) => SubCheckOutcome::Fail,
             (false, Some(_)) => SubCheckOutcome::Pass,
             (false, None) => SubCheckOutcome::NotJudged,

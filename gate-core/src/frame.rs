@@ -10,7 +10,8 @@ use crate::{
     decision::{DecisionAttrs, FactsAttrs},
     digest::Digest,
     identity::{AuditId, NodeId, ToolName},
-    json, read_object,
+    json::{self, put},
+    read_object,
     text::fill,
 };
 
@@ -98,27 +99,19 @@ pub struct Frame {
 impl Frame {
     /// Appends `"kind":…,"audit_id":…,"node_id":…,"attrs":{…}`, the members in the order the log writes them.
     pub fn write_members(&self, out: &mut Vec<u8>) {
-        write_head(out, self.kind, &self.audit_id, self.node_id.as_ref());
+        write_head(out, self.kind, &self.audit_id, &behind_audit_id(self.node_id.as_ref()));
         out.extend_from_slice(self.attrs.as_bytes());
     }
 }
 
 /// Appends a frame's members up to the value of its `attrs`.
-pub(crate) fn write_head(out: &mut Vec<u8>, kind: Kind, audit_id: &AuditId, node_id: Option<&NodeId>) {
+pub(crate) fn write_head(out: &mut Vec<u8>, kind: Kind, audit_id: &AuditId, behind_audit_id: &str) {
     // Names are parsed types without quotes, backslashes or control characters: they need no escaping.
-    out.extend_from_slice(b"\"kind\":\"");
-    out.extend_from_slice(kind.as_str().as_bytes());
-    out.extend_from_slice(b"\",\"audit_id\":\"");
-    out.extend_from_slice(audit_id.as_str().as_bytes());
-    match node_id {
-        Some(node_id) => {
-            out.extend_from_slice(b"\",\"node_id\":\"");
-            out.extend_from_slice(node_id.as_str().as_bytes());
-            out.push(b'"');
-        }
-        None => out.extend_from_slice(b"\",\"node_id\":null"),
-    }
-    out.extend_from_slice(b",\"attrs\":");
+    put(out, &["\"kind\":\"", kind.as_str(), "\",\"audit_id\":\"", audit_id.as_str(), behind_audit_id]);
+}
+
+pub(crate) fn behind_audit_id(node_id: Option<&NodeId>) -> String {
+    fill("\",\"node_id\":{},\"attrs\":", &[&json::write(&node_id)])
 }
 
 /// A frame that a gate in another process made: read member by member, so that what is appended is what a gate writes.
@@ -154,7 +147,7 @@ impl From<Received> for Frame {
     fn from(received: Received) -> Self {
         let Received { audit_id, node_id, attrs } = received;
         let (kind, attrs) = match &attrs {
-            Attrs::Decision(attrs) => (Kind::Decision, json::write(attrs)),
+            Attrs::Decision(attrs) => (Kind::Decision, attrs.to_json()),
             Attrs::Facts(attrs) => (Kind::Facts, json::write(attrs)),
             Attrs::Action(attrs) => (Kind::Action, json::write(attrs)),
         };

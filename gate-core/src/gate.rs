@@ -7,7 +7,7 @@ use crate::{
     decision::{self, Call, Decision, Effect},
     digest::Digest,
     enrollment::{Answer, RolloutState, Status},
-    facts::{BundleFact, EnrollmentFact, Facts, SubCheck, Validity, Verdict},
+    facts::{BundleFact, EnrollmentFact, Facts, Known, SubCheck, Validity, Verdict},
     frame::{self, Frame, Kind},
     identity::{AuditId, NodeId},
     json,
@@ -67,17 +67,15 @@ impl Default for Freshness {
 #[derive(Debug, Clone)]
 pub struct Gate {
     config: Config,
-    facts: Facts,
-    /// The facts' id, kept so that it is computed once per change.
-    facts_id: Digest,
+    known: Known,
     lease_serial: u64,
 }
 
 impl Gate {
     /// A gate of which only the configuration is known: every verdict fails until it is told more.
     pub fn new(config: Config) -> Self {
-        let facts = Facts::unknown(config.node_id.clone());
-        Self { facts_id: facts.id(), facts, config, lease_serial: 0 }
+        let known = Known::new(Facts::unknown(config.node_id.clone()));
+        Self { config, known, lease_serial: 0 }
     }
 
     /// Makes a bundle the active one and hands it back for its policies to be read.
@@ -104,7 +102,7 @@ impl Gate {
 
     /// Says why there is no bundle. One that is active stays so.
     pub fn set_unverified(&mut self, why: &str) {
-        if matches!(self.facts.bundle, BundleFact::Unverified { .. }) {
+        if matches!(self.facts().bundle, BundleFact::Unverified { .. }) {
             self.set_bundle(BundleFact::Unverified { why: bounded(why) });
         }
     }
@@ -154,12 +152,12 @@ impl Gate {
 
     /// The verdict at `now_ms`, milliseconds since the Unix epoch. Never looks at the mode; allocates nothing.
     pub fn verdict(&self, now_ms: u64) -> Verdict {
-        self.facts.verdict(now_ms)
+        self.known.verdict(now_ms)
     }
 
     /// Decides a call at `now_ms`, milliseconds since the Unix epoch.
     pub fn decide(&self, call: Call, now_ms: u64) -> Decision {
-        decision::decide(self.config.mode, &self.facts, self.facts_id, call, now_ms)
+        decision::decide(self.config.mode, &self.known, call, now_ms)
     }
 
     /// Decides as [`Self::decide`] does, and appends the frames as a JSON list: for a host that hands them on as text. That of
@@ -172,20 +170,19 @@ impl Gate {
         now_ms: u64,
     ) -> (Effect, Option<Verdict>) {
         let Call { audit_id, tool, policy } = call;
-        let node_id = self.facts.node_id.as_ref();
+        let parts = self.known.parts();
         frames.push(b'[');
-        if logged != Some(self.facts_id) {
+        if logged != Some(self.facts_id()) {
             frames.push(b'{');
             self.facts_frame(audit_id.clone()).write_members(frames);
             frames.extend_from_slice(b"},");
         }
-        let decided =
-            decision::decide_with(self.config.mode, &self.facts, self.facts_id, tool, policy, now_ms, |attrs| {
-                frames.push(b'{');
-                frame::write_head(frames, Kind::Decision, &audit_id, node_id);
-                json::write_to(frames, attrs);
-                frames.extend_from_slice(b"},");
-            });
+        let decided = decision::decide_with(self.config.mode, &self.known, tool, policy, now_ms, |attrs| {
+            frames.push(b'{');
+            frame::write_head(frames, Kind::Decision, &audit_id, &parts.node_id);
+            attrs.write_to(frames, parts);
+            frames.extend_from_slice(b"},");
+        });
         // The comma behind the last one.
         frames.pop();
         frames.push(b']');
@@ -194,27 +191,27 @@ impl Gate {
 
     /// Every sub-check at `now_ms` with what it expected and found, in their order.
     pub fn explain(&self, now_ms: u64) -> Vec<SubCheck> {
-        self.facts.explain(now_ms)
+        self.facts().explain(now_ms)
     }
 
     /// What the gate decides on now.
     pub fn facts(&self) -> &Facts {
-        &self.facts
+        self.known.facts()
     }
 
     /// The id of what the gate decides on now: it changes exactly when the facts do.
     pub fn facts_id(&self) -> Digest {
-        self.facts_id
+        self.known.id()
     }
 
     /// The frame that writes the facts down. It must be durable no later than the first decision on them.
     pub fn facts_frame(&self, audit_id: AuditId) -> Frame {
         let mut attrs = String::from("{\"id\":");
-        attrs.push_str(&json::write(&self.facts_id));
+        attrs.push_str(&json::write(&self.facts_id()));
         attrs.push_str(",\"facts\":");
-        attrs.push_str(&self.facts.to_json());
+        attrs.push_str(&self.facts().to_json());
         attrs.push('}');
-        Frame { kind: Kind::Facts, audit_id, node_id: self.facts.node_id.clone(), attrs }
+        Frame { kind: Kind::Facts, audit_id, node_id: self.facts().node_id.clone(), attrs }
     }
 
     /// What the gate was told once.
@@ -223,8 +220,7 @@ impl Gate {
     }
 
     fn set_bundle(&mut self, bundle: BundleFact) {
-        self.facts.bundle = bundle;
-        self.facts_id = self.facts.id();
+        self.known.change(|facts| facts.bundle = bundle);
     }
 
     fn set_enrollment_fact(&mut self, mut fact: EnrollmentFact) {
@@ -233,8 +229,7 @@ impl Gate {
             enrollment.status = Status::from(bounded(enrollment.status.as_str()));
             enrollment.rollout_state = RolloutState::from(bounded(enrollment.rollout_state.as_str()));
         }
-        self.facts.enrollment = fact;
-        self.facts_id = self.facts.id();
+        self.known.change(|facts| facts.enrollment = fact);
     }
 }
 

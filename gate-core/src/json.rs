@@ -9,8 +9,8 @@ mod write;
 
 use alloc::string::String;
 
-pub use read::{Object, Read, Value, read};
-pub use write::{write, write_to};
+pub use read::{Compact, Object, Read, Value, read};
+pub use write::{put, put_optional, write, write_to};
 
 use crate::text::{cut, display_text, fill, shown};
 

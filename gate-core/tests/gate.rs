@@ -559,6 +559,7 @@ proptest! {
         let verdict = gates[0].verdict(world.now_ms);
         for (gate, mode) in gates.iter().zip(Mode::ALL) {
             prop_assert_eq!(gate.verdict(world.now_ms), verdict);
+            prop_assert_eq!(gate.facts().verdict(world.now_ms), verdict);
             prop_assert_eq!(gate.facts_id(), gates[0].facts_id());
             prop_assert_eq!(gate.explain(world.now_ms), gates[0].explain(world.now_ms));
             let Decision { effect, verdict: asked, frames } = gate.decide(world.call(), world.now_ms);

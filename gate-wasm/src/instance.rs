@@ -222,10 +222,9 @@ impl Instance {
     ///
     /// No part of a decision: so that published vectors can be run on the engine that runs the gate.
     pub fn verify_signature(&mut self, input: &[u8]) -> i32 {
-        let Some((key, rest)) = input.split_first_chunk::<32>() else {
-            return self.fail(MALFORMED, "a key of 32 bytes, a signature of 64 and a message are wanted");
-        };
-        let Some((signature, message)) = rest.split_first_chunk::<64>() else {
+        let parts =
+            input.split_first_chunk::<32>().and_then(|(key, rest)| Some((key, rest.split_first_chunk::<64>()?)));
+        let Some((key, (signature, message))) = parts else {
             return self.fail(MALFORMED, "a key of 32 bytes, a signature of 64 and a message are wanted");
         };
         match PublicKey::from_bytes(key) {
@@ -236,15 +235,13 @@ impl Instance {
     }
 
     fn decide_one(&mut self, input: &[u8]) -> Result<i32, String> {
-        let call = read(input).map_err(|error| fill("the call is malformed: {}", &[&error]))?;
+        let call = match document::Call::from_compact(input) {
+            Some(call) => call,
+            None => read(input).map_err(|error| fill("the call is malformed: {}", &[&error]))?,
+        };
         self.frames.clear();
         let decision = decide_call(&self.gate, call, &mut self.frames)?;
-        json::write_to(&mut self.output, &decision);
-        // The frames' own JSON goes out as it will be hashed: it is put in as the last member.
-        self.output.pop();
-        self.output.extend_from_slice(b",\"frames\":");
-        self.output.extend_from_slice(&self.frames);
-        self.output.push(b'}');
+        decision.write_to(&mut self.output, &self.frames);
         Ok(decision.reason.map_or(0, |reason| reason.number().into()))
     }
 

@@ -1,7 +1,9 @@
 //! How long one policy evaluation takes: alone, and with two threads sharing the policy.
+//! `cargo bench -p host-native --bench policy`
 
-use std::time::Instant;
+#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark stops where it fails")]
 
+use divan::Bencher;
 use gate_core::identity::{PolicyRef, ToolName};
 use host_native::policy::{Outcome, Policy};
 
@@ -11,25 +13,15 @@ allow if input.kind == "tool.echo"
 allow if { input.kind == "tool.http_get"; startswith(input.params.url, "http://127.0.0.1:") }
 "#;
 
-#[allow(clippy::print_stdout, clippy::expect_used, reason = "a bench prints, and stops when something is wrong")]
 fn main() {
-    let policy_ref = PolicyRef::parse("bench@1").expect("a policy ref");
-    let policy = Policy::compile(policy_ref, [("autonomy.rego", MODULE)], None).expect("a policy");
-    let kind = ToolName::parse("tool.http_get").expect("a tool name");
+    divan::main();
+}
+
+#[divan::bench(threads = [1, 2])]
+fn evaluate(bencher: Bencher<'_, '_>) {
+    let policy_ref = PolicyRef::parse("bench@1").unwrap();
+    let policy = Policy::compile(policy_ref, [("autonomy.rego", MODULE)], None).unwrap();
+    let kind = ToolName::parse("tool.http_get").unwrap();
     let params = serde_json::json!({"url": "http://127.0.0.1:8080/status"});
-    for threads in [1_u32, 2] {
-        let calls = 200_000_u32;
-        let begun = Instant::now();
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    for _ in 0..calls {
-                        assert_eq!(policy.evaluate(&kind, &params), Outcome::Allowed);
-                    }
-                });
-            }
-        });
-        let each = begun.elapsed() / calls;
-        println!("policy: {threads} thread(s), {each:?} a call in each");
-    }
+    bencher.bench(|| assert_eq!(policy.evaluate(&kind, &params), Outcome::Allowed));
 }

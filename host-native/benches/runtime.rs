@@ -1,9 +1,13 @@
-//! Calls a second of `POST /v1/tool` in `off`, `advisory` and `enforce`, every decision durable.
+//! Calls a second of `POST /v1/tool` in `off`, `advisory` and `enforce`, every decision durable, and of the same listener
+//! with a handler that only hands the body back.
 //!
-//! `cargo bench -p host-native --bench runtime [connections] [seconds a round]`
+//! `cargo bench -p host-native --bench runtime -- [connections] [seconds a round]`
 //!
-//! Three runtimes stand side by side, each with a bundle, an enrolled node and a log of its own on one file system, and
+//! All stand side by side, each runtime with a bundle, an enrolled node and a log of its own on one file system, and
 //! are called in turns; a ratio is the median of the rounds' ratios. Callers share the machine, so the rates are floors.
+//!
+//! No harness does this: the disk's times drift by more than the sides differ, so they must take turns round by round, and
+//! divan and criterion measure one side to its end before the next.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark stops where it fails")]
@@ -16,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::{Router, body::Bytes, routing::post};
 use gate_core::{
     Config, EnrollmentRef, Freshness, Mode, NodeId,
     manifest::{Channel, Provenance},
@@ -27,7 +32,7 @@ use host_native::{
     gate::now_ms,
     key::{self, PrivateKey},
     runtime,
-    serve::{Limits, Listener, Metrics},
+    serve::{Limits, Listener, Metrics, fallbacks, serve},
     tool::{HttpGetConfig, Tools},
     wal::{Options, Wal},
 };
@@ -41,13 +46,15 @@ fn main() {
     let (connections, seconds) = (numbers.next().unwrap_or(64), numbers.next().unwrap_or(2));
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let homes = Mode::ALL.map(|_| tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
-    let addresses: Vec<_> =
-        Mode::ALL.iter().zip(&homes).map(|(mode, home)| tokio.block_on(start(*mode, home.path()))).collect();
+    let runtimes = Mode::ALL.into_iter().zip(&homes);
+    let mut servers: Vec<_> =
+        runtimes.map(|(mode, home)| (format!("`{mode}`"), tokio.block_on(start(mode, home.path())))).collect();
+    servers.push(("no gate".to_owned(), tokio.block_on(start_without_gate())));
 
     let round = Duration::from_secs(seconds);
-    let mut rates = vec![Vec::new(); addresses.len()];
+    let mut rates = vec![Vec::new(); servers.len()];
     for number in 0..=ROUNDS {
-        for (at, address) in addresses.iter().enumerate() {
+        for (at, (_, address)) in servers.iter().enumerate() {
             let rate = load(*address, usize::try_from(connections).unwrap(), round);
             // The first round warms up.
             if number > 0 {
@@ -58,10 +65,19 @@ fn main() {
     println!("{connections} connections, {ROUNDS} rounds of {seconds} s");
     println!("| mode | calls/s | beside `off` |");
     println!("| --- | ---: | ---: |");
-    for (at, mode) in Mode::ALL.into_iter().enumerate() {
-        let ratio = median(rates[at].iter().zip(&rates[0]).map(|(one, off)| one / off).collect());
-        println!("| {mode} | {:.0} | {ratio:.3} |", median(rates[at].clone()));
+    for ((name, _), rate) in servers.iter().zip(&rates) {
+        let ratio = median(rate.iter().zip(&rates[0]).map(|(one, off)| one / off).collect());
+        println!("| {name} | {:.0} | {ratio:.3} |", median(rate.clone()));
     }
+}
+
+async fn start_without_gate() -> SocketAddr {
+    let listener = Listener::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.address().unwrap();
+    let router = fallbacks(Router::new().route("/v1/tool", post(|body: Bytes| async move { body })));
+    let metrics = Arc::new(Metrics::new("bench", "0"));
+    tokio::spawn(serve(listener, router, Limits::default(), metrics, std::future::pending()));
+    address
 }
 
 async fn start(mode: Mode, home: &Path) -> SocketAddr {

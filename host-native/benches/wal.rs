@@ -1,10 +1,14 @@
 //! Acknowledged appends a second, beside a loop that only groups, writes and syncs the same bytes.
 //!
-//! `cargo bench -p host-native --bench wal [seconds a round] [directory]`
+//! `cargo bench -p host-native --bench wal -- [seconds a round] [directory]`
 //!
 //! Both sides run in turn in one process, on one file system, with the same number of callers that each append one frame
 //! and wait for it. The bare loop does what a group commit must do (gather, `write`, `fdatasync`, wake the callers) and
 //! nothing else: no JSON, no checksum, no hash, no durable mark. The ratio is the median of the rounds' ratios.
+//!
+//! No harness does this: an append is timed for its percentiles while others are in flight, and a disk's times drift by more
+//! than the two sides differ, so that they must take turns. divan and criterion time one side to its end, then the other; a
+//! ratio would need these loops all the same, and measure everything twice.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark stops where it fails")]

@@ -1,5 +1,6 @@
-//! What the gate costs in wasmtime, beside the same gate natively, in turns in the same run: compile, load from the cache,
-//! instantiate, verdict, decide. `cargo bench -p host-native --features wasm --bench wasm`
+//! What the gate costs in wasmtime. `cargo bench -p host-native --features wasm --bench wasm`
+//!
+//! The table is divan's; the lines after it compare, in turns in the same run, with the same gate natively.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,6 +11,7 @@
     reason = "a benchmark prints, and stops where it fails"
 )]
 
+use divan::{Bencher, black_box};
 use gate_core::{
     Answer, AuditId, Call, Config, Enrollment, EnrollmentRef, Freshness, Gate, Mode, NodeId, PolicyAnswer,
     RolloutState, Status, ToolName, TrustedKeys,
@@ -21,32 +23,40 @@ use host_native::{
     key::PrivateKey,
     wasm::{Engine as _, Export, Instance, MODULE, TimedExport, Wasmtime},
 };
-use std::{
-    hint::black_box,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 const NOW_MS: u64 = 1_000_000;
 
 const ROUNDS: usize = 15;
 
 fn main() {
-    let cache = tempfile::tempdir().unwrap();
-    let compile = median(5, || time(1, || Wasmtime::new(MODULE, None).unwrap()));
-    drop(Wasmtime::new(MODULE, Some(cache.path())).unwrap());
-    let load = median(9, || {
-        time(1, || {
-            let engine = Wasmtime::new(MODULE, Some(cache.path())).unwrap();
-            assert!(engine.is_from_cache());
-            engine
-        })
-    });
-    let engine = Wasmtime::new(MODULE, Some(cache.path())).unwrap();
-    let instantiate = median(ROUNDS, || time(1_000, || engine.instantiate().unwrap()));
-    println!("{:<28} {}", "compile", shown(compile));
-    println!("{:<28} {} (compile / {:.0})", "load from the cache", shown(load), ratio(compile, load));
-    println!("{:<28} {}", "instantiate, pooled", shown(instantiate));
+    divan::main();
+    compare_decisions();
+}
 
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn compile() -> Wasmtime {
+    Wasmtime::new(MODULE, None).unwrap()
+}
+
+#[divan::bench]
+fn load_from_the_cache(bencher: Bencher<'_, '_>) {
+    let cache = tempfile::tempdir().unwrap();
+    drop(Wasmtime::new(MODULE, Some(cache.path())).unwrap());
+    bencher.bench(|| {
+        let engine = Wasmtime::new(MODULE, Some(cache.path())).unwrap();
+        assert!(engine.is_from_cache());
+        engine
+    });
+}
+
+#[divan::bench]
+fn instantiate_from_the_pool(bencher: Bencher<'_, '_>) {
+    let engine = Wasmtime::new(MODULE, None).unwrap();
+    bencher.bench(|| drop(engine.instantiate().unwrap()));
+}
+
+fn compare_decisions() {
     let (key, node_id, fleet) =
         (PrivateKey::generate().unwrap(), NodeId::parse("robot-7").unwrap(), EnrollmentRef::parse("fleet-a").unwrap());
     let description = Description {
@@ -74,7 +84,7 @@ fn main() {
         serial: 1,
     };
     let answer = Answer::Enrolled { enrollment, observed_at_ms: NOW_MS };
-    let mut module = engine.instantiate().unwrap();
+    let mut module = Wasmtime::new(MODULE, None).unwrap().instantiate().unwrap();
     let configuration =
         serde_json::json!({"mode": "enforce", "node_id": "robot-7", "bundle_keys": [key.public().to_pem()]});
     let mut told = |export, input: &[u8]| assert_eq!(module.call(export, input).unwrap(), 0);
@@ -83,11 +93,12 @@ fn main() {
     told(Export::SetEnrollment, gate_core::json::write(&answer).as_bytes());
     native.set_enrollment(answer);
 
-    let verdicts = (
-        median(ROUNDS, || time(100_000, || native.verdict(black_box(NOW_MS)))),
-        median(ROUNDS, || time(100_000, || module.call_at(TimedExport::Verdict, black_box(NOW_MS as f64)).unwrap())),
+    compare(
+        "verdict",
+        100_000,
+        || native.verdict(black_box(NOW_MS)),
+        || module.call_at(TimedExport::Verdict, black_box(NOW_MS as f64)).unwrap(),
     );
-    row("verdict", verdicts);
     let facts = native.facts_id();
     let document = format!(
         "{{\"now_ms\":{NOW_MS},\"audit_id\":\"0199aaaa-0000-7000-8000-000000000000\",\"tool\":\"tool.echo\",\"policy\":\"policy: allowed\",\"facts_logged\":\"{facts}\"}}"
@@ -97,11 +108,12 @@ fn main() {
         tool: ToolName::parse("tool.echo").unwrap(),
         policy: PolicyAnswer { policy_ref: None, reason: Policy::Allowed, detail: None },
     };
-    let decides = (
-        median(ROUNDS, || time(20_000, || native.decide(call(), black_box(NOW_MS)))),
-        median(ROUNDS, || time(20_000, || decide(&mut *module, document.as_bytes()))),
+    compare(
+        "decide, with its frame",
+        20_000,
+        || native.decide(call(), black_box(NOW_MS)),
+        || decide(&mut *module, document.as_bytes()),
     );
-    row("decide, with its frame", decides);
 }
 
 /// One call: documents in and out.
@@ -110,29 +122,20 @@ fn decide(module: &mut dyn Instance, document: &[u8]) -> usize {
     module.output().unwrap().len()
 }
 
-fn row(what: &str, (native, module): (Duration, Duration)) {
-    println!("{what:<28} {} in wasmtime, {} natively: {:.1} x", shown(module), shown(native), ratio(module, native));
+/// In turns; the ratio is the median of the rounds' ratios.
+fn compare<N, M>(what: &str, times: u32, mut native: impl FnMut() -> N, mut module: impl FnMut() -> M) {
+    let mut rounds = [(); ROUNDS].map(|()| (time(times, &mut native), time(times, &mut module)));
+    let ratio = |(native, module): &(Duration, Duration)| module.as_secs_f64() / native.as_secs_f64();
+    rounds.sort_by(|one, other| ratio(one).total_cmp(&ratio(other)));
+    let round = &rounds[ROUNDS / 2];
+    println!("{what:<24} {:.1?} in wasmtime, {:.1?} natively: {:.1} x", round.1, round.0, ratio(round));
 }
 
 /// What one of many takes.
-fn time<T>(times: u32, mut run: impl FnMut() -> T) -> Duration {
+fn time<T>(times: u32, run: &mut impl FnMut() -> T) -> Duration {
     let begun = Instant::now();
     for _ in 0..times {
         drop(black_box(run()));
     }
     begun.elapsed() / times
-}
-
-fn median(rounds: usize, mut run: impl FnMut() -> Duration) -> Duration {
-    let mut times: Vec<_> = (0..rounds).map(|_| run()).collect();
-    times.sort_unstable();
-    times[rounds / 2]
-}
-
-fn shown(time: Duration) -> String {
-    format!("{time:>9.2?}")
-}
-
-fn ratio(one: Duration, other: Duration) -> f64 {
-    one.as_secs_f64() / other.as_secs_f64()
 }

@@ -2,9 +2,9 @@
 //! every decision still follows from its facts.
 
 use gate_core::{
-    AuditId, Call as CoreCall, Digest, Effect, Facts, Frame, Mode, NodeId, PolicyAnswer, PolicyRef, Reason, ToolName,
-    Verdict,
+    AuditId, Call as CoreCall, Digest, Effect, Frame, Mode, NodeId, PolicyAnswer, PolicyRef, Reason, ToolName, Verdict,
     decision::{self, DecisionAttrs, Layer, Outcome},
+    facts::Known,
     frame::Kind,
     reason::Policy,
 };
@@ -83,7 +83,7 @@ pub struct Call {
 /// Walks the calls of a log, oldest first, and keeps the facts they were decided on.
 pub struct Calls {
     reader: Reader,
-    facts: BTreeMap<Digest, Facts>,
+    facts: BTreeMap<Digest, Known>,
     /// The ids of `facts`, oldest first.
     order: VecDeque<Digest>,
 }
@@ -146,7 +146,7 @@ impl Calls {
         if Digest::of(facts.as_bytes()) != id {
             return Err(wrong(format!("its facts are not those of id `{id}`")));
         }
-        let facts = attrs(record, facts)?;
+        let facts = Known::new(attrs(record, facts)?);
         if self.facts.insert(id, facts).is_none() {
             self.order.push_back(id);
         }
@@ -395,10 +395,10 @@ pub fn replay(log: impl Into<Walk>, since_ms: Option<u64>) -> Result<Replay, Aud
     Ok(replay)
 }
 
-fn redecide(call: &Call, frames: &[(Record, DecisionAttrs)], facts: &Facts) -> Vec<Frame> {
+fn redecide(call: &Call, frames: &[(Record, DecisionAttrs)], facts: &Known) -> Vec<Frame> {
     let Some((_, policy)) = frames.first() else { return Vec::new() };
     let Reason::Policy(reason) = policy.reason else { return Vec::new() };
     let answer = PolicyAnswer { policy_ref: policy.policy_ref.clone(), reason, detail: policy.detail.clone() };
     let again = CoreCall { audit_id: call.audit_id.clone(), tool: call.tool.clone(), policy: answer };
-    decision::decide(call.mode, facts, call.facts, again, call.now_ms).frames
+    decision::decide(call.mode, facts, again, call.now_ms).frames
 }

@@ -24,8 +24,12 @@ use crate::{
     oci::{self, Access},
 };
 
-/// How long it waits for a change before it asks all the same.
+/// How long it waits for a change before it asks all the same, while something is under way: a rollout that goes on after a
+/// pause changes no node.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same while nothing is: whatever comes next is a change of the node, and told. A fleet asks for this all the time.
+const REST: Duration = Duration::from_secs(60);
 
 /// How often a bundle is asked for in vain before the directive has failed.
 const ATTEMPTS: u32 = 3;
@@ -59,11 +63,11 @@ impl Follower {
     }
 
     /// Follows directives until the process ends, on the thread that calls. It looks each time that `changes` says so, and
-    /// every few seconds.
+    /// now and then.
     pub fn run(mut self, mut changes: watch::Receiver<()>, executor: &Handle) {
         loop {
-            self.round();
-            match executor.block_on(async { timeout(PATIENCE, changes.changed()).await }) {
+            let patience = self.round();
+            match executor.block_on(async { timeout(patience, changes.changed()).await }) {
                 Ok(Ok(())) | Err(_) => {}
                 // Whoever told of changes is gone.
                 Ok(Err(_)) => thread::sleep(PATIENCE),
@@ -71,10 +75,14 @@ impl Follower {
         }
     }
 
-    /// Looks once, and does what is to be done. What cannot be done now is said, and left to the next round.
-    fn round(&mut self) {
+    /// Looks once, and does what is to be done. What cannot be done now is said, and left to the next round, which is due after
+    /// so long.
+    fn round(&mut self) -> Duration {
         match self.step() {
-            Ok(()) => self.said.clear(),
+            Ok(patience) => {
+                self.said.clear();
+                patience
+            }
             Err(error) => {
                 let error = error.to_string();
                 // Once, and not in every round.
@@ -82,32 +90,35 @@ impl Follower {
                     tracing::warn!("node `{}` does not follow its directive: {error}", self.node_id);
                     self.said = error;
                 }
+                PATIENCE
             }
         }
     }
 
-    fn step(&mut self) -> Result<(), FollowError> {
-        let Some(directive) = self.orders.directive(&self.node_id)? else { return Ok(()) };
+    fn step(&mut self) -> Result<Duration, FollowError> {
+        let Some(directive) = self.orders.directive(&self.node_id)? else { return Ok(REST) };
         let is_run = self.shelf.current().is_some_and(|entry| entry.rollout_id.as_ref() == Some(&directive.rollout_id));
         match (&directive.state, directive.phase) {
-            (RolloutState::Pending | RolloutState::Acknowledged, Phase::Running) => self.roll_out(&directive, is_run),
-            (RolloutState::RolledBack, _) if is_run => self.roll_back(&directive),
+            (RolloutState::Pending | RolloutState::Acknowledged, Phase::Running) => {
+                self.roll_out(&directive, is_run)?
+            }
+            (RolloutState::Pending | RolloutState::Acknowledged, _) => return Ok(PATIENCE),
+            (RolloutState::RolledBack, _) if is_run => self.roll_back(&directive)?,
             // The shelf was lost: what the node is known to run, it runs.
             (RolloutState::Active, _) if !is_run => {
                 let prepared = self.take(&directive)?;
-                self.activate(&directive, prepared)
+                self.activate(&directive, prepared)?;
             }
             (
                 RolloutState::None
-                | RolloutState::Pending
-                | RolloutState::Acknowledged
                 | RolloutState::Active
                 | RolloutState::RolledBack
                 | RolloutState::Failed
                 | RolloutState::Unknown(_),
                 _,
-            ) => Ok(()),
+            ) => {}
         }
+        Ok(REST)
     }
 
     fn roll_out(&mut self, directive: &Directive, is_run: bool) -> Result<(), FollowError> {

@@ -7,6 +7,7 @@ mod lease;
 #[cfg(feature = "schema")]
 mod openapi;
 mod rollouts;
+mod waiting;
 
 use std::{
     future::Future,
@@ -28,13 +29,16 @@ use axum::{
 use gate_core::{NodeId, json};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 pub use access::{Access, AccessError, Caller, Role};
 #[cfg(feature = "schema")]
 pub use openapi::openapi;
 
-use self::lease::{Signed, Signer};
+use self::{
+    lease::{Offer, Signer},
+    waiting::Waiting,
+};
 use crate::{
     ErrorClass,
     enrollment::{
@@ -84,8 +88,9 @@ pub struct Orchestrator {
     signer: Signer,
     access: Access,
     metrics: Arc<Metrics>,
-    /// The latest revision that was seen; nothing once the service stops.
-    latest: watch::Sender<Option<u64>>,
+    /// A change was made here: look at once.
+    changed: Notify,
+    waiting: Waiting,
 }
 
 impl Orchestrator {
@@ -98,7 +103,7 @@ impl Orchestrator {
         metrics: Arc<Metrics>,
     ) -> Self {
         let signer = Signer::new(signing_key, lease_ttl_ms);
-        Self { store, signer, access, metrics, latest: watch::Sender::new(Some(0)) }
+        Self { store, signer, access, metrics, changed: Notify::new(), waiting: Waiting::default() }
     }
 
     /// Asks the store, which may wait for a disk.
@@ -115,38 +120,38 @@ impl Orchestrator {
         }
     }
 
-    /// A change, which those who wait for one shall see at once.
+    /// A change, which those who wait for it shall see at once.
     async fn change<T: Serialize + Send + 'static>(
         &self,
         change: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Answer {
-        let (changed, revision) = self.ask(|store| Ok((change(store)?, store.revision()))).await?;
-        if let Ok(revision) = revision {
-            self.saw(revision);
-        }
+        let changed = self.ask(change).await?;
+        self.changed.notify_one();
         Ok(found(&changed))
     }
 
-    fn saw(&self, revision: u64) {
-        self.latest.send_if_modified(|latest| match latest {
-            Some(latest) if *latest != revision => {
-                *latest = revision;
-                true
-            }
-            Some(_) | None => false,
-        });
-        self.metrics.revision(revision);
-    }
-
-    /// Looks for changes that others made to the store, and whether it can be asked at all.
+    /// Looks for changes, whoever made them, and whether the store can be asked at all.
     async fn watch(&self, readiness: &Readiness) {
-        let mut is_ready = true;
+        let (mut seen, mut is_ready) = (None, true);
         loop {
-            match self.ask(|store| store.revision()).await {
-                Ok(revision) => {
-                    self.saw(revision);
+            let looked = self.ask(move |store| match seen {
+                Some(seen) => store.changes(seen, None, PAGE),
+                None => Ok(Changes { changes: Vec::new(), cursor: store.revision()? }),
+            });
+            match looked.await {
+                Ok(Changes { changes, cursor }) => {
+                    match seen {
+                        Some(seen) if seen <= cursor => self.waiting.wake(&changes),
+                        // What was changed before is not known, or was taken back.
+                        Some(_) | None => self.waiting.wake_all(),
+                    }
+                    seen = Some(cursor);
+                    self.metrics.revision(cursor);
                     readiness.set_ready();
                     is_ready = true;
+                    if changes.len() == PAGE {
+                        continue;
+                    }
                 }
                 Err(Refusal(_, why)) => {
                     if is_ready {
@@ -156,7 +161,10 @@ impl Orchestrator {
                     is_ready = false;
                 }
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = self.changed.notified() => {}
+            }
         }
     }
 }
@@ -205,7 +213,7 @@ pub async fn run(
         }
         readiness.set_not_ready("shutting down");
         // Those who wait for changes are answered now.
-        orchestrator.latest.send_replace(None);
+        orchestrator.waiting.stop();
     };
     serve::serve(listener, routes, limits, metrics, stop).await
 }
@@ -472,10 +480,10 @@ async fn lease(
     let Some(row) = app.ask(move |store| store.get(&asked)).await? else {
         return Err(Refusal::of(&StoreError::NotEnrolled { node_id, close: None }));
     };
-    let Signed { bytes, etag, max_age_s } = app.signer.sign(row.enrollment, now_ms());
+    let offer = app.signer.offer(row.enrollment, now_ms());
     let is_held = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
-    let is_held = is_held.flat_map(|tags| tags.split(',')).any(|tag| tag.trim().trim_start_matches("W/") == etag);
-    let mut response = Response::new(if is_held { Body::empty() } else { Body::from(bytes) });
+    let is_held = is_held.flat_map(|tags| tags.split(',')).any(|tag| tag.trim().trim_start_matches("W/") == offer.etag);
+    let mut response = Response::new(if is_held { Body::empty() } else { Body::from(app.signer.sign(&offer)) });
     if is_held {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
@@ -483,6 +491,7 @@ async fn lease(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // A cache between gives it again, and only to who sends the same token.
     headers.insert(header::VARY, HeaderValue::from_static("authorization"));
+    let Offer { etag, max_age_s, .. } = offer;
     for (name, value) in [(header::ETAG, etag), (header::CACHE_CONTROL, format!("public, max-age={max_age_s}"))] {
         if let Ok(value) = HeaderValue::from_str(&value) {
             headers.insert(name, value);
@@ -511,10 +520,10 @@ async fn changes(
         return Ok(found(&Changes { changes: Vec::new(), cursor }));
     };
     let deadline = tokio::time::Instant::now() + wait;
-    let mut latest = app.latest.subscribe();
+    let mut waits = app.waiting.subscribe(node_id.as_ref());
     loop {
         // Marked as seen before the store is asked: a change in between ends the wait at once.
-        let goes_on = latest.borrow_and_update().is_some();
+        let goes_on = *waits.borrow_and_update();
         let of = node_id.clone();
         let changes = app.ask(move |store| store.changes(after, of.as_ref(), limit)).await?;
         if changes.cursor < after {
@@ -525,7 +534,7 @@ async fn changes(
             return Ok(found(&changes));
         }
         after = changes.cursor;
-        if tokio::time::timeout_at(deadline, latest.changed()).await.is_err() {
+        if tokio::time::timeout_at(deadline, waits.changed()).await.is_err() {
             return Ok(found(&changes));
         }
     }

@@ -55,10 +55,10 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let is_root = fs::metadata(dir.path()).unwrap().uid() == 0;
         let owner = is_root.then(unprivileged);
-        let mut settings: Vec<_> = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        settings.push(format!("listen_addresses={}", if port.is_some() { "127.0.0.1" } else { "" }));
-        // Nothing here is about power loss.
-        settings.push("fsync=off".to_owned());
+        let listen = format!("listen_addresses={}", if port.is_some() { "127.0.0.1" } else { "" });
+        // No test is about power loss. The last of a name counts.
+        let defaults = [listen, "fsync=off".to_owned()];
+        let settings = defaults.into_iter().chain(settings.iter().map(|setting| (*setting).to_owned())).collect();
         let cluster = Self { dir, port: port.unwrap_or(5432), owner, settings, server: None };
         cluster.give(cluster.dir.path());
         cluster

@@ -344,7 +344,7 @@ fn on_a_full_disk_calls_get_503_no_tool_runs_and_a_restart_with_space_loses_noth
 fn refused_on_a_full_disk() -> usize {
     let (home, site) = (home_with_http_get(), Site::new(true));
     let line = format!("--mode enforce --http-allow http://{}", site.address);
-    let runtime = Service::start_with_little_disk(&home, 512, &format!("{RUNTIME} {line}"));
+    let runtime = Service::start_with_limit(&home, "-f 512", &format!("{RUNTIME} {line}"));
     let urls: Vec<_> = (0..CONNECTIONS).map(|client| site.call(&format!("/{client}"))).collect();
     let load = Load::start(&runtime, move |client, number| {
         let mut call = urls[client].clone();

@@ -429,7 +429,7 @@ fn no_call_that_looks_up_after_a_revoke_has_returned_is_allowed() {
 #[test]
 fn on_a_full_disk_appends_get_503_and_the_host_ends_and_loses_nothing() {
     let home = home();
-    let host = Service::start_with_little_disk(&home, 512, HOST);
+    let host = Service::start_with_limit(&home, "-f 512", HOST);
     let (told, refused) = load(&home, &host, 0, |wait_for| {
         wait_for(LEAST);
         let end = Instant::now() + PATIENCE;

@@ -17,6 +17,7 @@ mod drain;
 mod host;
 mod independent;
 mod module;
+mod nginx;
 mod orchestrator;
 mod postgres;
 mod published;

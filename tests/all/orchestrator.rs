@@ -1,19 +1,16 @@
 //! A fleet: a real orchestrator, real runtimes and the real command, over loopback and over TLS.
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
     fs,
-    io::{BufRead as _, BufReader, Write as _},
-    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
-    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
 use crate::{
+    nginx::Nginx,
     service::{Connection, PATIENCE, Service},
     support::{Home, free_address},
 };
@@ -73,6 +70,8 @@ pub(crate) fn certificates(home: &Home) {
     let ca_key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Another name than those that it signs have: OpenSSL would take them for their own issuers.
+    params.distinguished_name.push(DnType::CommonName, "fleet ca");
     write("ca.pem", params.self_signed(&ca_key).unwrap().pem());
     let ca = Issuer::new(params, ca_key);
     for (name, host) in [("server", "127.0.0.1"), ("client", "robot-7")] {
@@ -80,6 +79,18 @@ pub(crate) fn certificates(home: &Home) {
         let certificate = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
         write(&format!("{name}.pem"), certificate.pem());
         write(&format!("{name}.key"), key.serialize_pem());
+    }
+}
+
+/// The limit that a shell begins with is a soft one.
+#[test]
+fn an_orchestrator_takes_as_many_files_as_it_may_have() {
+    let home = fleet();
+    let line = "orchestrator serve --listen 127.0.0.1:0 --store fleet.sqlite --signing-key lease.pem";
+    let running = Service::start_with_limit(&home, "-S -n 64", line);
+    let mut clients: Vec<_> = (0..200).map(|_| running.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.exchange("GET", "/healthz", "", "").unwrap().0, 200);
     }
 }
 
@@ -400,30 +411,6 @@ fn changes_come_in_order_without_a_gap_while_they_are_made() {
     assert_eq!(service.ended().0, 0);
 }
 
-/// Serves files by their paths, as any web server does: no change feed, no tokens.
-fn static_server(files: Arc<Mutex<BTreeMap<String, String>>>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = BufReader::new(stream.unwrap());
-            let (mut first, mut line) = (String::new(), String::new());
-            stream.read_line(&mut first).unwrap();
-            while stream.read_line(&mut line).unwrap() > 2 {
-                line.clear();
-            }
-            let path = first.split(' ').nth(1).unwrap_or_default();
-            let (status, body) = match files.lock().unwrap().get(path) {
-                Some(body) => ("200 OK", body.clone()),
-                None => ("404 Not Found", "<html>not found</html>".to_owned()),
-            };
-            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-            let _ = stream.get_mut().write_all(answer.as_bytes());
-        }
-    });
-    address
-}
-
 #[test]
 fn a_lease_counts_however_it_comes_and_each_forgery_has_its_own_reason() {
     let home = fleet();
@@ -440,9 +427,13 @@ fn a_lease_counts_however_it_comes_and_each_forgery_has_its_own_reason() {
         let mut connection = service.connect();
         connection.exchange("GET", &format!("/v1/leases/{node}"), &operator, "").unwrap().1.to_string()
     };
-    let files = Arc::new(Mutex::new(BTreeMap::new()));
-    let address = static_server(Arc::clone(&files));
-    let publish = |lease: String| files.lock().unwrap().insert("/v1/leases/robot-7".to_owned(), lease);
+    let nginx = Nginx::start(&home, &service.address);
+    let published = home.path("nginx/www/v1/leases");
+    fs::create_dir_all(&published).unwrap();
+    let publish = |lease: String| {
+        fs::write(published.join("new"), lease).unwrap();
+        fs::rename(published.join("new"), published.join("robot-7")).unwrap();
+    };
 
     let old = lease("robot-7");
     for (engine, state) in [("native", "pending"), ("wasm", "active")] {
@@ -450,7 +441,8 @@ fn a_lease_counts_however_it_comes_and_each_forgery_has_its_own_reason() {
             &home,
             &format!(
                 "runtime start --listen 127.0.0.1:0 --bundle bundle.tar --mode enforce --node-id robot-7 --engine {engine} \
-                 --wal-dir wal-{engine} --lease-key lease.pem.pub --orchestrator-url http://{address}"
+                 --wal-dir wal-{engine} --lease-key lease.pem.pub --orchestrator-url http://{}",
+                nginx.files
             ),
         );
         // Compiling the module may take longer than a lease counts.
@@ -482,6 +474,84 @@ fn a_lease_counts_however_it_comes_and_each_forgery_has_its_own_reason() {
             until(&mut runtime, "allow");
         }
     }
+}
+
+#[test]
+fn a_revoke_comes_through_a_cache_that_answers_again_what_it_keeps() {
+    let home = fleet();
+    let service = orchestrator(&home, "--listen 127.0.0.1:0 --lease-ttl-ms 8000");
+    let nginx = Nginx::start(&home, &service.address);
+    let operator = format!("--orchestrator-url http://{} --orchestrator-token-file operator.token", nginx.cache);
+    home.ok(&format!("node enroll --node-id robot-7 --enrollment-ref fleet-a {operator}"));
+    let runtime = Service::start(
+        &home,
+        &format!(
+            "runtime start --listen 127.0.0.1:0 --bundle bundle.tar --mode enforce --node-id robot-7 \
+             --lease-key lease.pem.pub --orchestrator-url http://{} --orchestrator-token-file robot-7.token",
+            nginx.cache
+        ),
+    );
+    let mut client = runtime.connect();
+    until(&mut client, "allow");
+    // Answered again to who has the same token, and to nobody else.
+    let mut cache = Connection::open(&nginx.cache).unwrap();
+    let mut ask = |token: &str| cache.exchange("GET", "/v1/leases/robot-7", &authorization(&home, token), "").unwrap();
+    let (begun, lease) = (Instant::now(), ask("robot-7.token"));
+    assert_eq!(lease.0, 200);
+    while !fs::read_to_string(home.path("nginx/access.log")).unwrap().contains("HIT /v1/leases/robot-7") {
+        assert!(begun.elapsed() < PATIENCE, "nothing is kept");
+        ask("robot-7.token");
+    }
+    assert_eq!(ask("robot-8.token").0, 403);
+    home.ok(&format!("node revoke --node-id robot-7 {operator}"));
+    println!("a revoke came through the cache after {:?}", until(&mut client, "attestation: enrollment_revoked"));
+}
+
+#[test]
+fn the_signing_key_is_changed_without_a_denied_call_and_the_old_one_counts_for_nothing_afterwards() {
+    let home = fleet();
+    home.ok("key generate --out next.pem");
+    let address = free_address();
+    let serve = |key: &str| {
+        let line = format!("orchestrator serve --store fleet.sqlite --signing-key {key} --listen {address}");
+        Service::start(&home, &line)
+    };
+    let start = |keys: &str| {
+        let line = format!(
+            "runtime start --listen 127.0.0.1:0 --bundle bundle.tar --mode enforce --node-id robot-7 {keys} \
+             --orchestrator-url http://{address} --orchestrator-token-file robot-7.token"
+        );
+        Service::start(&home, &line)
+    };
+    let operator = format!("--orchestrator-url http://{address} --orchestrator-token-file operator.token");
+    let old = serve("lease.pem");
+    home.ok(&format!("node enroll --node-id robot-7 --enrollment-ref fleet-a {operator}"));
+    // Once what has changed is in the log, the gate has a lease of whoever signs now.
+    let set_rollout = |state: &str, runtime: &mut Connection| {
+        home.ok(&format!("rollout set --node-id robot-7 --state {state} {operator}"));
+        let (renewed, end) = (format!("\"rollout_state\":\"{state}\""), Instant::now() + PATIENCE);
+        while !home.ok("wal inspect").contains(&renewed) {
+            assert!(Instant::now() < end, "the renewed lease does not come");
+            assert_eq!(call(runtime), "allow");
+        }
+    };
+
+    let runtime = start("--lease-key lease.pem.pub --lease-key next.pem.pub");
+    let mut client = runtime.connect();
+    set_rollout("pending", &mut client);
+    old.kill();
+    assert_eq!(call(&mut client), "allow");
+    let new = serve("next.pem");
+    set_rollout("active", &mut client);
+    runtime.kill();
+
+    let runtime = start("--lease-key next.pem.pub");
+    let mut client = runtime.connect();
+    until(&mut client, "allow");
+    new.kill();
+    let _old = serve("lease.pem");
+    home.ok(&format!("rollout set --node-id robot-7 --state pending {operator}"));
+    until(&mut client, "attestation: enrollment_untrusted");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{Cluster, PASSWORD},
     orchestrator::{authorization, call, certificates, fleet, until},
-    service::{PATIENCE, Service},
+    service::{Connection, PATIENCE, Service},
     support::{Home, autonomy, free_address},
 };
 
@@ -162,14 +162,7 @@ fn tls_is_spoken_to_who_has_the_right_name_and_root_and_to_nobody_else() {
     let (home, port) = home();
     certificates(&home);
     let plain = Cluster::start(Some(port), &[]);
-    let secure = Cluster::start(Some(free_port()), &[]);
-    let files =
-        ["server.pem", "server.key"].map(|name| secure.write(name, &fs::read_to_string(home.path(name)).unwrap()));
-    for (setting, file) in ["ssl_cert_file", "ssl_key_file"].iter().zip(&files) {
-        secure.psql("postgres", &format!("ALTER SYSTEM SET {setting} = '{}'", file.display()));
-    }
-    secure.psql("postgres", "ALTER SYSTEM SET ssl = on");
-    secure.psql("postgres", "SELECT pg_reload_conf()");
+    let secure = over_tls(&home);
     let verified = |address: &str, ca: &str| {
         format!("{} --database-ca {ca}", serve(&format!("{}?sslmode=verify-full", tcp(address))))
     };
@@ -188,6 +181,19 @@ fn tls_is_spoken_to_who_has_the_right_name_and_root_and_to_nobody_else() {
     let encrypted =
         "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'autonomy'";
     assert_eq!(secure.psql("postgres", encrypted), "t");
+}
+
+/// A server that speaks TLS, with the certificate of the home.
+pub(crate) fn over_tls(home: &Home) -> Cluster {
+    let cluster = Cluster::start(Some(free_port()), &[]);
+    let files =
+        ["server.pem", "server.key"].map(|name| cluster.write(name, &fs::read_to_string(home.path(name)).unwrap()));
+    for (setting, file) in ["ssl_cert_file", "ssl_key_file"].iter().zip(&files) {
+        cluster.psql("postgres", &format!("ALTER SYSTEM SET {setting} = '{}'", file.display()));
+    }
+    cluster.psql("postgres", "ALTER SYSTEM SET ssl = on");
+    cluster.psql("postgres", "SELECT pg_reload_conf()");
+    cluster
 }
 
 /// Clients that enroll and revoke at every replica, each a node after the other, and look at each replica whether a revoke
@@ -504,4 +510,131 @@ fn a_standby_that_is_promoted_has_all_that_was_acknowledged_and_the_old_primary_
         }
         standby.signal("CONT");
     });
+}
+
+const NODES: [&str; 6] = ["n-1", "n-2", "n-3", "n-4", "n-5", "n-6"];
+
+#[test]
+fn a_replica_that_is_killed_in_the_midst_of_a_rollout_leaves_nothing_half_written() {
+    let (home, port) = home();
+    let cluster = Cluster::start(Some(port), &[]);
+    let stays = orchestrator(&home, &tcp(&cluster.address()));
+    let operator = authorization(&home, "operator.token");
+    for node in NODES {
+        let body = json!({"enrollment_ref": "fleet-a"}).to_string();
+        assert_eq!(ask(&stays, "PUT", &format!("/v1/enrollments/{node}"), &operator, &body).0, 200);
+    }
+    let (mut orders, mut reports, mut in_between) = (0, 0, 0);
+    for round in 0..8 {
+        let dies = orchestrator(&home, &tcp(&cluster.address()));
+        let (address, operator, answers) = (&dies.address.clone(), &operator, &AtomicUsize::new(0));
+        let (created, reported) = thread::scope(|scope| {
+            let creator = scope.spawn(move || create(address, operator, answers));
+            let pairs = NODES.chunks(2).map(|nodes| scope.spawn(move || follow(nodes, address, operator, answers)));
+            let followers: Vec<_> = pairs.collect();
+            let begun = Instant::now();
+            while answers.load(Ordering::SeqCst) < 10 && begun.elapsed() < BOUND * 2 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            thread::sleep(Duration::from_millis(7 * round));
+            dies.kill();
+            let reported: Vec<_> = followers.into_iter().flat_map(|follower| follower.join().unwrap()).collect();
+            (creator.join().unwrap(), reported)
+        });
+        let rollouts = whole_rollouts(&stays, operator);
+        history(&stays, operator);
+        for id in &created {
+            assert!(rollouts.contains_key(id), "{id} was acknowledged");
+        }
+        for (id, node, state) in &reported {
+            let found = &rollouts[id][node];
+            assert!(found == state || (state == "acknowledged" && found == "active"), "{node}: {state}, then {found}");
+        }
+        in_between += rollouts.values().flat_map(BTreeMap::values).filter(|state| *state == "acknowledged").count();
+        (orders, reports) = (orders + created.len(), reports + reported.len());
+    }
+    println!("{orders} orders and {reports} reports acknowledged, {in_between} directives found under way");
+    assert!(orders >= 8 && reports >= 24 && in_between > 0, "too little happened");
+}
+
+/// The ids of the rollouts that were created until nobody answered.
+fn create(address: &str, operator: &str, answers: &AtomicUsize) -> Vec<String> {
+    let (mut connection, mut created) = (Connection::open(address).unwrap(), Vec::new());
+    let bundle = format!("registry.example/fleet/policies@sha256:{}", "0".repeat(64));
+    let order = json!({"bundle": bundle, "selector": "all", "canary_percent": 50}).to_string();
+    while let Ok((status, rollout)) = connection.exchange("POST", "/v1/rollouts", operator, &order) {
+        match status {
+            200 => {
+                answers.fetch_add(1, Ordering::SeqCst);
+                created.push(rollout["rollout_id"].as_str().unwrap().to_owned());
+            }
+            // Others had the lock for too long.
+            503 => {}
+            _ => panic!("{status} {rollout}"),
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    created
+}
+
+/// What was reported for these nodes, of which rollout, until nobody answered.
+fn follow(nodes: &[&str], address: &str, operator: &str, answers: &AtomicUsize) -> Vec<(String, String, String)> {
+    let (mut connection, mut reported) = (Connection::open(address).unwrap(), Vec::new());
+    for node in nodes.iter().cycle() {
+        let path = format!("/v1/directives/{node}");
+        let Ok((_, current)) = connection.exchange("GET", &path, operator, "") else { break };
+        let directive = &current["directive"];
+        let state = match directive["state"].as_str() {
+            Some("pending") => "acknowledged",
+            Some("acknowledged") => "active",
+            _ => {
+                thread::sleep(Duration::from_millis(5));
+                continue;
+            }
+        };
+        let report = json!({"rollout_id": directive["rollout_id"], "state": state}).to_string();
+        let Ok((status, answer)) = connection.exchange("PUT", &path, operator, &report) else { break };
+        match status {
+            200 => {
+                let id = directive["rollout_id"].as_str().unwrap();
+                answers.fetch_add(1, Ordering::SeqCst);
+                reported.push((id.to_owned(), (*node).to_owned(), state.to_owned()));
+            }
+            // Another rollout came in between, or others had the lock for too long.
+            409 | 503 => {}
+            _ => panic!("{status} {answer}"),
+        }
+    }
+    reported
+}
+
+/// The states of each rollout's directives: every node has one, and its row says what its current one does.
+fn whole_rollouts(replica: &Service, operator: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+    let (mut connection, mut before, mut all) = (replica.connect(), String::new(), BTreeMap::new());
+    loop {
+        let (_, page) = connection.exchange("GET", &format!("/v1/rollouts?limit=10{before}"), operator, "").unwrap();
+        for rollout in page["rollouts"].as_array().unwrap() {
+            let id = rollout["rollout_id"].as_str().unwrap();
+            let (_, shown) = connection.exchange("GET", &format!("/v1/rollouts/{id}"), operator, "").unwrap();
+            assert_eq!(rollout["history"][0]["phase"], "running");
+            let directives: BTreeMap<_, _> = shown["directives"].as_array().unwrap().iter().map(word_of).collect();
+            assert!(directives.keys().eq(NODES), "{shown}");
+            all.insert(id.to_owned(), directives);
+        }
+        let Some(next) = page["next_before"].as_str() else { break };
+        before = format!("&before={next}");
+    }
+    for node in NODES {
+        let (_, current) = connection.exchange("GET", &format!("/v1/directives/{node}"), operator, "").unwrap();
+        let (_, found) = connection.exchange("GET", &format!("/v1/enrollments/{node}"), operator, "").unwrap();
+        let (_, state) = word_of(&current["directive"]);
+        let row = &found["row"]["enrollment"]["rollout_state"];
+        assert!(state == "<none>" || *row == state, "{node} is {row}, and its directive {state}");
+    }
+    all
+}
+
+fn word_of(directive: &Value) -> (String, String) {
+    let [node, state] = ["node_id", "state"].map(|key| directive[key].as_str().unwrap().to_owned());
+    (node, state)
 }

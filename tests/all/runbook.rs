@@ -7,8 +7,8 @@
 //! - The `text` block after it is all that it prints, standard error too. Without one it prints nothing.
 //! - `…` in a line stands for at least one character; a line that is only `…` stands for any lines. Runs of spaces
 //!   count as two, because columns are as wide as what differs.
-//! - `/tmp/` is a directory of the test, `127.0.0.1:7777` a free port of it.
-//! - After a line that ends in `&` the session waits until the runtime is ready.
+//! - `/tmp/` is a directory of the test, and what [`Stage`] says stands for something else.
+//! - After a command that ends in `&` the session waits until it is ready, at its `--listen` or `127.0.0.1:7777`.
 
 use std::{
     fs,
@@ -20,38 +20,77 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{self, Block, blocks, page};
+use serde_json::json;
+
+use crate::{
+    cluster::PASSWORD,
+    orchestrator::certificates,
+    postgres::over_tls,
+    registry::Registry,
+    support::{self, Block, Home, blocks, page},
+};
 
 /// What a session prints between two blocks.
 const MARK: char = '\u{1e}';
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What a page is played on.
+struct Stage {
+    /// What stands on the page, and what is there instead.
+    stands_for: Vec<(&'static str, String)>,
+    /// What is done before the first block, where `/tmp/` is.
+    prologue: String,
+}
+
+impl Stage {
+    /// One runtime.
+    fn one_machine() -> Self {
+        Self { stands_for: vec![(RUNTIME, support::free_address())], prologue: String::new() }
+    }
+}
+
+/// Where the page's runtime listens that is told nothing else.
+const RUNTIME: &str = "127.0.0.1:7777";
+
 /// Runs blocks one after the other, and gives what each printed.
-fn run(blocks: &[&Block], prologue: &str) -> Vec<String> {
+fn run(blocks: &[&Block], Stage { mut stands_for, prologue }: Stage) -> Vec<String> {
     let place = tempfile::tempdir().unwrap();
-    let (tmp, address) = (place.path().join("tmp"), support::free_address());
+    let tmp = place.path().join("tmp");
     fs::create_dir(&tmp).unwrap();
-    let tmp = format!("{}/", tmp.display());
+    stands_for.push(("/tmp/", format!("{}/", tmp.display())));
+    let there = |text: &str| stands_for.iter().fold(text.to_owned(), |text, (page, there)| text.replace(page, there));
+    let address = there(RUNTIME);
     let mut script = format!(
         "set -e
         exec 2>&1
         trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
         ready() {{
-            for _ in $(seq 400); do
-                if curl --fail --silent --output /dev/null http://{address}/readyz; then return; fi
-                kill -0 $! || return
+            local end=$((SECONDS + 60))
+            while kill -0 $! && [ $SECONDS -lt $end ]; do
+                for scheme in http https; do
+                    if curl --fail --silent --output /dev/null $scheme://$1/readyz; then return; fi
+                done
                 sleep 0.05
             done
-            echo 'not ready in 20 s'; exit 1
+            echo \"$1 is not ready\"; tail *.log; exit 1
         }}
         {prologue}\n"
     );
     for block in blocks {
+        let mut command = String::new();
         for line in block.text.lines() {
-            let line = line.replace("/tmp/", &tmp).replace("127.0.0.1:7777", &address);
-            script.push_str(&line);
-            script.push_str(if line.ends_with(" &") { "\nready\n" } else { "\n" });
+            command.push_str(&there(line));
+            command.push('\n');
+            if line.ends_with('\\') {
+                continue;
+            }
+            if line.ends_with(" &") {
+                let listen = command.split_once("--listen ").and_then(|(_, rest)| rest.split_whitespace().next());
+                let ready = format!("ready {}\n", listen.unwrap_or(&address));
+                command.push_str(&ready);
+            }
+            script.push_str(&std::mem::take(&mut command));
         }
         script.push_str(&format!("printf '{MARK}'\n"));
     }
@@ -60,7 +99,7 @@ fn run(blocks: &[&Block], prologue: &str) -> Vec<String> {
     let mut bash = Command::new("bash");
     bash.arg(&script_path).current_dir(&tmp).env_clear().env("PATH", support::path()).env("HOME", &tmp);
     let printed = supervise(bash.env("USER", "ops").env("AUTONOMY_RUNTIME_LISTEN", &address));
-    let printed = printed.replace(&tmp, "/tmp/").replace(&address, "127.0.0.1:7777");
+    let printed = stands_for.iter().rev().fold(printed, |text, (page, there)| text.replace(there, page));
     let mut outputs: Vec<_> = printed.split(MARK).map(str::to_owned).collect();
     let rest = outputs.pop().unwrap();
     let failed = blocks.get(outputs.len());
@@ -152,11 +191,11 @@ fn diff(expected: &[&str], found: &[&str]) -> String {
     text
 }
 
-#[test]
-fn the_runbook_does_what_it_says() {
-    let blocks = blocks(&page("docs/src/runbook.md"));
+/// Runs a page, and compares every output with what stands there: how many commands and outputs there are.
+fn does_what_it_says(name: &str, stage: Stage) -> (usize, usize) {
+    let blocks = blocks(&page(name));
     let commands: Vec<_> = blocks.iter().filter(|block| block.language == "sh").collect();
-    let outputs = run(&commands, "");
+    let outputs = run(&commands, stage);
     let mut wrong = String::new();
     for (at, block) in blocks.iter().enumerate().filter(|(_, block)| block.language == "sh") {
         let expected = blocks.get(at + 1).filter(|next| next.language == "text").map_or("", |next| &next.text);
@@ -164,14 +203,48 @@ fn the_runbook_does_what_it_says() {
         let (expected, found): (Vec<_>, Vec<_>) = (expected.lines().collect(), found.lines().collect());
         if !matches(&expected, &found) {
             let diff = diff(&expected, &found);
-            wrong.push_str(&format!("docs/src/runbook.md:{}\n{}{diff}\n", block.line, block.text));
+            wrong.push_str(&format!("{name}:{}\n{}{diff}\n", block.line, block.text));
         }
     }
     let texts = blocks.iter().filter(|block| block.language == "text").count();
     println!("{} blocks run, {texts} outputs compared", commands.len());
     assert!(wrong.is_empty(), "the page (-) and what really comes (+):\n\n{wrong}");
-    assert!(commands.len() >= 25 && texts >= 20, "the page has lost its commands");
     assert!(blocks.iter().all(|block| ["sh", "text"].contains(&block.language.as_str())), "a block that is not run");
+    (commands.len(), texts)
+}
+
+#[test]
+fn the_runbook_does_what_it_says() {
+    let (commands, texts) = does_what_it_says("docs/src/runbook.md", Stage::one_machine());
+    assert!(commands >= 25 && texts >= 20, "the page has lost its commands");
+}
+
+/// Two orchestrators over PostgreSQL, a registry and three runtimes, with TLS between them.
+#[test]
+fn the_runbook_of_a_fleet_does_what_it_says() {
+    let home = Home::new();
+    certificates(&home);
+    let database = over_tls(&home);
+    database.psql("postgres", &format!("CREATE ROLE autonomy LOGIN PASSWORD '{PASSWORD}'"));
+    database.psql("postgres", "CREATE DATABASE autonomy OWNER autonomy");
+    let [certificate, key] = ["server.pem", "server.key"].map(|name| home.path(name));
+    let tls = json!({"http": {"tls": {"certificate": certificate, "key": key}}});
+    let registry = Registry::start(&home, support::free_address(), tls);
+    let files = home.path("");
+    let prologue = format!(
+        "export SSL_CERT_FILE={files}ca.pem
+        mkdir fleet
+        cp {files}server.pem fleet/fleet.pem
+        cp {files}server.key fleet/fleet.key
+        (umask 077 && echo {PASSWORD} > fleet/db.password)",
+        files = files.display()
+    );
+    let mut stands_for =
+        vec![("db.example.com", database.address()), ("registry.example.com", registry.address.clone())];
+    let services = [RUNTIME, "127.0.0.1:7787", "127.0.0.1:7797", "127.0.0.1:7779", "127.0.0.1:7789"];
+    stands_for.extend(services.map(|address| (address, support::free_address())));
+    let (commands, texts) = does_what_it_says("docs/src/fleet-runbook.md", Stage { stands_for, prologue });
+    assert!(commands >= 15 && texts >= 12, "the page has lost its commands");
 }
 
 /// The runbook that was promised, with values in place of `<id>` and `<ref>`.
@@ -223,7 +296,7 @@ fn the_quick_start_does_what_it_says() {
             line: block.line,
         })
         .collect();
-    let outputs = run(&commands.iter().collect::<Vec<_>>(), "");
+    let outputs = run(&commands.iter().collect::<Vec<_>>(), Stage::one_machine());
     assert_eq!(commands.len(), 3);
     let answers: Vec<_> = blocks.iter().filter(|block| block.language == "json").collect();
     assert_eq!(answers.len(), 2);

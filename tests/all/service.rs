@@ -33,10 +33,11 @@ impl Service {
         Self::spawn(command.args(Self::words(line)))
     }
 
-    /// A service whose files can grow to so many KiB, which ends like a full disk: a short write, then an error.
-    pub(crate) fn start_with_little_disk(home: &Home, kib: usize, line: &str) -> Self {
+    /// A service under a limit of `ulimit`. With `-f` its files can grow to so many KiB, which ends like a full disk: a short
+    /// write, then an error.
+    pub(crate) fn start_with_limit(home: &Home, limit: &str, line: &str) -> Self {
         let mut bash = home.program("bash");
-        let script = format!("ulimit -f {kib}; exec autonomy \"$@\"");
+        let script = format!("ulimit {limit}; exec autonomy \"$@\"");
         Self::spawn(bash.args(["-c", &script, "bash"]).args(Self::words(line)))
     }
 

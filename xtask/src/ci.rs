@@ -14,7 +14,7 @@ const BARE_TARGETS: [&str; 2] = ["thumbv7em-none-eabihf", "wasm32v1-none"];
 
 /// What the tests run: how to see that it is there, and the package that has it (Debian's name, the same on most
 /// systems).
-const PROGRAMS: [(&str, &str); 21] = [
+const PROGRAMS: [(&str, &str); 22] = [
     ("command -v bash", "bash"),
     ("command -v c++", "g++"),
     ("command -v cc", "gcc"),
@@ -23,6 +23,7 @@ const PROGRAMS: [(&str, &str); 21] = [
     ("command -v docker-registry", "docker-registry"),
     ("command -v jq", "jq"),
     ("command -v make", "make"),
+    ("command -v /usr/sbin/nginx", "nginx"),
     ("command -v npm", "npm"),
     ("command -v openssl", "openssl"),
     ("command -v pkg-config", "pkgconf"),
@@ -110,6 +111,9 @@ pub fn quick(root: &Path) -> Result<()> {
 
 /// Every benchmark; each prints ratios against its peers of the same run.
 pub fn bench(root: &Path) -> Result<()> {
+    install_programs()?;
+    // The fleet's benchmark runs it, and would build it with other features of its dependencies: all of them anew.
+    step("the command", cargo(root).args(["build", "--release", "--workspace", "--bin", "autonomy"]))?;
     step("benchmarks", cargo(root).args(["bench", "--workspace", "--benches"]))?;
     bindings::bench_all(root)
 }

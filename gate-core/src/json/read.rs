@@ -29,11 +29,59 @@ pub trait Read: Sized {
 /// # Errors
 /// What is not JSON, or not a `T`.
 pub fn read<T: Read>(bytes: &[u8]) -> Result<T, Error> {
-    let document = Document { nodes: parse(bytes)?, failed: Cell::new(false), error: Cell::new(None) };
-    let whole = T::read(Value { document: &document, at: Some(0) });
+    let document = Document::new(parse(bytes)?);
+    let whole = T::read(Value { document: &document, node: document.nodes.first(), at: 0 });
     match document.error.take() {
         None => Ok(whole),
         Some(error) => Err(error),
+    }
+}
+
+/// An object that is read as it is met: in a fraction of the time that [`read()`] takes, and only where it is compact, holds
+/// nothing but numbers and strings without escapes, and has its members in the order in which they are taken.
+#[derive(Debug)]
+pub struct Compact<'a> {
+    parser: Parser<'a>,
+    document: Document<'a>,
+}
+
+impl<'a> Compact<'a> {
+    /// Begins before the first member; `None` for what is not UTF-8.
+    pub fn new(text: &'a [u8]) -> Option<Self> {
+        let parser = Parser::new(core::str::from_utf8(text).ok()?);
+        Some(Self { parser, document: Document::new(Vec::new()) })
+    }
+
+    /// Takes the member that comes next; one of another key is one that the object does not have.
+    pub fn take<T: Read>(&mut self, key: &str) -> T {
+        let start = self.parser.at;
+        let node = self.member(key);
+        if node.is_none() {
+            self.parser.at = start;
+        }
+        T::read(Value { document: &self.document, node: node.as_ref(), at: 0 })
+    }
+
+    /// Whether what was taken is what [`read()`] gives: nothing is wrong, and nothing is left.
+    pub fn is_whole(&mut self) -> bool {
+        !self.document.failed.get() && self.parser.takes(b'}') && self.parser.peek().is_none()
+    }
+
+    fn member(&mut self, key: &str) -> Option<Node<'a>> {
+        let parser = &mut self.parser;
+        let before = if parser.at == 0 { b'{' } else { b',' };
+        let is_next = parser.takes(before) && parser.takes(b'"') && parser.rest().starts_with(key.as_bytes());
+        is_next.then(|| parser.at += key.len())?;
+        (parser.takes(b'"') && parser.takes(b':')).then_some(())?;
+        let kind = if parser.takes(b'"') {
+            let from = parser.at;
+            parser.at += super::plain(parser.rest());
+            let text = parser.text.get(from..parser.at)?;
+            parser.takes(b'"').then_some(Kind::Text(Cow::Borrowed(text)))?
+        } else {
+            parser.number()?
+        };
+        Some(Node { kind, next: 0, taken: Cell::new(true) })
     }
 }
 
@@ -55,7 +103,9 @@ macro_rules! read_object {
 #[derive(Debug)]
 pub struct Value<'a> {
     document: &'a Document<'a>,
-    at: Option<usize>,
+    node: Option<&'a Node<'a>>,
+    /// Its place in the document: what it holds comes next.
+    at: usize,
 }
 
 /// An object that is being taken apart.
@@ -108,7 +158,11 @@ impl Node<'_> {
     }
 }
 
-impl Document<'_> {
+impl<'a> Document<'a> {
+    fn new(nodes: Vec<Node<'a>>) -> Self {
+        Self { nodes, failed: Cell::new(false), error: Cell::new(None) }
+    }
+
     /// Says what is wrong, unless something was before.
     fn fail(&self, error: Error) {
         if !self.failed.replace(true) {
@@ -133,12 +187,22 @@ impl fmt::Debug for Document<'_> {
 impl<'a> Value<'a> {
     /// Whether it is a member that an object does not have.
     pub fn is_absent(&self) -> bool {
-        self.at.is_none()
+        self.node.is_none()
     }
 
     /// Says why it is not what is wanted: the whole text is refused for the first such reason.
     pub fn fail(&self, error: impl Into<Error>) {
-        self.document.fail(error.into());
+        // Only the first is made.
+        if !self.document.failed.get() {
+            self.document.fail(error.into());
+        }
+    }
+
+    /// Says that it is of another kind.
+    fn fail_expecting(&self, expected: &str) {
+        if !self.document.failed.get() {
+            self.document.fail(self.instead_of(expected));
+        }
     }
 
     /// An object of which `read` takes every member: one that it does not take is not known.
@@ -176,7 +240,7 @@ impl<'a> Value<'a> {
     /// The text of a string.
     pub fn text(&self) -> &'a str {
         self.as_str().unwrap_or_else(|| {
-            self.fail(self.instead_of("a string"));
+            self.fail_expecting("a string");
             ""
         })
     }
@@ -192,31 +256,26 @@ impl<'a> Value<'a> {
     }
 
     fn as_str(&self) -> Option<&'a str> {
-        self.node()?.text()
+        self.node?.text()
     }
 
     fn children(&self, of_object: bool) -> Siblings<'a> {
         let mut siblings = Siblings { document: self.document, at: 0, end: 0 };
-        match (of_object, self.node()) {
+        match (of_object, self.node) {
             (true, Some(Node { kind: Kind::Object, next, .. }))
             | (false, Some(Node { kind: Kind::List, next, .. })) => {
-                siblings.at = self.at.map_or(0, |at| at + 1);
+                siblings.at = self.at + 1;
                 siblings.end = *next;
             }
-            (true, _) => self.fail(self.instead_of("an object")),
-            (false, _) => self.fail(self.instead_of("a list")),
+            (true, _) => self.fail_expecting("an object"),
+            (false, _) => self.fail_expecting("a list"),
         }
         siblings
     }
 
     #[inline(always)]
     fn kind(&self) -> Option<&'a Kind<'a>> {
-        self.node().map(|node| &node.kind)
-    }
-
-    #[inline(always)]
-    fn node(&self) -> Option<&'a Node<'a>> {
-        self.document.nodes.get(self.at?)
+        self.node.map(|node| &node.kind)
     }
 
     fn instead_of(&self, expected: &str) -> Error {
@@ -258,7 +317,7 @@ impl<'a> Object<'a> {
                 }
             }
         }
-        Value { document, at: None }
+        Value { document, node: None, at: 0 }
     }
 
     /// Places an error that came up in it, and gives the key of the first member that was not taken.
@@ -285,7 +344,7 @@ struct Siblings<'a> {
 impl<'a> Siblings<'a> {
     /// A key and its value.
     fn next_member(&mut self) -> Option<(&'a Node<'a>, Value<'a>)> {
-        let name = self.next()?.node()?;
+        let name = self.next()?.node?;
         Some((name, self.next()?))
     }
 }
@@ -298,8 +357,9 @@ impl<'a> Iterator for Siblings<'a> {
         if self.at >= self.end {
             return None;
         }
-        let value = Value { document: self.document, at: Some(self.at) };
-        self.at = value.node()?.next;
+        let node = self.document.nodes.get(self.at)?;
+        let value = Value { document: self.document, node: Some(node), at: self.at };
+        self.at = node.next;
         Some(value)
     }
 }
@@ -313,7 +373,7 @@ impl Read for String {
 impl Read for bool {
     fn read(value: Value<'_>) -> Self {
         let Some(&Kind::Bool(truth)) = value.kind() else {
-            value.fail(value.instead_of("a truth value"));
+            value.fail_expecting("a truth value");
             return false;
         };
         truth
@@ -323,7 +383,7 @@ impl Read for bool {
 impl Read for u64 {
     fn read(value: Value<'_>) -> Self {
         let Some(&Kind::Integer(number)) = value.kind() else {
-            value.fail(value.instead_of("a whole number below 2^64"));
+            value.fail_expecting("a whole number below 2^64");
             return 0;
         };
         number
@@ -345,8 +405,9 @@ impl<T: Read> Read for Vec<T> {
 /// What stands where in a text.
 fn parse(bytes: &[u8]) -> Result<Vec<Node<'_>>, Error> {
     let text = core::str::from_utf8(bytes).map_err(|error| fault("not UTF-8", error.valid_up_to(), ""))?;
+    let mut parser = Parser::new(text);
     // Room for a call, so that nothing is moved while they grow.
-    let mut parser = Parser { text, at: 0, nodes: Vec::with_capacity(16), keys: Vec::with_capacity(8) };
+    parser.nodes.reserve(16);
     parser.value(limits::JSON_DEPTH)?;
     parser.skip_space();
     match parser.peek() {
@@ -360,6 +421,7 @@ fn fault(what: &str, at: usize, how: &str) -> Error {
     Error::new(fill("{} at byte {}{}", &[what, &decimal(at as u64), how]))
 }
 
+#[derive(Debug)]
 struct Parser<'a> {
     text: &'a str,
     at: usize,
@@ -370,6 +432,14 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { text, at: 0, nodes: Vec::new(), keys: Vec::new() }
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
+    }
+
     fn value(&mut self, depth: usize) -> Result<(), Error> {
         self.skip_space();
         match self.peek() {
@@ -479,7 +549,7 @@ impl<'a> Parser<'a> {
         self.at += 1;
         loop {
             let from = self.at;
-            self.at += super::plain(self.text.as_bytes().get(from..).unwrap_or_default());
+            self.at += super::plain(self.rest());
             // Both ends are at ASCII characters.
             let plain = self.text.get(from..self.at).unwrap_or_default();
             match self.peek() {
@@ -542,9 +612,9 @@ impl<'a> Parser<'a> {
 
     fn scalar(&mut self) -> Result<(), Error> {
         let start = self.at;
-        let rest = self.text.get(start..).unwrap_or_default();
+        let rest = self.rest();
         let words = [("null", Kind::Null), ("true", Kind::Bool(true)), ("false", Kind::Bool(false))];
-        let kind = match words.into_iter().find(|(word, _)| rest.starts_with(word)) {
+        let kind = match words.into_iter().find(|(word, _)| rest.starts_with(word.as_bytes())) {
             Some((word, kind)) => {
                 self.at += word.len();
                 kind

@@ -25,6 +25,21 @@ pub fn write_to(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     }
 }
 
+/// Appends texts as they are: names and words that need no escaping, with what stands between them.
+pub fn put(out: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// Appends `start`, then a text that needs no escaping, or `null`.
+pub fn put_optional(out: &mut Vec<u8>, start: &str, text: Option<&str>) {
+    match text {
+        Some(text) => put(out, &[start, "\"", text, "\""]),
+        None => put(out, &[start, "null"]),
+    }
+}
+
 /// Appends `text` with its quotes, escaped where JSON asks for it and nowhere else.
 fn write_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');

@@ -227,13 +227,13 @@ fn latest_schema() -> i32 {
 impl Record for rusqlite::Row<'_> {
     type Fault = Fault;
 
-    fn text(&self, index: usize) -> Result<Cow<'_, str>, Fault> {
+    fn optional(&self, index: usize) -> Result<Option<Cow<'_, str>>, Fault> {
         use rusqlite::types::ValueRef;
         Ok(match self.get_ref(index)? {
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes),
-            ValueRef::Integer(number) => Cow::Owned(number.to_string()),
-            ValueRef::Real(number) => Cow::Owned(format!("{number:?}")),
-            ValueRef::Null => Cow::Borrowed(""),
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(String::from_utf8_lossy(bytes)),
+            ValueRef::Integer(number) => Some(Cow::Owned(number.to_string())),
+            ValueRef::Real(number) => Some(Cow::Owned(format!("{number:?}"))),
+            ValueRef::Null => None,
         })
     }
 }

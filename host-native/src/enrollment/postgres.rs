@@ -10,6 +10,7 @@ use std::{
     io,
     ops::ControlFlow,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use gate_core::{
@@ -22,16 +23,19 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
+pub(super) use self::server::STEP;
 use self::server::{CALL, STATE, Server, Session};
 use super::{
     Change, Changes, IfActive, Mutation, Query, Row, Store, StoreError,
+    ledger::{self, Ledger},
     record::{self, Record, signed},
-    request::{Found, Request},
+    request::{By, Request},
+    rollout::RolloutStore,
 };
 use crate::{ErrorClass, client::SetUpError};
 
 /// Each entry takes the schema from its index to the next version. An entry that was released never changes.
-const MIGRATIONS: &[&str] = &[include_str!("schema/postgres/1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema/postgres/1.sql"), include_str!("schema/postgres/2.sql")];
 
 /// The version that [`MIGRATIONS`] lead to.
 const SCHEMA_VERSION: u64 = MIGRATIONS.len() as u64;
@@ -57,9 +61,9 @@ const PAGE: usize = 1000;
 /// A [`Store`] in a PostgreSQL database. Any number of processes on any number of machines may use the database at once.
 ///
 /// A change is on the server's disk when the call that made it returns, and on that of each synchronous standby. Every
-/// call returns within five seconds, whatever becomes of the server; each new connection goes to a server that may be
-/// written to, so that nobody is answered by a standby. It waits on the thread that calls, which must not be one of an
-/// async runtime.
+/// call returns within five seconds, whatever becomes of the server, and a step of a rollout with many nodes within a
+/// minute; each new connection goes to a server that may be written to, so that nobody is answered by a standby. It waits
+/// on the thread that calls, which must not be one of an async runtime.
 pub struct PostgresStore {
     server: Server,
 }
@@ -82,29 +86,50 @@ impl PostgresStore {
         Ok(Self { server })
     }
 
-    /// One transaction: what is found, what follows from it, the row and its entry in the history.
     fn change(&self, node_id: &NodeId, request: &Request<'_>, who: &str, now_ms: u64) -> Result<Mutation, StoreError> {
-        request.check(who, now_ms)?;
-        self.ask(async |Session { client, commits, .. }| {
-            let transaction = client.transaction().await?;
-            let State { version, revision } = State::read(&transaction.query_typed(LOCK, &[]).await?)?;
+        let by = By::new(who, now_ms)?;
+        request.check()?;
+        self.transact(CALL, async |ledger| ledger::change(ledger, node_id, request, by).await)
+    }
+
+    /// One transaction, which is committed when the call returns. Nobody else changes anything meanwhile.
+    pub(super) fn transact<T>(
+        &self,
+        within: Duration,
+        work: impl AsyncFnOnce(&mut PostgresLedger<'_>) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        let done = self.server.call(within, async |Session { client, commits, .. }| {
+            let transaction = within_call(client.transaction()).await?;
+            let State { version, revision } = State::read(&within_call(transaction.query_typed(LOCK, &[])).await?)?;
             // A newer version may have migrated the database since it was connected to.
             if version != SCHEMA_VERSION {
                 return Err(PostgresError::Schema { version }.into());
             }
-            let mutation = request.on(node_id, find(&transaction, node_id).await?, who, now_ms)?;
-            if let Some(change) = &mutation.change {
-                let revision = revision.saturating_add(1);
-                write(&transaction, change, revision).await?;
+            let mut ledger = PostgresLedger { transaction, revision, is_written: false };
+            let outcome = work(&mut ledger).await?;
+            let PostgresLedger { transaction, revision, is_written } = ledger;
+            if is_written {
                 *commits = true;
-                transaction.commit().await?;
+                within_call(transaction.commit()).await?;
                 self.server.saw(revision);
             }
-            Ok(mutation)
+            Ok(outcome)
+        });
+        Ok(self.server.block_on(done)?)
+    }
+
+    /// Reads all of it as it stood at one instant.
+    pub(super) fn read<T>(
+        &self,
+        work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        self.ask(async |Session { client, .. }| {
+            let snapshot = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
+            work(&snapshot.read_only(true).start().await?).await
         })
     }
 
-    fn select<T>(
+    pub(super) fn select<T>(
         &self,
         sql: &str,
         params: &[Param<'_>],
@@ -120,7 +145,7 @@ impl PostgresStore {
     }
 
     fn ask<T>(&self, work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>) -> Result<T, StoreError> {
-        Ok(self.server.block_on(self.server.call(work))?)
+        Ok(self.server.block_on(self.server.call(CALL, work))?)
     }
 }
 
@@ -211,6 +236,10 @@ impl Store for PostgresStore {
         self.ask(async |session| self.latest(session).await)
     }
 
+    fn rollouts(&self) -> &dyn RolloutStore {
+        self
+    }
+
     fn changes(&self, after: u64, node_id: Option<&NodeId>, limit: usize) -> Result<Changes, StoreError> {
         let sql = format!(
             "SELECT {CHANGE} WHERE ($1 IS NULL OR node_id = $1) AND revision > $2 AND revision <= $3
@@ -230,56 +259,113 @@ impl Store for PostgresStore {
 }
 
 /// Waits for one answer where many are waited for.
-async fn within_call<T>(answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Fault> {
-    Ok(timeout(CALL, answer).await.map_err(|_| PostgresError::Late)??)
+pub(super) async fn within_call<T>(answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Fault> {
+    Ok(timeout(CALL, answer).await.map_err(|_| PostgresError::Late { within: CALL })??)
 }
 
-async fn find(transaction: &Transaction<'_>, node_id: &NodeId) -> Result<Found, Fault> {
-    let node_id = node_id.as_str();
-    let found = transaction.query_typed(&format!("SELECT {ROW} WHERE node_id = $1"), &[(&node_id, Type::TEXT)]).await?;
-    if let Some(row) = found.first() {
-        return Ok(Found::Row(record::row(row)?));
+/// A transaction that holds the one row of state.
+pub(super) struct PostgresLedger<'a> {
+    pub(super) transaction: Transaction<'a>,
+    /// Of the latest change, those of this transaction among them.
+    revision: u64,
+    is_written: bool,
+}
+
+impl PostgresLedger<'_> {
+    pub(super) async fn query<T>(
+        &self,
+        sql: &str,
+        params: &[Param<'_>],
+        read: impl Fn(&tokio_postgres::Row) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, Fault> {
+        within_call(self.transaction.query_typed(sql, params)).await?.iter().map(read).collect()
     }
-    let close = "SELECT node_id FROM autonomy.enrollment WHERE lower(node_id) = lower($1)";
-    let close = transaction.query_typed(close, &[(&node_id, Type::TEXT)]).await?;
-    let close = close.first().map(|row| row.text(0)).transpose()?;
-    Ok(Found::Nothing { close: close.and_then(|id| NodeId::parse(&id).ok()) })
+
+    /// The same of a statement that writes.
+    pub(super) async fn returning<T>(
+        &mut self,
+        sql: &str,
+        params: &[Param<'_>],
+        read: impl Fn(&tokio_postgres::Row) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, Fault> {
+        self.is_written = true;
+        self.query(sql, params, read).await
+    }
+
+    pub(super) async fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<(), Fault> {
+        self.is_written = true;
+        within_call(self.transaction.execute_typed(sql, params)).await?;
+        Ok(())
+    }
 }
 
-async fn write(transaction: &Transaction<'_>, change: &Change, revision: u64) -> Result<(), Fault> {
-    let Change { action, who, at_ms, before, after } = change;
-    let [after_ref, after_status, after_rollout_state] = record::words(after);
-    let [before_ref, before_status, before_rollout_state] = match before {
-        Some(before) => record::words(before).map(Some),
-        None => [None; 3],
-    };
-    let sql = "WITH state AS (UPDATE autonomy.state SET revision = $1),
-                    enrollment AS (
-                        INSERT INTO autonomy.enrollment
-                            (node_id, serial, enrollment_ref, status, rollout_state, created_at_ms, updated_at_ms)
-                        VALUES ($2, $3, $4, $5, $6, $7, $7)
-                        ON CONFLICT (node_id) DO UPDATE SET serial = $3, enrollment_ref = $4, status = $5,
-                                                            rollout_state = $6, updated_at_ms = $7)
-               INSERT INTO autonomy.history
-                   (revision, node_id, serial, after_ref, after_status, after_rollout_state, at_ms, action, who,
-                    before_ref, before_status, before_rollout_state)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
-    let params: [Param<'_>; 12] = [
-        (&signed(revision), Type::INT8),
-        (&after.node_id.as_str(), Type::TEXT),
-        (&signed(after.serial), Type::INT8),
-        (&after_ref, Type::TEXT),
-        (&after_status, Type::TEXT),
-        (&after_rollout_state, Type::TEXT),
-        (&signed(*at_ms), Type::INT8),
-        (&action.as_str(), Type::TEXT),
-        (who, Type::TEXT),
-        (&before_ref, Type::TEXT),
-        (&before_status, Type::TEXT),
-        (&before_rollout_state, Type::TEXT),
-    ];
-    transaction.query_typed(sql, &params).await?;
-    Ok(())
+impl Ledger for PostgresLedger<'_> {
+    type Fault = Fault;
+
+    async fn rows(&mut self, nodes: &[NodeId]) -> Result<Vec<Row>, Fault> {
+        let sql = format!("SELECT {ROW} WHERE node_id = ANY ($1) ORDER BY enrollment.node_id");
+        self.query(&sql, &[(&ids(nodes), Type::TEXT_ARRAY)], record::row).await
+    }
+
+    async fn close_match(&mut self, node_id: &NodeId) -> Result<Option<NodeId>, Fault> {
+        let sql = "SELECT node_id FROM autonomy.enrollment WHERE lower(node_id) = lower($1)";
+        let text = |row: &tokio_postgres::Row| Ok(row.text(0)?.into_owned());
+        let close = self.query(sql, &[(&node_id.as_str(), Type::TEXT)], text).await?;
+        Ok(close.first().and_then(|id| NodeId::parse(id).ok()))
+    }
+
+    async fn write(&mut self, changes: &[Change]) -> Result<(), Fault> {
+        let sql = "WITH change AS (
+                       SELECT *, $1 + number AS revision
+                       FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[],
+                                   $9::text[], $10::text[], $11::text[], $12::text[]) WITH ORDINALITY AS change
+                            (node_id, serial, after_ref, after_status, after_rollout_state, at_ms, action, who,
+                             before_ref, before_status, before_rollout_state, number)),
+                   state AS (UPDATE autonomy.state SET revision = $1 + cardinality($2)),
+                   enrollment AS (
+                       INSERT INTO autonomy.enrollment
+                           (node_id, serial, enrollment_ref, status, rollout_state, created_at_ms, updated_at_ms)
+                       SELECT node_id, serial, after_ref, after_status, after_rollout_state, at_ms, at_ms FROM change
+                       ON CONFLICT (node_id) DO UPDATE
+                       SET serial = excluded.serial, enrollment_ref = excluded.enrollment_ref, status = excluded.status,
+                           rollout_state = excluded.rollout_state, updated_at_ms = excluded.updated_at_ms)
+                   INSERT INTO autonomy.history
+                       (revision, node_id, serial, after_ref, after_status, after_rollout_state, at_ms, action, who,
+                        before_ref, before_status, before_rollout_state)
+                   SELECT revision, node_id, serial, after_ref, after_status, after_rollout_state, at_ms, action, who,
+                          before_ref, before_status, before_rollout_state FROM change";
+        let after = |index: usize| column(changes, |change| record::words(&change.after).get(index).copied());
+        let before =
+            |index: usize| column(changes, |change| record::words(change.before.as_ref()?).get(index).copied());
+        let params: [Param<'_>; 12] = [
+            (&signed(self.revision), Type::INT8),
+            (&column(changes, |change| change.after.node_id.as_str()), Type::TEXT_ARRAY),
+            (&column(changes, |change| signed(change.after.serial)), Type::INT8_ARRAY),
+            (&after(0), Type::TEXT_ARRAY),
+            (&after(1), Type::TEXT_ARRAY),
+            (&after(2), Type::TEXT_ARRAY),
+            (&column(changes, |change| signed(change.at_ms)), Type::INT8_ARRAY),
+            (&column(changes, |change| change.action.as_str()), Type::TEXT_ARRAY),
+            (&column(changes, |change| change.who.as_str()), Type::TEXT_ARRAY),
+            (&before(0), Type::TEXT_ARRAY),
+            (&before(1), Type::TEXT_ARRAY),
+            (&before(2), Type::TEXT_ARRAY),
+        ];
+        self.execute(sql, &params).await?;
+        let written = u64::try_from(changes.len()).unwrap_or(u64::MAX);
+        self.revision = self.revision.saturating_add(written);
+        Ok(())
+    }
+}
+
+/// Node ids as a value of a statement.
+pub(super) fn ids(nodes: &[NodeId]) -> Vec<&str> {
+    nodes.iter().map(NodeId::as_str).collect()
+}
+
+/// One value of each change.
+fn column<'a, T>(changes: &'a [Change], value: impl Fn(&'a Change) -> T) -> Vec<T> {
+    changes.iter().map(value).collect()
 }
 
 /// Brings the schema up to date, unless another program just did.
@@ -321,13 +407,13 @@ impl State {
 impl Record for tokio_postgres::Row {
     type Fault = Fault;
 
-    fn text(&self, index: usize) -> Result<Cow<'_, str>, Fault> {
-        Ok(self.try_get::<_, Option<&str>>(index)?.unwrap_or_default().into())
+    fn optional(&self, index: usize) -> Result<Option<Cow<'_, str>>, Fault> {
+        Ok(self.try_get::<_, Option<&str>>(index)?.map(Cow::from))
     }
 }
 
 /// A value of a statement, and its type: the server is not asked for it first.
-type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// What goes wrong in a call.
 pub(super) enum Fault {
@@ -431,8 +517,11 @@ pub enum PostgresError {
         why: String,
     },
     /// Time is up.
-    #[error("the database gave no answer within {CALL:?}: look what it is busy with, and ask again")]
-    Late,
+    #[error("the database gave no answer within {within:?}: look what it is busy with, and ask again")]
+    Late {
+        /// How long was waited.
+        within: Duration,
+    },
     /// The connection ended.
     #[error("the database was lost ({why}): ask again")]
     Lost {
@@ -446,7 +535,7 @@ pub enum PostgresError {
         why: String,
     },
     /// The connection ended, or time was up, while a change was committed.
-    #[error("the change may have been made or not ({why}); look at the node")]
+    #[error("the change may have been made or not ({why}); look at the node or the rollout")]
     Unknown {
         /// What happened.
         why: String,
@@ -472,7 +561,7 @@ impl PostgresError {
             Self::Tls(_)
             | Self::Resources(_)
             | Self::Unreachable { .. }
-            | Self::Late
+            | Self::Late { .. }
             | Self::Lost { .. }
             | Self::Refused { .. }
             | Self::Unknown { .. }

@@ -14,9 +14,13 @@ use super::{Action, Change, Changes, Revised, Row, StoreError};
 pub(super) trait Record {
     type Fault: From<StoreError>;
 
-    /// Whatever is in the column, as text: what does not fit its type fails to parse, by name. Empty where there is
-    /// nothing.
-    fn text(&self, index: usize) -> Result<Cow<'_, str>, Self::Fault>;
+    /// Whatever is in the column, as text: what does not fit its type fails to parse, by name.
+    fn optional(&self, index: usize) -> Result<Option<Cow<'_, str>>, Self::Fault>;
+
+    /// The same, and empty where there is nothing.
+    fn text(&self, index: usize) -> Result<Cow<'_, str>, Self::Fault> {
+        Ok(self.optional(index)?.unwrap_or_default())
+    }
 }
 
 /// Reads a row: node id, ref, status, rollout state, serial, created at, updated at.

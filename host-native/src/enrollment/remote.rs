@@ -373,8 +373,8 @@ impl Store for RemoteStore {
         self.get(&format!("/v1/changes?after={after}&limit={}{of}", limit.clamp(1, PAGE)))
     }
 
-    fn rollouts(&self) -> Option<&dyn RolloutStore> {
-        Some(self)
+    fn rollouts(&self) -> &dyn RolloutStore {
+        self
     }
 }
 

@@ -10,6 +10,27 @@ use super::{Action, Change, IfActive, Mutation, Row, StoreError};
 /// Longest name of an author, in bytes.
 const WHO_BYTES: usize = 256;
 
+/// Who does something, and when.
+#[derive(Clone, Copy)]
+pub(super) struct By<'a> {
+    pub(super) who: &'a str,
+    pub(super) now_ms: u64,
+}
+
+impl<'a> By<'a> {
+    /// The history has to name somebody, and a time that every SQL database keeps.
+    pub(super) fn new(who: &'a str, now_ms: u64) -> Result<Self, StoreError> {
+        if who.is_empty() || who.len() > WHO_BYTES || who.chars().any(char::is_control) {
+            let kept = who.get(..who.floor_char_boundary(WHO_BYTES)).unwrap_or(who);
+            return Err(StoreError::Author { who: kept.to_owned() });
+        }
+        if i64::try_from(now_ms).is_err() {
+            return Err(StoreError::Time { now_ms });
+        }
+        Ok(Self { who, now_ms })
+    }
+}
+
 /// What is asked of one node.
 pub(super) enum Request<'a> {
     Enroll { enrollment_ref: &'a EnrollmentRef, if_active: IfActive },
@@ -28,7 +49,8 @@ pub(super) enum Found {
 
 impl Request<'_> {
     /// What is to be written; without a change nothing is, for the row already is as asked.
-    pub(super) fn on(&self, node_id: &NodeId, found: Found, who: &str, now_ms: u64) -> Result<Mutation, StoreError> {
+    pub(super) fn on(&self, node_id: &NodeId, found: Found, by: By<'_>) -> Result<Mutation, StoreError> {
+        let By { who, now_ms } = by;
         let (before, action, after) = match (found, self) {
             (Found::Row(row), _) => match self.next(node_id, &row.enrollment)? {
                 Some((action, after)) => (Some(row), action, after),
@@ -52,8 +74,7 @@ impl Request<'_> {
     }
 
     /// What can be refused without looking at the store.
-    pub(super) fn check(&self, who: &str, now_ms: u64) -> Result<(), StoreError> {
-        check_author(who, now_ms)?;
+    pub(super) fn check(&self) -> Result<(), StoreError> {
         match self {
             Self::SetRollout(RolloutState::Unknown(word)) => {
                 Err(StoreError::UnknownRolloutState { word: word.clone() })
@@ -92,15 +113,6 @@ impl Request<'_> {
             }
         }
     }
-}
-
-/// The history has to name somebody, and a time that every SQL database keeps.
-pub(super) fn check_author(who: &str, now_ms: u64) -> Result<(), StoreError> {
-    if who.is_empty() || who.len() > WHO_BYTES || who.chars().any(char::is_control) {
-        let kept = who.get(..who.floor_char_boundary(WHO_BYTES)).unwrap_or(who);
-        return Err(StoreError::Author { who: kept.to_owned() });
-    }
-    i64::try_from(now_ms).map(drop).map_err(|_| StoreError::Time { now_ms })
 }
 
 /// A rollout belongs to the enrollment it was ordered under: a new enrollment starts without one.

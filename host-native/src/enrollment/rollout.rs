@@ -1,11 +1,16 @@
 //! Rollouts: a bundle is ordered for nodes, a directive each, and every node says how far it has come.
 //!
-//! Here is what is legal and what comes next, without I/O; `sqlite` holds the transactions.
+//! Here is what is legal and what comes next, without I/O; `steps` are the transactions of any store, `sqlite` and
+//! `postgres` what they are made of.
 
 #[cfg(test)]
 pub(super) mod conformance;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod record;
 mod remote;
-pub(super) mod sqlite;
+mod sqlite;
+pub(super) mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -125,6 +130,16 @@ pub struct Order {
 }
 
 read_object!(Order { bundle, selector, canary_percent });
+
+impl Order {
+    /// What can be refused without looking at the store.
+    fn check(&self) -> Result<(), RolloutError> {
+        match self.canary_percent {
+            None | Some(1..=100) => Ok(()),
+            Some(percent) => Err(RolloutError::Canary { percent }),
+        }
+    }
+}
 
 /// Which nodes, of those that are active.
 ///
@@ -579,9 +594,6 @@ pub enum RolloutError {
         /// What was asked for.
         command: Command,
     },
-    /// Enrollments alone.
-    #[error("this store keeps no rollouts: use one that does")]
-    NotKept,
 }
 
 /// Words of a stranger, as much of them as fits a line.

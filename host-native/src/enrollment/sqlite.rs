@@ -1,7 +1,9 @@
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
+    pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -12,14 +14,12 @@ use gate_core::{
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::{
-    Action, Change, Changes, IfActive, Mutation, Query, Row, Store, StoreError,
+    Change, Changes, IfActive, Mutation, Query, Row, Store, StoreError,
     database::{self, Fault, Look, ROW, Watch},
+    ledger::{self, Ledger},
     record::{self, signed},
-    request::{Found, Request},
-    rollout::{
-        RolloutStore,
-        sqlite::{By, withdraw},
-    },
+    request::{By, Request},
+    rollout::RolloutStore,
 };
 
 /// The columns of a change, in the order of [`record::change`] and [`record::revised`].
@@ -28,8 +28,8 @@ const CHANGE: &str = "node_id, serial, action, who, at_ms, before_ref, before_st
 
 /// How long a call waits for another process that writes.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections kept open for reading between calls.
-const IDLE_READERS: usize = 4;
+/// Connections kept open for reading between calls. To open one reads the schema, which takes longer than a look-up.
+const IDLE_READERS: usize = 32;
 
 /// A [`Store`] in one SQLite file on a local disk. Any number of processes may use the file at once.
 ///
@@ -85,14 +85,15 @@ impl SqliteStore {
     }
 
     fn change(&self, node_id: &NodeId, request: &Request<'_>, who: &str, now_ms: u64) -> Result<Mutation, StoreError> {
-        request.check(who, now_ms)?;
-        self.transact(|transaction| apply(transaction, node_id, request, By { who, now_ms }))
+        let by = By::new(who, now_ms)?;
+        request.check()?;
+        self.transact(async |transaction| ledger::change(transaction, node_id, request, by).await)
     }
 
     /// One transaction, which is on disk when the call returns.
     pub(super) fn transact<T>(
         &self,
-        attempt: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>,
+        work: impl AsyncFnOnce(&mut Transaction<'_>) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
         match self.access {
             Access::ReadWrite => self.check_files()?,
@@ -101,10 +102,10 @@ impl SqliteStore {
         let mut writer = lock(&self.keeper);
         let before = writer.total_changes();
         let attempt = || -> Result<T, Fault> {
-            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
             // A newer version may have migrated the file since it was opened.
             database::check_schema(&transaction, &self.path)?;
-            let outcome = attempt(&transaction)?;
+            let outcome = without_waiting(work(&mut transaction))?;
             transaction.commit()?;
             Ok(outcome)
         };
@@ -246,8 +247,8 @@ impl Store for SqliteStore {
         self.read(revision)
     }
 
-    fn rollouts(&self) -> Option<&dyn RolloutStore> {
-        Some(self)
+    fn rollouts(&self) -> &dyn RolloutStore {
+        self
     }
 
     fn changes(&self, after: u64, node_id: Option<&NodeId>, limit: usize) -> Result<Changes, StoreError> {
@@ -273,26 +274,30 @@ impl Store for SqliteStore {
     }
 }
 
-/// What is found, what follows from it, the row and its entry in the history.
-pub(super) fn apply(
-    transaction: &Transaction<'_>,
-    node_id: &NodeId,
-    request: &Request<'_>,
-    by: By<'_>,
-) -> Result<Mutation, Fault> {
-    let found = match select(transaction, node_id)? {
-        Some(row) => Found::Row(row),
-        None => Found::Nothing { close: database::close_match(transaction, node_id)? },
-    };
-    let mutation = request.on(node_id, found, by.who, by.now_ms)?;
-    if let Some(change) = &mutation.change {
-        write(transaction, change)?;
-        match change.action {
-            Action::Reenroll | Action::Replace | Action::Revoke => withdraw(transaction, node_id, by)?,
-            Action::Enroll | Action::SetRollout => {}
+impl Ledger for Transaction<'_> {
+    type Fault = Fault;
+
+    async fn rows(&mut self, nodes: &[NodeId]) -> Result<Vec<Row>, Fault> {
+        nodes.iter().filter_map(|node_id| select(self, node_id).transpose()).collect()
+    }
+
+    async fn close_match(&mut self, node_id: &NodeId) -> Result<Option<NodeId>, Fault> {
+        database::close_match(self, node_id)
+    }
+
+    async fn write(&mut self, changes: &[Change]) -> Result<(), Fault> {
+        changes.iter().try_for_each(|change| write(self, change))
+    }
+}
+
+/// What the work gives. A database in a file keeps nobody waiting, so it is ready when it is asked for.
+fn without_waiting<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    loop {
+        if let Poll::Ready(outcome) = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return outcome;
         }
     }
-    Ok(mutation)
 }
 
 /// `AUTOINCREMENT` under the one write lock: the next number, taken in the order of the commits, and rolled back with them.

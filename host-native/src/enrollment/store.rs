@@ -92,10 +92,8 @@ pub trait Store: Send + Sync {
     /// A change on disk does not parse; the store cannot be used.
     fn changes(&self, after: u64, node_id: Option<&NodeId>, limit: usize) -> Result<Changes, StoreError>;
 
-    /// The rollouts of these nodes, where the store keeps them.
-    fn rollouts(&self) -> Option<&dyn RolloutStore> {
-        None
-    }
+    /// The rollouts of these nodes.
+    fn rollouts(&self) -> &dyn RolloutStore;
 }
 
 /// What enrolling does with a node that is active with another ref.

@@ -302,17 +302,23 @@ async fn what_cannot_run_is_failed_with_its_reason_and_the_bundle_before_runs_on
     assert_eq!(running.follower.gate.policy_ref().unwrap().as_str(), "fleet/policies@1.2.0");
 }
 
+/// A node asks again soon only where what comes next may not be a change of the node.
 #[tokio::test]
 async fn nothing_goes_on_while_a_rollout_is_paused() {
     let rig = Rig::new();
     let mut running = rig.start(NEVER, false).await;
+    assert_eq!(running.follower.round(), REST, "nothing is ordered");
     let id = rig.roll_out(rig.push("1.1.0", &rig.good("1.1.0")));
     rig.store.command(&id, Command::Pause, "ana", now_ms()).unwrap();
-    running.follower.round();
+    assert_eq!(running.follower.round(), PATIENCE);
     assert_eq!((rig.state().0, running.call().await.as_str()), (RolloutState::Pending, "fleet/policies@1.0.0"));
     rig.store.command(&id, Command::Resume, "ana", now_ms()).unwrap();
-    running.follower.round();
+    assert_eq!(running.follower.round(), REST);
     assert_eq!((rig.state().0, running.call().await.as_str()), (RolloutState::Active, "fleet/policies@1.1.0"));
+    rig.store.command(&id, Command::Rollback, "ana", now_ms()).unwrap();
+    assert_eq!(running.follower.round(), REST);
+    running.left.store(0, Ordering::Relaxed);
+    assert_eq!(running.follower.round(), PATIENCE, "the orchestrator cannot be asked");
 }
 
 #[tokio::test]

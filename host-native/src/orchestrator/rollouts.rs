@@ -13,8 +13,8 @@ use http::StatusCode;
 use super::{Answer, App, Caller, Refusal, body, cut, found, limit, limit_to, no_body, node, query};
 use crate::{
     enrollment::{
-        Store, StoreError,
-        rollout::{Command, Order, Report, RolloutError, RolloutId, RolloutStore},
+        Store,
+        rollout::{Command, Order, Report, RolloutError, RolloutId},
         wire::{Current, Directives, DirectivesQuery, ROLLOUTS, Rollouts, RolloutsQuery},
     },
     gate::now_ms,
@@ -23,9 +23,7 @@ use crate::{
 /// What a refusal is answered with.
 pub(super) fn status(error: &RolloutError) -> StatusCode {
     match error {
-        RolloutError::NotFound { .. } | RolloutError::NoDirective { .. } | RolloutError::NotKept => {
-            StatusCode::NOT_FOUND
-        }
+        RolloutError::NotFound { .. } | RolloutError::NoDirective { .. } => StatusCode::NOT_FOUND,
         RolloutError::NoNodes { .. }
         | RolloutError::Revoked { .. }
         | RolloutError::Superseded { .. }
@@ -36,10 +34,6 @@ pub(super) fn status(error: &RolloutError) -> StatusCode {
         | RolloutError::Canary { .. }
         | RolloutError::NotReported { .. } => StatusCode::BAD_REQUEST,
     }
-}
-
-fn kept(store: &dyn Store) -> Result<&dyn RolloutStore, StoreError> {
-    Ok(store.rollouts().ok_or(RolloutError::NotKept)?)
 }
 
 fn rollout_id(text: &str) -> Result<RolloutId, Refusal> {
@@ -59,7 +53,7 @@ pub(super) async fn list(
     caller.to_read_all()?;
     let RolloutsQuery { before, limit: asked } = query(asked)?;
     let limit = limit_to(ROLLOUTS, asked)?;
-    let mut rollouts = app.ask(move |store| kept(store)?.latest(before.as_ref(), limit.saturating_add(1))).await?;
+    let mut rollouts = app.ask(move |store| store.rollouts().latest(before.as_ref(), limit.saturating_add(1))).await?;
     let more = cut(&mut rollouts, limit);
     let next_before = rollouts.last().filter(|_| more).map(|rollout| rollout.rollout_id.clone());
     Ok(found(&Rollouts { rollouts, next_before }))
@@ -68,7 +62,7 @@ pub(super) async fn list(
 pub(super) async fn create(State(app): App, Extension(caller): Extension<Caller>, bytes: Bytes) -> Answer {
     caller.to_change()?;
     let order: Order = body(&bytes)?;
-    app.change(move |store| kept(store)?.create(&order, &caller.name, now_ms())).await
+    app.change(move |store| store.rollouts().create(&order, &caller.name, now_ms())).await
 }
 
 pub(super) async fn show(
@@ -82,7 +76,7 @@ pub(super) async fn show(
     let DirectivesQuery { after, limit: asked } = query(asked)?;
     let limit = limit(asked)?;
     let page = move |store: &dyn Store| {
-        let store = kept(store)?;
+        let store = store.rollouts();
         Ok((store.rollout(&id)?, store.directives(&id, after.as_ref(), limit.saturating_add(1))?))
     };
     let (rollout, mut directives) = app.ask(page).await?;
@@ -105,7 +99,7 @@ pub(super) async fn command(
         return Err(Refusal(StatusCode::NOT_FOUND, why));
     };
     no_body(&bytes, command.as_str())?;
-    app.change(move |store| kept(store)?.command(&id, command, &caller.name, now_ms())).await
+    app.change(move |store| store.rollouts().command(&id, command, &caller.name, now_ms())).await
 }
 
 pub(super) async fn directive(
@@ -115,7 +109,7 @@ pub(super) async fn directive(
 ) -> Answer {
     let node_id = node(path)?;
     caller.to_read(&node_id)?;
-    let directive = app.ask(move |store| kept(store)?.directive(&node_id)).await?;
+    let directive = app.ask(move |store| store.rollouts().directive(&node_id)).await?;
     Ok(found(&Current { directive }))
 }
 
@@ -128,5 +122,5 @@ pub(super) async fn report(
     let node_id = node(path)?;
     caller.to_report(&node_id)?;
     let report: Report = body(&bytes)?;
-    app.change(move |store| kept(store)?.report(&node_id, &report, &caller.name, now_ms())).await
+    app.change(move |store| store.rollouts().report(&node_id, &report, &caller.name, now_ms())).await
 }

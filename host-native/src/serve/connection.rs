@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::{Router, body::Body};
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -64,6 +64,9 @@ pub(super) async fn run(
 /// Reads the whole request, then asks the router.
 async fn answer(request: Request<Incoming>, mut router: Router, limits: &Limits) -> Response<Body> {
     let (head, body) = request.into_parts();
+    if let Err((status, error)) = check(&head) {
+        return last(status, error.to_owned());
+    }
     let max_body = limits.max_body_bytes;
     let too_large =
         || last(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {max_body} bytes: send less"));
@@ -90,6 +93,18 @@ async fn answer(request: Request<Incoming>, mut router: Router, limits: &Limits)
             last(StatusCode::GATEWAY_TIMEOUT, error)
         }
     }
+}
+
+/// What every server must refuse, and the parser lets through (RFC 9112, sections 3.2 and 6.1).
+fn check(head: &Parts) -> Result<(), (StatusCode, &'static str)> {
+    if head.version == Version::HTTP_11 && head.headers.get_all(header::HOST).iter().count() != 1 {
+        return Err((StatusCode::BAD_REQUEST, "the request does not name one host: send one `Host` header"));
+    }
+    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Err((StatusCode::NOT_IMPLEMENTED, "the body has a transfer coding that is not read: send it as it is"));
+    }
+    Ok(())
 }
 
 /// An error after which the connection is of no use: what is left of the request cannot be told from the next one.

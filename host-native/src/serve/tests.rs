@@ -103,7 +103,7 @@ async fn each_request_gets_the_answer_it_deserves() {
         ("announced too large", request("/echo", &large), &["HTTP/1.1 413 ", r#"{"error":"the body has more than 100 bytes"#]),
         (
             "announced and not sent",
-            "POST /echo HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 101\r\n\r\n".to_owned(),
+            "POST /echo HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 101\r\n\r\n".to_owned(),
             &["HTTP/1.1 413 "],
         ),
         ("too large in chunks", chunked, &["HTTP/1.1 413 ", r#"{"error":""#]),
@@ -118,13 +118,21 @@ async fn each_request_gets_the_answer_it_deserves() {
         ("garbage", "\x16\x03\x01 not http\r\n\r\n".to_owned(), &["HTTP/1.1 400 "]),
         ("http/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), &[]), // closed
         ("two lengths", "POST /echo HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx".to_owned(), &["HTTP/1.1 400 "]),
-        ("bad chunk", "POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".to_owned(), &["HTTP/1.1 400 "]),
+        ("bad chunk", "POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".to_owned(), &["HTTP/1.1 400 "]),
         (
             "length and chunks",
-            "POST /echo HTTP/1.1\r\nconnection: close\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+            "POST /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
             &["HTTP/1.1 "],
         ),
-        ("slow body", "POST /echo HTTP/1.1\r\ncontent-length: 5\r\n\r\nhel".to_owned(), &["HTTP/1.1 408 ", r#"{"error":"#]),
+        ("slow body", "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhel".to_owned(), &["HTTP/1.1 408 ", r#"{"error":"#]),
+        ("no host", "POST /echo HTTP/1.1\r\ncontent-length: 0\r\n\r\n".to_owned(), &["HTTP/1.1 400 ", "send one `Host` header"]),
+        ("two hosts", "POST /echo HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".to_owned(), &["HTTP/1.1 400 "]),
+        ("no host in 1.0", "POST /echo HTTP/1.0\r\ncontent-length: 2\r\n\r\nhi".to_owned(), &["HTTP/1.0 200 ", "hi"]),
+        (
+            "a coding besides chunks",
+            "POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n".to_owned(),
+            &["HTTP/1.1 501 "],
+        ),
         ("panic", request("/panic", ""), &[]),
         ("and the next one", request("/echo", "still here"), &["still here"]),
     ];

@@ -52,8 +52,11 @@ struct CallDocument<'a> {
     audit_id: &'a str,
     tool: &'a str,
     policy: Reason,
+    #[serde(skip_serializing_if = "Option::is_none")]
     policy_ref: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     policy_detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     facts_logged: Option<Digest>,
 }
 

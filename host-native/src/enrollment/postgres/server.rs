@@ -35,6 +35,10 @@ const CONNECTIONS: usize = 8;
 /// Longest that a call waits: for its turn, for a connection and for all of the answers together.
 pub(super) const CALL: Duration = Duration::from_secs(5);
 
+/// Longest that a step of a rollout takes, which is as many statements as it has thousands of nodes. Each of them is waited
+/// for as long as for a call.
+pub(in crate::enrollment) const STEP: Duration = Duration::from_secs(60);
+
 /// Longest that one address is tried: within a call another has its turn.
 const ADDRESS: Duration = Duration::from_secs(2);
 
@@ -143,16 +147,20 @@ impl Server {
     pub(super) fn block_on<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         match &self.runtime {
             Some(runtime) => runtime.block_on(work),
-            None => Err(PostgresError::Late.into()),
+            None => Err(PostgresError::Late { within: Duration::ZERO }.into()),
         }
     }
 
-    /// Does `work` on a connection, all of it within [`CALL`].
-    pub(super) async fn call<T>(&self, work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>) -> Result<T, Fault> {
-        let deadline = Instant::now() + CALL;
-        let (mut session, _turn) = self.session(deadline).await?;
-        let done = timeout_at(deadline, work(&mut session)).await;
-        let done = done.unwrap_or_else(|_| Err(PostgresError::Late.into()));
+    /// Does `work` on a connection, all of it in so long.
+    pub(super) async fn call<T>(
+        &self,
+        within: Duration,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let begun = Instant::now();
+        let (mut session, _turn) = self.session(begun + CALL).await?;
+        let done = timeout_at(begun + within, work(&mut session)).await;
+        let done = done.unwrap_or_else(|_| Err(PostgresError::Late { within }.into()));
         let commits = std::mem::take(&mut session.commits);
         let mut idle = lock(&self.idle);
         match &done {
@@ -172,7 +180,7 @@ impl Server {
     /// A connection to a server whose schema is known here, and the turn to use it.
     pub(super) async fn session(&self, deadline: Instant) -> Result<(Session, SemaphorePermit<'_>), Fault> {
         let turn = timeout_at(deadline, self.turns.acquire()).await;
-        let turn = turn.ok().and_then(Result::ok).ok_or(PostgresError::Late)?;
+        let turn = turn.ok().and_then(Result::ok).ok_or(PostgresError::Late { within: CALL })?;
         let idle = {
             let mut idle = lock(&self.idle);
             idle.sessions.retain(|session| !session.client.is_closed());
@@ -182,7 +190,7 @@ impl Server {
             return Ok((session, turn));
         }
         let connected = timeout_at(deadline, self.connect()).await;
-        match connected.map_err(|_| PostgresError::Late)?? {
+        match connected.map_err(|_| PostgresError::Late { within: CALL })?? {
             (session, SCHEMA_VERSION) => Ok((session, turn)),
             (_, version) => Err(PostgresError::Schema { version }.into()),
         }
@@ -209,6 +217,8 @@ impl Server {
 
     async fn greet(&self, address: &Address) -> Result<(Session, u64), String> {
         let epoch = lock(&self.idle).epoch;
+        // Before the server is asked: what others commit meanwhile is no loss.
+        let seen = self.seen.load(Ordering::Relaxed);
         let stream = self.open(address).await.map_err(|error| error.to_string())?;
         let (client, connection) = self.config.connect_raw(stream, NoTls).await.map_err(|error| why(&error))?;
         let mut driver = JoinSet::new();
@@ -224,7 +234,6 @@ impl Server {
                 .map_err(|error| error.to_string())?,
             None => State { version: 0, revision: 0 },
         };
-        let seen = self.seen.load(Ordering::Relaxed);
         if revision < seen {
             return Err(format!(
                 "its latest revision is {revision} and {seen} was seen; put the newer database back, or restart the \

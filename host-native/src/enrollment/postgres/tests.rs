@@ -4,7 +4,10 @@ use std::{
     ops::ControlFlow,
     os::unix::fs::PermissionsExt as _,
     process::Stdio,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -17,6 +20,10 @@ use crate::{
     enrollment::{
         IfActive, Query, Store, StoreError,
         conformance::{self, enrollment_ref, history_replays_to_the_row, node},
+        rollout::{
+            self, Command, Order, Phase, Report, Rollout, RolloutError, RolloutId, RolloutStore as _, Selector,
+            may_become,
+        },
     },
 };
 
@@ -66,6 +73,181 @@ fn postgres_conforms_and_another_instance_finds_what_was_written() {
     let all: Vec<_> = conformance::all(&stores[0]).into_iter().map(|row| row.enrollment).collect();
     assert_eq!(seen.len(), rows.len() + 2500);
     assert_eq!(seen, all);
+}
+
+/// What others commit between its question and its answer is nothing that the server has lost.
+#[test]
+fn a_connection_that_is_made_while_others_commit_is_not_refused() {
+    let cluster = Cluster::start(None, &[]);
+    let refused: Vec<_> = (0..20)
+        .flat_map(|round| {
+            let store = open(&cluster);
+            let write = &|writer| enroll(&store, &format!("n-{round}-{writer}"));
+            thread::scope(|scope| {
+                let writers: Vec<_> = (0..8).map(|writer| scope.spawn(move || write(writer))).collect();
+                writers.into_iter().filter_map(|writer| writer.join().unwrap().err()).collect::<Vec<_>>()
+            })
+        })
+        .map(|error| error.to_string())
+        // A busy machine may take longer than a call may.
+        .filter(|error| error.contains("was seen"))
+        .collect();
+    assert_eq!(refused, Vec::<String>::new());
+}
+
+#[test]
+fn postgres_keeps_rollouts() {
+    let cluster = Cluster::start(None, &[]);
+    rollout::conformance::check(&|| {
+        let name = format!("fleet_{}", RolloutId::generate().as_str().replace('-', "_"));
+        cluster.psql("postgres", &format!("CREATE DATABASE {name}"));
+        Box::new(PostgresStore::open(&cluster.url(&name), None, None).unwrap())
+    });
+}
+
+#[test]
+fn a_database_of_the_first_version_is_brought_up_to_date() {
+    let cluster = Cluster::start(None, &[]);
+    cluster.psql("postgres", include_str!("../schema/postgres/1.sql"));
+    let row = "INSERT INTO autonomy.enrollment VALUES ('a', 'r', 'active', 'failed', 7, 1, 1)";
+    cluster.psql("postgres", row);
+    let store = open(&cluster);
+    assert_eq!(cluster.psql("postgres", "SELECT schema_version FROM autonomy.state"), "2");
+    assert_eq!(store.create(&everybody(), "ana", 2).unwrap().rest.pending, 1);
+    assert_eq!(store.get(&node("a")).unwrap().unwrap().enrollment.serial, 8);
+}
+
+fn everybody() -> Order {
+    Order { bundle: rollout::conformance::bundle(), selector: Selector::All, canary_percent: None }
+}
+
+#[test]
+fn the_schema_lets_a_directive_go_on_as_the_store_does_and_keeps_what_was() {
+    let cluster = Cluster::start(None, &[]);
+    let store = open(&cluster);
+    enroll(&store, "n").unwrap();
+    store.create(&everybody(), "ana", 2).unwrap();
+    let trigger = |what| format!("ALTER TABLE autonomy.directive {what} TRIGGER directive_goes_on");
+    let set = |state: &RolloutState| format!("UPDATE autonomy.directive SET state = '{state}'");
+    for from in RolloutState::KNOWN {
+        for to in RolloutState::KNOWN.iter().filter(|to| *to != from) {
+            cluster.psql("postgres", &format!("{}; {}; {}", trigger("DISABLE"), set(from), trigger("ENABLE")));
+            assert_eq!(cluster.try_psql("postgres", &set(to)).is_some(), may_become(from, to), "{from} to {to}");
+        }
+    }
+    let again = store.create(&everybody(), "ana", 3).unwrap().rollout_id;
+    enroll(&store, "m").unwrap();
+    for sql in [
+        "UPDATE autonomy.directive SET is_current = true",
+        "UPDATE autonomy.directive SET state = 'lost'",
+        "UPDATE autonomy.directive SET wave = 'first'",
+        "UPDATE autonomy.rollout SET phase = 'lost'",
+        "UPDATE autonomy.rollout SET canary_percent = 0",
+        "UPDATE autonomy.rollout SET bundle = 'registry.example/fleet/policies:latest'",
+        "UPDATE autonomy.rollout_history SET who = 'nobody'",
+        "DELETE FROM autonomy.rollout_history",
+        "DELETE FROM autonomy.directive",
+        "DELETE FROM autonomy.rollout",
+        "TRUNCATE autonomy.rollout, autonomy.rollout_history, autonomy.directive",
+        &format!("INSERT INTO autonomy.directive VALUES ('{again}', 'x', 'rest', 'pending', NULL, true, 1)"),
+        &format!("INSERT INTO autonomy.directive VALUES ('{again}', 'n', 'rest', 'pending', NULL, false, 1)"),
+        "INSERT INTO autonomy.rollout_history (rollout_id, phase, who, at_ms) VALUES ('x', 'running', 'ana', 1)",
+    ] {
+        assert_eq!(cluster.try_psql("postgres", sql), None, "{sql}");
+    }
+    let into = format!("INSERT INTO autonomy.directive VALUES ('{again}', 'm', 'rest', 'pending', NULL, true, 1)");
+    cluster.psql("postgres", &into);
+    cluster.psql("postgres", "UPDATE autonomy.rollout SET selector = 'some'");
+    let error = store.rollout(&again).unwrap_err().to_string();
+    assert!(error.contains("`selector`") && error.contains("is `some` on disk"), "{error}");
+}
+
+/// Operators and nodes at two replicas, all at once: each step is made once or refused, and nothing is left in between.
+#[test]
+fn replicas_that_race_make_each_step_of_a_rollout_once() {
+    use RolloutState::{Acknowledged, Active, Failed};
+    const ROUNDS: u64 = 24;
+    let cluster = Cluster::start(None, &[]);
+    let stores = [open(&cluster), open(&cluster)];
+    let nodes = ["a", "b", "c", "d"].map(node);
+    for id in &nodes {
+        enroll(&stores[0], id.as_str()).unwrap();
+    }
+    let (mut finished, mut rolled_back, mut refused) = (0, 0, 0);
+    for round in 0..ROUNDS {
+        let order = Order { canary_percent: Some(50), ..everybody() };
+        let id = stores[0].create(&order, "ana", round).unwrap().rollout_id;
+        let begin = Barrier::new(nodes.len() * 2 + 2);
+        let report = |store: &PostgresStore, id_of, state| {
+            let report = Report { rollout_id: id.clone(), state, detail: None };
+            store.report(id_of, &report, "node", round).map(drop)
+        };
+        let outcomes: Vec<Result<(), StoreError>> = thread::scope(|scope| {
+            // Each node at both replicas, as after an answer that was lost.
+            let reports = nodes.iter().flat_map(|id_of| stores.iter().map(move |store| (id_of, store)));
+            let reports: Vec<_> = reports
+                .map(|(id_of, store)| {
+                    let (begin, report) = (&begin, &report);
+                    scope.spawn(move || {
+                        begin.wait();
+                        let last = if round % 8 == 7 { Failed } else { Active };
+                        // Until its turn has come, or never does.
+                        let mut tries = (0..200).map(|_| report(store, id_of, Acknowledged));
+                        let first = tries.find(|tried| !is_early(tried)).unwrap_or(Ok(()));
+                        [first, report(store, id_of, last)]
+                    })
+                })
+                .collect();
+            let last = if round % 2 == 0 { Command::Resume } else { Command::Rollback };
+            let commands = [[Command::Pause, Command::Resume], [Command::Resume, last]];
+            let commands: Vec<_> = stores
+                .iter()
+                .zip(commands)
+                .map(|(store, commands)| {
+                    let (begin, id) = (&begin, &id);
+                    scope.spawn(move || {
+                        begin.wait();
+                        commands.map(|command| store.command(id, command, "bo", round).map(drop))
+                    })
+                })
+                .collect();
+            reports.into_iter().chain(commands).flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        for outcome in outcomes {
+            let Err(error) = outcome else { continue };
+            refused += 1;
+            let is_rule =
+                matches!(&error, StoreError::Rollout(RolloutError::Transition { .. } | RolloutError::Phase { .. }));
+            assert!(is_rule, "{error}");
+        }
+        let Rollout { phase, history, canary, rest, .. } = stores[1].rollout(&id).unwrap();
+        finished += u64::from(phase == Phase::Finished);
+        rolled_back += u64::from(phase == Phase::RolledBack);
+        let phases: Vec<_> = history.iter().map(|change| change.phase).collect();
+        assert!(phases.first() == Some(&Phase::Running) && phases.last() == Some(&phase), "{phases:?}");
+        assert!(phases.windows(2).all(|two| two[0] != two[1]), "a step twice: {phases:?}");
+        let counts = canary + rest;
+        assert_eq!(counts.total(), 4, "{counts:?}");
+        if phase == Phase::RolledBack {
+            assert_eq!(counts.pending + counts.acknowledged + counts.active, 0, "{counts:?}");
+        }
+        for directive in stores[0].directives(&id, None, 10).unwrap() {
+            let row = stores[1].get(&directive.node_id).unwrap().unwrap();
+            if directive.state != RolloutState::None {
+                assert_eq!(row.enrollment.rollout_state, directive.state, "{}", directive.node_id);
+            }
+        }
+    }
+    assert!(finished > 0 && rolled_back > 0 && refused > 0, "{finished}, {rolled_back}, {refused}: nothing raced");
+    nodes.iter().for_each(|id| history_replays_to_the_row(&stores[1], id));
+    let changes = stores[0].changes(0, None, usize::MAX).unwrap().changes;
+    assert!(changes.iter().map(|revised| revised.revision).eq(1..=stores[1].revision().unwrap()));
+}
+
+/// Whether a directive waits for the canaries.
+fn is_early(reported: &Result<(), StoreError>) -> bool {
+    let early = |error: &RolloutError| matches!(error, RolloutError::Transition { from: RolloutState::None, .. });
+    matches!(reported, Err(StoreError::Rollout(error)) if early(error))
 }
 
 /// Numbers of a sequence would become visible out of order: a reader that goes on after the last it saw would skip some.
@@ -199,8 +381,8 @@ fn a_database_of_a_newer_version_or_an_older_state_is_refused() {
     cluster.psql("postgres", "ALTER TABLE autonomy.state DISABLE TRIGGER state_grows");
     let end_sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'autonomy'";
 
-    cluster.psql("postgres", "UPDATE autonomy.state SET schema_version = 2");
-    let newer = "the database has schema version 2, and this version uses 1: use a newer `autonomy`";
+    cluster.psql("postgres", "UPDATE autonomy.state SET schema_version = 3");
+    let newer = "the database has schema version 3, and this version uses 2: use a newer `autonomy`";
     for error in
         [enroll(&store, "m").unwrap_err(), PostgresStore::open(&cluster.url("postgres"), None, None).unwrap_err()]
     {
@@ -208,7 +390,7 @@ fn a_database_of_a_newer_version_or_an_older_state_is_refused() {
     }
     cluster.psql("postgres", end_sessions);
     until(|| store.revision().err().filter(|error| error.to_string() == newer));
-    cluster.psql("postgres", "UPDATE autonomy.state SET schema_version = 1");
+    cluster.psql("postgres", "UPDATE autonomy.state SET schema_version = 2");
     assert_eq!(enroll(&store, "m").unwrap(), 1);
 
     // As after a restore, or where an old primary comes back: what was acknowledged is not there.
@@ -237,28 +419,40 @@ fn until<T>(mut find: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Does it while somebody else has a lock.
+fn while_held(cluster: &Cluster, lock: &str, held: impl FnOnce()) {
+    let mut holder = cluster.shell("postgres");
+    holder.args(["-c", "BEGIN", "-c", lock, "-c", "SELECT pg_sleep(600)"]);
+    let mut holder = holder.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let is_held = "SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND state = 'active' AND pid <> pg_backend_pid()";
+    until(|| {
+        Some(cluster.psql("postgres", &format!("SELECT count(*) FROM ({is_held}) AS held"))).filter(|held| held == "1")
+    });
+    held();
+    cluster.psql("postgres", &is_held.replace("SELECT FROM", "SELECT pg_terminate_backend(pid) FROM"));
+    holder.wait().unwrap();
+}
+
 #[test]
 fn who_holds_a_lock_and_a_standby_that_is_silent_are_not_waited_for_without_end() {
     let cluster = Cluster::start(None, &[]);
     let store = open(&cluster);
     enroll(&store, "n").unwrap();
 
-    let mut holder = cluster.shell("postgres");
-    holder.args(["-c", "BEGIN", "-c", "SELECT FROM autonomy.state FOR UPDATE", "-c", "SELECT pg_sleep(600)"]);
-    let mut holder = holder.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let is_held = "SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND state = 'active' AND pid <> pg_backend_pid()";
-    until(|| {
-        Some(cluster.psql("postgres", &format!("SELECT count(*) FROM ({is_held}) AS held"))).filter(|held| held == "1")
-    });
-    let begun = Instant::now();
-    let error = store.revoke(&node("n"), "ana", 2).unwrap_err();
     let refused = "the database refused (canceling statement due to lock timeout): look at its log, and ask again";
-    assert_eq!(error.to_string(), refused);
-    assert!(begun.elapsed() < CALL * 4, "{:?}", begun.elapsed());
-    let row = store.get(&node("n")).unwrap().unwrap();
-    assert_eq!(row.enrollment.status, Status::Active, "readers do not wait for writers");
-    cluster.psql("postgres", &is_held.replace("SELECT FROM", "SELECT pg_terminate_backend(pid) FROM"));
-    holder.wait().unwrap();
+    while_held(&cluster, "SELECT FROM autonomy.state FOR UPDATE", || {
+        let begun = Instant::now();
+        let error = store.revoke(&node("n"), "ana", 2).unwrap_err();
+        assert_eq!(error.to_string(), refused);
+        assert!(begun.elapsed() < CALL * 4, "{:?}", begun.elapsed());
+        let row = store.get(&node("n")).unwrap().unwrap();
+        assert_eq!(row.enrollment.status, Status::Active, "readers do not wait for writers");
+    });
+    // A rollout that is given up when it is written down, and its directives are not.
+    while_held(&cluster, "LOCK TABLE autonomy.directive IN SHARE MODE", || {
+        assert_eq!(store.create(&everybody(), "ana", 2).unwrap_err().to_string(), refused);
+        assert_eq!((store.rollouts().latest(None, 10).unwrap(), store.revision().unwrap()), (Vec::new(), 1));
+    });
     store.revoke(&node("n"), "ana", 2).unwrap();
 
     // Whoever turned it off on the server does not turn it off here.
@@ -269,7 +463,7 @@ fn who_holds_a_lock_and_a_standby_that_is_silent_are_not_waited_for_without_end(
     let begun = Instant::now();
     let error = enroll(&store, "n").unwrap_err();
     let unknown = "the change may have been made or not (the database gave no answer within 5s: look what it is busy with, \
-                   and ask again); look at the node";
+                   and ask again); look at the node or the rollout";
     assert_eq!((error.to_string().as_str(), error.class()), (unknown, ErrorClass::Unavailable));
     assert!(begun.elapsed() < CALL * 4, "{:?}", begun.elapsed());
     let row = store.get(&node("n")).unwrap().unwrap();
