@@ -13,7 +13,10 @@ use host_native::{
     config::Config,
     drain::{self, Progress, Until},
     key::{self, PrivateKey},
-    wal::{self, Checkpoint, Diagnosis, Doctored, Opening, Plan, Pruned, Reader, Record, Report, Undrained, Wal},
+    wal::{
+        self, Checked, Checkpoint, Diagnosis, Doctored, Opening, Past, Plan, Pruned, Reader, Record, Report, Undrained,
+        Wal,
+    },
 };
 use serde::Serialize;
 
@@ -61,6 +64,8 @@ pub(crate) enum Command {
     --checkpoint-key robot-7.pem.pub")]
     Verify {
         /// Signed checkpoints, one a line: the log must hold what they say.
+        ///
+        /// Give a copy that was kept elsewhere: who can change the log can cut `telemetry.checkpoints` beside it, too.
         #[arg(long, value_name = "FILE", requires = "checkpoint_key")]
         checkpoints: Option<PathBuf>,
         /// The public key that signed them.
@@ -262,6 +267,8 @@ struct Verified<'a> {
     holds: bool,
     /// The first frame that is kept; what came before was pruned.
     first: u64,
+    /// Why it was.
+    pruned: Option<Past>,
     sealed_segments: usize,
     frames: u64,
     batches: u64,
@@ -272,6 +279,8 @@ struct Verified<'a> {
     fault: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     checkpoints: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoints_passed_over: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -347,10 +356,11 @@ fn print_report(
     context: &mut Context<'_>,
     dir: &Path,
     report: Report,
-    checkpoints: Option<usize>,
+    checked: Option<Checked>,
 ) -> Result<Exit, CliError> {
     let holds = report.holds();
-    let Report { first, sealed, frames, batches, bytes, head, committed, fault, unfinished, error, .. } = report;
+    let Report { first, pruned, sealed, frames, batches, bytes, head, committed, fault, unfinished, error, .. } =
+        report;
     let fault = fault.map(|fault| fault.to_string());
     let out = &mut context.out;
     match out.format() {
@@ -360,6 +370,7 @@ fn print_report(
                 wal_dir: dir,
                 holds,
                 first,
+                pruned,
                 sealed_segments: sealed,
                 frames,
                 batches,
@@ -368,7 +379,8 @@ fn print_report(
                 head: &head,
                 unfinished_write,
                 fault,
-                checkpoints,
+                checkpoints: checked.map(|checked| checked.held),
+                checkpoints_passed_over: checked.map(|checked| checked.passed_over),
             })?;
         }
         Format::Text => {
@@ -384,10 +396,17 @@ fn print_report(
                 ("FAULT", Cell::or_none(fault)),
             ])?;
             if holds && first > 1 {
-                out.line(format_args!("it begins with frame {first}: those before were pruned, as it says itself"))?;
+                let why = match pruned {
+                    Some(Past::Gone) => "were lost, and the doctor was told to accept it",
+                    Some(Past::RetainBytes | Past::RetainDays) | None => "were pruned, as it says itself",
+                };
+                out.line(format_args!("it begins with frame {first}: those before {why}"))?;
             }
-            if let Some(checkpoints) = checkpoints {
-                out.line(format_args!("it holds what {checkpoints} signed checkpoints say"))?;
+            if let Some(Checked { held, passed_over, .. }) = checked {
+                out.line(format_args!("it holds what {held} signed checkpoints say"))?;
+                if passed_over > 0 {
+                    out.line(format_args!("{passed_over} are of frames that were pruned, and passed over"))?;
+                }
             }
             if unfinished {
                 out.note("the end is an unfinished write: nothing is lost, and the next start sets it aside")?;

@@ -19,6 +19,8 @@ pub(super) const AROUND_ATTRS: usize = 512;
 pub(super) const ATTRS_BYTES: usize = FRAME_BYTES - AROUND_ATTRS;
 /// Shorter than any payload; longer ones are looked at.
 pub(super) const MIN_PAYLOAD: usize = 200;
+/// Highest number of a frame: whatever a log claims, there are more after it.
+pub(super) const MAX_SEQ: u64 = u64::MAX / 2;
 /// How a payload begins.
 pub(super) const HEAD: &[u8] = b"{\"seq\":";
 /// What comes before the checksum, which covers every byte before it.

@@ -17,7 +17,7 @@ use super::{
     ack::{Ack, Cohort},
     codec::Encoder,
     dir::{Dir, Lock},
-    fs::File,
+    fs::{File, How},
     own::Own,
     position::Position,
     recovery::Ready,
@@ -51,8 +51,9 @@ struct Queue {
     /// The last durable frame.
     durable: u64,
     segment: Segment,
-    /// The last frame of the newest segment that was sealed since the log was opened.
-    sealed: Option<Position>,
+    /// The newest frame that is worth a checkpoint: the last when the log was opened, the last of a segment that was sealed, and
+    /// what says that some were deleted.
+    milestone: Position,
     frames: usize,
     bytes: usize,
     chunks: VecDeque<Chunk>,
@@ -126,9 +127,9 @@ impl Shared {
                 phase: Phase::Open,
                 asleep: false,
                 durable: encoder.next_seq - 1,
+                milestone: head_of(&encoder),
                 encoder,
                 segment,
-                sealed: None,
                 frames: 0,
                 bytes: 0,
                 chunks: VecDeque::new(),
@@ -188,16 +189,16 @@ impl Shared {
         Some(ack)
     }
 
-    /// The last frame of the newest segment that was sealed since the log was opened, once it is durable.
-    pub(super) fn sealed(&self) -> Option<Position> {
+    /// The newest frame that is worth a checkpoint, once it is durable.
+    pub(super) fn milestone(&self) -> Option<Position> {
         let queue = self.queue();
-        queue.sealed.clone().filter(|sealed| sealed.seq <= queue.durable)
+        Some(queue.milestone.clone()).filter(|at| (1..=queue.durable).contains(&at.seq))
     }
 
-    /// The last frame, where all that was appended is durable.
-    pub(super) fn head(&self) -> Option<Position> {
-        let queue = self.queue();
-        Some(queue.head()).filter(|head| head.seq > 0 && head.seq == queue.durable)
+    /// Makes the last frame that was appended a milestone.
+    pub(super) fn set_milestone(&self) {
+        let mut queue = self.queue();
+        queue.milestone = head_of(&queue.encoder);
     }
 
     /// Accepts nothing more; what is queued is still written.
@@ -261,18 +262,12 @@ impl Shared {
 }
 
 impl Queue {
-    /// The last frame that was appended.
-    fn head(&self) -> Position {
-        let Encoder { next_seq, prev, wal_id, .. } = &self.encoder;
-        Position { wal_id: wal_id.clone(), seq: next_seq - 1, hash: String::from_utf8_lossy(prev).into_owned() }
-    }
-
     /// The chunk that takes `bytes` more: the last one, or a new one where it would grow beyond one write, or where a segment
     /// begins. It goes back to the end of the queue.
     fn chunk_for(&mut self, bytes: usize, begins_segment: bool) -> Chunk {
         if begins_segment {
             self.segment = Segment { first: self.encoder.next_seq, bytes: 0 };
-            self.sealed = Some(self.head());
+            self.milestone = head_of(&self.encoder);
         }
         let begins = begins_segment.then_some(self.segment.first);
         match self.chunks.pop_back() {
@@ -285,6 +280,11 @@ impl Queue {
             }
         }
     }
+}
+
+/// The last frame that was appended.
+fn head_of(Encoder { next_seq, prev, wal_id, .. }: &Encoder) -> Position {
+    Position { wal_id: wal_id.clone(), seq: next_seq - 1, hash: String::from_utf8_lossy(prev).into_owned() }
 }
 
 /// The log thread.
@@ -387,8 +387,7 @@ impl Committer {
         self.lock.mark(self.durable).map_err(|e| self.poisoned("write of the durable mark", e))?;
         if is_first {
             // From now on a live file that is not there is one that was lost, not one that was not begun.
-            self.dir.publish_safe_seq(self.durable).map_err(|error| self.unpublished(error))?;
-            self.safe_seq = self.durable;
+            self.publish_now()?;
         }
         Ok(())
     }
@@ -396,12 +395,17 @@ impl Committer {
     /// Seals the live file, every byte of which is durable, and begins the next one, with frame `first`. A crash leaves
     /// the old one, a sealed one alone, or a sealed and an empty one: the log goes on from each.
     fn rotate(&mut self, first: u64) -> Result<(), WalError> {
-        let failed = |error| self.ended_by("rotation", error);
         self.check_in_place()?;
+        // What is sealed is not counted as lost where the next segment is not there: it is where this one is cut.
+        self.publish_now()?;
+        let failed = |error| self.poisoned("rotation", error);
         let (live, sealed) = (self.dir.live_path(), self.dir.segment_path(Some(self.first)));
-        self.dir.fs.rename(&live, &sealed).map_err(|e| self.poisoned("rotation", e))?;
-        let file = self.dir.live_for_writing().map_err(failed)?;
-        self.dir.sync().map_err(failed)?;
+        if self.dir.sealed().map_err(|error| self.ended_by("rotation", error))?.contains(&self.first) {
+            return Err(failed(io::Error::other(format!("`{}` is in the way", sealed.display()))));
+        }
+        self.dir.fs.rename(&live, &sealed).map_err(failed)?;
+        let file = self.dir.fs.open(&live, How::New).map_err(failed)?;
+        self.dir.fs.sync_dir(&self.dir.path).map_err(failed)?;
         (self.file, self.first, self.end) = (file, first, 0);
         Ok(())
     }
@@ -415,17 +419,20 @@ impl Committer {
     }
 
     fn publish(&mut self) -> Result<(), WalError> {
-        match self.dir.publish_safe_seq(self.durable) {
-            Ok(()) => self.safe_seq = self.durable,
+        match self.publish_now() {
             // It may lag: it is tried again when files or memory are free.
-            Err(WalError::Io { source, .. }) if is_exhaustion(&source) => {}
-            Err(error) => return Err(self.unpublished(error)),
+            Err(WalError::Poisoned { source, .. }) if is_exhaustion(&source) => Ok(()),
+            published => published,
         }
-        Ok(())
     }
 
-    fn unpublished(&self, error: WalError) -> WalError {
-        self.ended_by("update of `telemetry.safe_seq`", error)
+    fn publish_now(&mut self) -> Result<(), WalError> {
+        if self.safe_seq < self.durable {
+            let published = self.dir.publish_safe_seq(self.durable);
+            published.map_err(|error| self.ended_by("update of `telemetry.safe_seq`", error))?;
+            self.safe_seq = self.durable;
+        }
+        Ok(())
     }
 
     fn ended_by(&self, op: &'static str, error: WalError) -> WalError {

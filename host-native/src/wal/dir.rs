@@ -8,8 +8,7 @@ use std::{
 
 use super::{
     WalError,
-    fs::{File, Fs, How},
-    scan::read_full,
+    fs::{File, Fs, How, read_full},
 };
 
 const LIVE: &str = "telemetry.wal";
@@ -26,6 +25,8 @@ const COPY_BYTES: usize = 1024 * 1024;
 pub(super) struct Dir {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) path: PathBuf,
+    /// Sealed segments that are not looked at.
+    without: Vec<u64>,
 }
 
 /// What `telemetry.safe_seq` holds.
@@ -80,7 +81,12 @@ pub(super) enum Zeros {
 
 impl Dir {
     pub(super) fn new(fs: Arc<dyn Fs>, path: &Path) -> Self {
-        Self { fs, path: path.to_owned() }
+        Self { fs, path: path.to_owned(), without: Vec::new() }
+    }
+
+    /// The same as if these sealed segments were not there.
+    pub(super) fn without(&self, segments: &[u64]) -> Self {
+        Self { without: segments.to_vec(), ..self.clone() }
     }
 
     pub(super) fn file(&self, name: impl fmt::Display) -> PathBuf {
@@ -100,7 +106,8 @@ impl Dir {
     /// The first frames of the sealed segments, in order.
     pub(super) fn sealed(&self) -> Result<Vec<u64>, WalError> {
         let names = self.fs.names(&self.path).map_err(WalError::io("list", &self.path))?;
-        let mut sealed: Vec<u64> = names.iter().filter_map(|name| first_of(name)).collect();
+        let mut sealed: Vec<u64> =
+            names.iter().filter_map(|name| first_of(name)).filter(|first| !self.without.contains(first)).collect();
         sealed.sort_unstable();
         Ok(sealed)
     }
@@ -179,6 +186,20 @@ impl Dir {
         self.open_existing(&self.segment_path(segment))
     }
 
+    /// What was found of a segment: one that is listed, and is not there, is an error.
+    pub(super) fn found(
+        &self,
+        segment: Option<u64>,
+        found: Option<Arc<dyn File>>,
+    ) -> Result<Option<Arc<dyn File>>, WalError> {
+        match (segment, found) {
+            (Some(_), None) => Err(WalError::io("open", &self.segment_path(segment))(io::Error::other(
+                "it is listed, and leads nowhere",
+            ))),
+            (_, found) => Ok(found),
+        }
+    }
+
     /// Bytes of a segment, 0 where there is none.
     pub(super) fn bytes(&self, segment: Option<u64>) -> Result<u64, WalError> {
         let Some(file) = self.segment(segment)? else { return Ok(0) };
@@ -188,7 +209,10 @@ impl Dir {
     /// Deletes a sealed segment, durably: the next one goes only after it.
     pub(super) fn remove(&self, first: u64) -> Result<(), WalError> {
         let path = self.segment_path(Some(first));
-        self.fs.remove(&path).map_err(WalError::io("delete", &path))?;
+        match self.fs.remove(&path) {
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(WalError::io("delete", &path))?,
+        }
         self.sync()
     }
 

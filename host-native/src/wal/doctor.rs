@@ -94,6 +94,8 @@ pub(super) fn diagnose_on(dir: &Dir) -> Result<Diagnosis, WalError> {
 pub struct Report {
     /// The first frame: what came before was pruned, and a later frame says so.
     pub first: u64,
+    /// Why there is nothing before the first frame, as the log says itself.
+    pub pruned: Option<Past>,
     /// Sealed segments.
     pub sealed: usize,
     /// Frames that hold, in complete batches.
@@ -141,7 +143,8 @@ pub(super) fn verify_on(dir: &Dir) -> Result<Report, WalError> {
     let (first, _) = survey.first();
     Ok(Report {
         first,
-        sealed: dir.sealed()?.len(),
+        pruned: survey.said.map(|(_, why)| why),
+        sealed: survey.sealed,
         frames: last + 1 - first,
         batches: survey.batches,
         bytes: survey.good_bytes,
@@ -184,11 +187,21 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalErro
     if !matches!(survey.row.action, Action::Fail(_)) {
         return Err(WalError::NoDoctorNeeded { dir: dir.path.clone(), why: survey.row.why });
     }
+    // A segment that is not of this log is no reason to give up what is.
+    let sealed = dir.sealed()?;
+    if let Some(at) = survey.fault.as_ref().and_then(|fault| fault.segment.or(sealed.last().copied())) {
+        for strays in [vec![at], sealed.iter().copied().take_while(|first| *first < at).collect()] {
+            if !matches!(Survey::of(&dir.without(&strays))?.row.action, Action::Fail(_) | Action::Init) {
+                let files = strays.into_iter().map(|first| segment_name(Some(first))).collect::<Vec<_>>().join("`, `");
+                return Err(WalError::Stray { dir: dir.path.clone(), files });
+            }
+        }
+    }
     let (end, kept, link) = survey.end.whole;
     let source = survey.end.segment;
     // Of the sealed segments from the damage on, only what is kept of the first remains: in the live file.
     let is_dropped = |first: &u64| source.is_some_and(|damaged| *first >= damaged);
-    let dropped: Vec<u64> = dir.sealed()?.into_iter().filter(is_dropped).collect();
+    let dropped: Vec<u64> = sealed.into_iter().filter(is_dropped).collect();
     let segments: Vec<Option<u64>> = [None].into_iter().chain(dropped.iter().copied().map(Some)).collect();
     let mut bytes = 0;
     for segment in &segments {
@@ -222,7 +235,7 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalErro
         dir.copy((&dir.segment_path(source), &*log), 0..end, (&temp, &*file), 0, Zeros::AreWritten)?;
     }
     let mut own = Vec::new();
-    if let (first @ 2.., prev) = survey.first() {
+    if let ((first @ 2.., prev), None) = (survey.first(), survey.said) {
         own.push(Own::Pruned {
             first: 1,
             last: first - 1,

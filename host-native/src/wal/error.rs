@@ -154,6 +154,14 @@ pub enum WalError {
         /// The parser's words.
         why: String,
     },
+    /// The doctor was called on a log that holds but for files that are not of it.
+    #[error("log at `{}` holds without `{files}`: move that away, then start a runtime with it", dir.display())]
+    Stray {
+        /// The log's directory.
+        dir: PathBuf,
+        /// The files.
+        files: String,
+    },
     /// The doctor was called on a log that needs none.
     #[error("log at `{}` needs no doctor, {why}: start a runtime with it", dir.display())]
     NoDoctorNeeded {
@@ -186,6 +194,7 @@ impl WalError {
             | Self::BatchTooLarge { .. }
             | Self::FrameTooLarge { .. }
             | Self::AttrsNotObject { .. }
+            | Self::Stray { .. }
             | Self::NoDoctorNeeded { .. } => ErrorClass::Usage,
         }
     }

@@ -1,20 +1,21 @@
 //! What a service does for its log beside it: prunes it, and signs what it holds.
 
 use std::{
-    fmt, fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    fmt, io,
+    path::PathBuf,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use super::{Checkpoint, Plan, Retention, Wal, position::Position};
+use super::{Checkpoint, Retention, Wal, fs::append_line};
 use crate::key::PrivateKey;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long it prunes nothing where nothing was sealed: segments get old and are drained, and one that could not be deleted still
+/// cannot.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// Signed checkpoints, an envelope a line.
 pub struct Signing {
@@ -24,8 +25,9 @@ pub struct Signing {
     pub file: PathBuf,
 }
 
-/// Prunes a log, and signs a checkpoint of each segment that is sealed and, when it is dropped, of the log's end: on a thread of
-/// its own, so that no decision waits for it. What goes wrong is told to `tracing`, and tried again.
+/// Prunes a log, and signs checkpoints of it: where it ends at the start and when this is dropped, of the newest segment that is
+/// sealed, and of what says that some were deleted. On a thread of its own, so that no decision waits for it. What goes wrong is
+/// told to `tracing`, and tried again.
 pub struct Keeper {
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -38,7 +40,8 @@ impl Keeper {
     /// There is no thread for it.
     pub fn start(wal: Arc<Wal>, retention: Retention, signing: Option<Signing>, by: &'static str) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
-        let mut work = Work { wal, retention, signing, by, signed: 0, told: String::new() };
+        let mut work =
+            Work { wal, retention, signing, by, signed: 0, looked: 0, pruned: Instant::now(), told: String::new() };
         let run = move || {
             while stopped.recv_timeout(EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
                 work.look();
@@ -69,32 +72,40 @@ struct Work {
     retention: Retention,
     signing: Option<Signing>,
     by: &'static str,
-    /// The last frame of the last checkpoint.
+    /// The last milestone, signed where there is a key.
     signed: u64,
+    /// What that was, and when, the last time that it pruned.
+    looked: u64,
+    pruned: Instant,
     /// What went wrong last: it is said once.
     told: String,
 }
 
 impl Work {
     fn look(&mut self) {
-        let signed = self.wal.shared.sealed().map_or(Ok(()), |sealed| self.sign(sealed));
-        // A checkpoint of what is pruned comes before that.
-        let done = match (signed, self.wal.prune(&self.retention, self.by)) {
-            (Err(error), _) => Err(error),
-            (Ok(()), Err(error)) => Err(error.to_string()),
-            (Ok(()), Ok(Plan { pruned, .. })) => {
-                if let (Some(first), Some(last)) = (pruned.first(), pruned.last()) {
-                    tracing::info!("pruned frames {} to {} of the log", first.first, last.last);
-                }
-                Ok(())
-            }
-        };
+        let done = self.keep();
         self.tell(done);
     }
 
+    /// Signs what is new, and prunes where that is: a checkpoint of what is deleted comes before.
+    fn keep(&mut self) -> Result<(), String> {
+        let milestone = self.sign()?;
+        if milestone == self.looked && self.pruned.elapsed() < AGAIN {
+            return Ok(());
+        }
+        (self.looked, self.pruned) = (milestone, Instant::now());
+        let most = if self.signing.is_some() { milestone } else { u64::MAX };
+        let plan = self.wal.prune_to(most, &self.retention, self.by).map_err(|error| error.to_string())?;
+        if let (Some(first), Some(last)) = (plan.pruned.first(), plan.pruned.last()) {
+            tracing::info!("pruned frames {} to {} of the log", first.first, last.last);
+        }
+        Ok(())
+    }
+
     fn finish(&mut self) {
-        let signed = self.wal.shared.head().map_or(Ok(()), |head| self.sign(head));
-        self.tell(signed);
+        self.wal.shared.set_milestone();
+        let done = self.sign().map(drop);
+        self.tell(done);
     }
 
     fn tell(&mut self, done: Result<(), String>) {
@@ -105,33 +116,20 @@ impl Work {
         self.told = wrong;
     }
 
-    fn sign(&mut self, at: Position) -> Result<(), String> {
-        let Some(Signing { key, file }) = self.signing.as_ref().filter(|_| at.seq > self.signed) else { return Ok(()) };
+    /// Signs the newest milestone, where that is not done, and says which is the last that was.
+    fn sign(&mut self) -> Result<u64, String> {
+        let Some(at) = self.wal.shared.milestone().filter(|at| at.seq > self.signed) else { return Ok(self.signed) };
         let seq = at.seq;
-        let line = [&Checkpoint::at(at).sign(key)[..], b"\n"].concat();
-        append(file, &line).map_err(|error| {
-            format!(
-                "cannot append a checkpoint to `{}` ({error}): free the disk, or correct `wal.checkpoints`",
-                file.display()
-            )
-        })?;
+        if let Some(Signing { key, file }) = &self.signing {
+            let line = [&Checkpoint::at(at).sign(key)[..], b"\n"].concat();
+            append_line(&*self.wal.dir.fs, file, &line).map_err(|error| {
+                format!(
+                    "cannot append a checkpoint to `{}` ({error}): free the disk, or correct `wal.checkpoints`",
+                    file.display()
+                )
+            })?;
+        }
         self.signed = seq;
-        Ok(())
+        Ok(seq)
     }
-}
-
-/// Appends a line, durably; one that a crash cut short stays one of its own.
-fn append(path: &Path, line: &[u8]) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)?;
-    let len = file.metadata()?.len();
-    let mut last = [b'\n'];
-    if let Some(at) = len.checked_sub(1) {
-        std::os::unix::fs::FileExt::read_at(&file, &mut last, at)?;
-    }
-    if last != *b"\n" {
-        file.write_all(b"\n")?;
-    }
-    file.write_all(line)?;
-    file.sync_data()?;
-    fs::File::open(crate::file::directory_of(path))?.sync_all()
 }

@@ -42,7 +42,7 @@ use std::{
 use gate_core::frame::Frame;
 
 pub use ack::{Ack, End};
-pub use checkpoint::{Checkpoint, CheckpointError};
+pub use checkpoint::{Checked, Checkpoint, CheckpointError};
 pub use doctor::{Diagnosis, Doctored, Opening, Report, diagnose, doctor, verify};
 pub use error::WalError;
 pub use keeper::{Keeper, Signing};
@@ -95,6 +95,8 @@ pub struct Wal {
     dir: Dir,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// The last frame that the log says is deleted, or is about to: once is enough.
+    pruned: Mutex<u64>,
 }
 
 impl Wal {
@@ -126,7 +128,7 @@ impl Wal {
             .name("wal".to_owned())
             .spawn(move || committer.run())
             .map_err(WalError::io("start the thread of", &dir.path))?;
-        Ok((Self { dir, shared, thread: Mutex::new(Some(thread)) }, opened))
+        Ok((Self { dir, shared, thread: Mutex::new(Some(thread)), pruned: Mutex::default() }, opened))
     }
 
     /// Queues `batch`, which becomes durable whole or not at all. Never waits for the disk.
@@ -160,14 +162,23 @@ impl Wal {
     /// # Errors
     /// The log cannot be read or written; a segment cannot be deleted. What was not deleted is, the next time.
     pub fn prune(&self, retention: &Retention, by: &str) -> Result<Plan, WalError> {
+        self.prune_to(u64::MAX, retention, by)
+    }
+
+    /// The same for segments that end with frame `most` or before it.
+    fn prune_to(&self, most: u64, retention: &Retention, by: &str) -> Result<Plan, WalError> {
+        let mut said = self.pruned.lock().unwrap_or_else(PoisonError::into_inner);
         let mut plan = Plan::of(&self.dir, retention, unix_ns())?;
+        plan.pruned.retain(|pruned| pruned.last <= most);
         plan.pruned.truncate(commit::BATCH_FRAMES);
-        if plan.pruned.is_empty() {
-            return Ok(plan);
+        let own: Vec<_> =
+            plan.pruned.iter().filter(|pruned| pruned.last > *said).map(|pruned| pruned.own(by)).collect();
+        if !own.is_empty() {
+            let bytes = own.len() * codec::AROUND_ATTRS * 2;
+            self.shared.push(&own, bytes, None).unwrap_or_else(|| Ack::refused(WalError::Closed)).wait()?;
+            self.shared.set_milestone();
         }
-        let own: Vec<_> = plan.pruned.iter().map(|pruned| pruned.own(by)).collect();
-        let bytes = own.len() * codec::AROUND_ATTRS * 2;
-        self.shared.push(&own, bytes, None).unwrap_or_else(|| Ack::refused(WalError::Closed)).wait()?;
+        *said = plan.pruned.last().map_or(*said, |pruned| pruned.last.max(*said));
         plan.pruned.iter().try_for_each(|pruned| self.dir.remove(pruned.first))?;
         Ok(plan)
     }

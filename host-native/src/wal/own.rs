@@ -1,9 +1,10 @@
 //! The log's own frames: what it says about itself.
 
-use gate_core::frame::Kind;
+use gate_core::{AuditId, frame::Kind};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    Record,
     codec::{Encoder, Envelope},
     retention::Past,
 };
@@ -29,8 +30,17 @@ pub(super) enum Own {
 impl Own {
     /// What a frame says, if it is one of the log's own: nobody else can append one.
     pub(super) fn of(frame: &Envelope<'_>) -> Option<Self> {
-        let is_own = frame.kind == Kind::Lifecycle && frame.audit_id.as_str() == audit_id(frame.seq);
-        is_own.then(|| serde_json::from_str(frame.attrs).ok()).flatten()
+        Self::parse(frame.seq, frame.kind, &frame.audit_id, frame.attrs)
+    }
+
+    /// The same of a frame that was read.
+    pub(super) fn of_record(record: &Record) -> Option<Self> {
+        Self::parse(record.seq, record.kind, &record.audit_id, &record.attrs)
+    }
+
+    fn parse(seq: u64, kind: Kind, id: &AuditId, attrs: &str) -> Option<Self> {
+        let is_own = kind == Kind::Lifecycle && id.as_str() == audit_id(seq);
+        is_own.then(|| serde_json::from_str(attrs).ok()).flatten()
     }
 
     /// Appends the frame that says it.

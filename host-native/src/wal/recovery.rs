@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::{
     WalError,
-    codec::{Encoder, FIRST_LINK, Link},
+    codec::{Encoder, FIRST_LINK, Link, MAX_SEQ},
     dir::{Dir, SafeSeq, Zeros},
     fs::File,
     own::Own,
+    retention::Past,
     scan::{Crossing, Fault, Place, Scanner, Tail},
 };
 
@@ -146,7 +147,7 @@ pub(super) const TABLE: &[Row] = &[
         reach: ANY_REACH,
         start: ANY_START,
         action: Action::Fail(Failure::LogLost),
-        why: "`telemetry.wal` is gone, yet frames were committed to it",
+        why: "its segments are gone, yet frames were committed to it",
     },
     Row {
         name: "safe_seq_malformed",
@@ -296,6 +297,10 @@ pub(super) struct Survey {
     pub(super) safe_end: u64,
     /// The highest tail file that a `wal_repaired` frame names.
     pub(super) tails_noted: u64,
+    /// Sealed segments that were walked.
+    pub(super) sealed: usize,
+    /// The frame that says that what came before the first one was pruned, and why.
+    pub(super) said: Option<(u64, Past)>,
     /// What the log looks like.
     log: Log,
     start: Start,
@@ -335,6 +340,8 @@ impl Survey {
             later: None,
             safe_end: 0,
             tails_noted: 0,
+            sealed: 0,
+            said: None,
             log: Log::Absent,
             start: Start::Known,
             row: &Row::NONE,
@@ -347,16 +354,22 @@ impl Survey {
     }
 
     fn walk_segments(&mut self, scanner: &mut Scanner) -> Result<Log, WalError> {
-        let (mut len, mut sealed_bytes, mut pruned) = (scanner.segment_bytes(), 0, Vec::new());
+        let (mut len, mut sealed_bytes) = (scanner.segment_bytes(), 0);
         self.segment_first = scanner.place.segment.unwrap_or(1);
         let fault = loop {
             match scanner.next()? {
                 Ok(Some(good)) => {
                     self.batches += u64::from(good.envelope.left == 0);
                     match Own::of(&good.envelope) {
-                        Some(Own::Repaired { tail_number, .. }) => self.tails_noted = self.tails_noted.max(tail_number),
-                        Some(Own::Pruned { last, hash, .. }) => pruned.push((last, hash)),
-                        Some(Own::Doctored { .. } | Own::Rotated { .. }) | None => {}
+                        Some(Own::Repaired { tail_number, .. }) => {
+                            self.tails_noted = self.tails_noted.max(tail_number.min(MAX_SEQ));
+                        }
+                        Some(Own::Pruned { last, hash, why, .. }) if self.said.is_none() => {
+                            let (first, prev) = good.start.unwrap_or((1, FIRST_LINK));
+                            self.said =
+                                (first - 1 == last && prev == hash.as_bytes()).then_some((good.envelope.seq, why));
+                        }
+                        Some(Own::Pruned { .. } | Own::Doctored { .. } | Own::Rotated { .. }) | None => {}
                     }
                     if good.envelope.seq == self.safe_seq.value() {
                         self.safe_end = scanner.place.offset;
@@ -371,6 +384,7 @@ impl Survey {
                 // The same one, which has grown.
                 Crossing::More if scanner.place.offset > 0 => len = sealed_bytes + scanner.segment_bytes(),
                 Crossing::More => {
+                    self.sealed += 1;
                     sealed_bytes += offset;
                     len = sealed_bytes + scanner.segment_bytes();
                     (self.segment_first, self.safe_end) = (seq, 0);
@@ -380,15 +394,18 @@ impl Survey {
                     break Some(Fault { segment, offset, seq, tail: Tail::Torn, what });
                 }
                 Crossing::End => break None,
-                Crossing::Gap(_) => {
-                    let what = "the segment that begins with it is missing";
-                    break Some(Fault { segment, offset, seq, tail: Tail::Misplaced, what });
+                Crossing::Gap(later) => {
+                    let what =
+                        "nothing before leads to it; restore what is between, or move away what is not of this log";
+                    break Some(Fault { segment: Some(later), offset: 0, seq, tail: Tail::Misplaced, what });
                 }
             }
         };
+        // A batch that is not whole says nothing.
+        self.said = self.said.filter(|(seq, _)| *seq <= scanner.place.whole.1);
+        self.sealed += usize::from(scanner.place.segment.is_some());
         if let Some(first) = scanner.place.start {
-            let is_said = pruned.iter().any(|(last, hash)| (last + 1, hash.as_bytes()) == (first.0, &first.1));
-            self.start = if is_said { Start::Known } else { Start::Unknown };
+            self.start = if self.said.is_some() { Start::Known } else { Start::Unknown };
             // A live file does not have it in its name.
             self.segment_first = self.segment_first.max(first.0);
         }

@@ -104,6 +104,8 @@ impl Plan {
             Err(error) => return Err(error),
         };
         let sealed = dir.sealed()?;
+        // The last frame that was drained, once it must be known.
+        let mut drained_to = None;
         let ends = sealed.iter().skip(1).copied().map(Some).chain([None]);
         let mut kept = dir.bytes(None)?;
         for first in &sealed {
@@ -115,27 +117,30 @@ impl Plan {
                 // The live segment is another one by now.
                 break;
             }
+            // A time that does not fit is 0: nothing is known to be old by it.
+            let is_old =
+                |days: u64| end.unix_ns > 0 && unix_ns > end.unix_ns.saturating_add(days.saturating_mul(DAY_NS));
             let past = if retention.bytes.is_some_and(|bytes| kept > bytes) {
                 Past::RetainBytes
-            } else if retention
-                .days
-                .is_some_and(|days| unix_ns > end.unix_ns.saturating_add(days.saturating_mul(DAY_NS)))
-            {
+            } else if retention.days.is_some_and(is_old) {
                 Past::RetainDays
             } else {
                 break;
             };
-            let drained = position
-                .as_ref()
-                .is_some_and(|position| position.wal_id == end.position.wal_id && position.seq >= end.position.seq);
+            let drained = match (&position, drained_to) {
+                (Some(position), None) if position.seq >= end.last => {
+                    *drained_to.insert(if holds(dir, &sealed, position)? { position.seq } else { 0 }) >= end.last
+                }
+                (_, drained_to) => drained_to.is_some_and(|seq: u64| seq >= end.last),
+            };
             if plan.undrained > 0 || (!drained && retention.prune == Prune::Drained) {
                 plan.undrained += 1;
                 continue;
             }
             let bytes = dir.bytes(Some(first))?;
             kept -= bytes;
-            let Position { seq: last, hash, .. } = end.position;
-            plan.pruned.push(Pruned { first, last, bytes, sealed_at: end.ts, past, drained, hash });
+            let End { last, hash, ts: sealed_at, .. } = end;
+            plan.pruned.push(Pruned { first, last, bytes, sealed_at, past, drained, hash });
         }
         Ok(plan)
     }
@@ -149,9 +154,26 @@ impl Pruned {
     }
 }
 
+/// Whether the log holds this frame: one that it does not hold was drained of another log, or of another copy of this one.
+fn holds(dir: &Dir, sealed: &[u64], position: &Position) -> Result<bool, WalError> {
+    let after = sealed.partition_point(|first| *first <= position.seq);
+    // The newest that begins before it, or the live one, which has no number in its name.
+    for segment in [after.checked_sub(1).and_then(|at| sealed.get(at)).copied(), None] {
+        let Some(mut scanner) = Scanner::from(dir, Place { segment, ..Place::default() })? else { continue };
+        while let Ok(Some(good)) = scanner.next()? {
+            if good.envelope.seq == position.seq {
+                let hash = codec::link_to(good.payload);
+                return Ok(good.wal_id == position.wal_id && hash == *position.hash.as_bytes());
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Where a sealed segment ends, as the first frame of the next one has it.
 struct End {
-    position: Position,
+    last: u64,
+    hash: String,
     ts: String,
     unix_ns: u64,
 }
@@ -172,8 +194,12 @@ impl End {
             Ok(Some(good)) => {
                 let frame = &good.envelope;
                 let hash = String::from_utf8_lossy(&frame.prev).into_owned();
-                let position = Position { wal_id: good.wal_id.to_owned(), seq: frame.seq - 1, hash };
-                Ok(Some(Self { position, ts: frame.ts.to_owned(), unix_ns: codec::unix_ns_of(frame.ts) }))
+                Ok(Some(Self {
+                    last: frame.seq - 1,
+                    hash,
+                    ts: frame.ts.to_owned(),
+                    unix_ns: codec::unix_ns_of(frame.ts),
+                }))
             }
             Err(fault) => {
                 Err(WalError::Damaged { dir: dir.path.clone(), last_good: fault.seq - 1, fault: fault.to_string() })

@@ -8,7 +8,7 @@ use super::{
     WalError,
     codec::{self, CRC, Envelope, FIRST_LINK, HEAD, Link, MIN_PAYLOAD, PREFIX, Sealed},
     dir::{self, Dir},
-    fs::File,
+    fs::{File, read_full},
     own::Own,
 };
 
@@ -64,6 +64,8 @@ pub(super) struct Good<'a> {
     pub(super) crc: u32,
     /// What the log is called here.
     pub(super) wal_id: &'a str,
+    /// The first frame that is kept and its link, where what came before was pruned.
+    pub(super) start: Option<(u64, Link)>,
 }
 
 /// Where in the chain a scan stands: what the next frame must say.
@@ -108,27 +110,30 @@ impl Place {
     fn step(&mut self, frame: &Envelope<'_>, payload: &[u8]) -> Result<(), &'static str> {
         let own = Own::of(frame);
         let begins = self.offset == 0 && frame.seq > 1;
-        if begins && matches!(own, Some(Own::Rotated { .. })) && frame.seq > self.next_seq {
-            if self.next_seq > 1 {
+        let (mut next_seq, mut prev, mut last_whole, mut start) = (self.next_seq, self.prev, self.whole.1, self.start);
+        if begins && matches!(own, Some(Own::Rotated { .. })) && frame.seq > next_seq {
+            if next_seq > 1 {
                 return Err("the segment before it is missing");
             }
             // What came before was pruned.
-            self.start = Some((frame.seq, frame.prev));
-            (self.next_seq, self.prev, self.whole) = (frame.seq, frame.prev, (0, frame.seq - 1, frame.prev));
+            (next_seq, prev, last_whole, start) = (frame.seq, frame.prev, frame.seq - 1, Some((frame.seq, frame.prev)));
         }
-        if frame.seq != self.next_seq {
+        if frame.seq != next_seq {
             return Err("its `seq` is not the next one");
+        }
+        if frame.seq > codec::MAX_SEQ {
+            return Err("its `seq` is above what a log can have");
         }
         if self.offset == 0 && self.segment.is_some_and(|first| first != frame.seq) {
             return Err("its segment is named after another frame");
         }
-        if frame.prev != self.prev {
+        if frame.prev != prev {
             return Err("its `prev` is not the hash of the frame before it");
         }
         if self.left > 0 && frame.left != self.left - 1 {
             return Err("its `left` does not continue the batch");
         }
-        if frame.durable < self.durable || frame.durable > self.whole.1 {
+        if frame.durable < self.durable || frame.durable > last_whole {
             return Err("its `durable` cannot be true");
         }
         let link = codec::link_to(payload);
@@ -147,8 +152,11 @@ impl Place {
                 }
             }
         }
+        if start != self.start {
+            (self.start, self.whole) = (start, (0, last_whole, prev));
+        }
         self.offset += (PREFIX + payload.len()) as u64;
-        self.next_seq += 1;
+        self.next_seq = frame.seq + 1;
         self.prev = link;
         self.left = frame.left;
         self.durable = frame.durable;
@@ -195,7 +203,7 @@ impl Scanner {
             // What was the live file, or the first, may not be so any more.
             if dir.sealed()?.first().copied() == segment {
                 let place = Place { segment, ..Place::default() };
-                return found.map(|file| Self::new(dir, file, place)).transpose();
+                return dir.found(segment, found)?.map(|file| Self::new(dir, file, place)).transpose();
             }
         }
         Err(restless(dir))
@@ -235,7 +243,16 @@ impl Scanner {
             let found = self.dir.segment(next)?;
             // What was the live file may have been sealed since, and the live one come after it.
             if self.sealed_from(self.place.next_seq)? == next {
-                let Some(file) = found else { return Ok(Crossing::End) };
+                let Some(file) = self.dir.found(next, found)? else { return Ok(Crossing::End) };
+                // Where this segment was pruned, so may have been all up to the live one.
+                if next.is_none() && !self.is_in_place()? {
+                    let mut live = Self::new(&self.dir, Arc::clone(&file), Place::default())?;
+                    if let Ok(Some(good)) = live.next()?
+                        && good.envelope.seq > self.place.next_seq
+                    {
+                        return Ok(Crossing::Gap(good.envelope.seq));
+                    }
+                }
                 self.file = file;
                 self.place.segment = next;
                 (self.place.offset, self.place.whole.0) = (0, 0);
@@ -333,7 +350,7 @@ impl Scanner {
             return fault(Tail::Misplaced, what);
         }
         self.behind += PREFIX + len;
-        Ok(Ok(Some(Good { envelope, payload, crc: sealed.crc, wal_id: &self.place.wal_id })))
+        Ok(Ok(Some(Good { envelope, payload, crc: sealed.crc, wal_id: &self.place.wal_id, start: self.place.start })))
     }
 
     /// Up to `want` bytes from the current place; fewer only at the end.
@@ -436,16 +453,4 @@ impl Scanner {
 
 fn restless(dir: &Dir) -> WalError {
     WalError::io("read", &dir.path)(io::Error::other("its files change faster than they can be opened"))
-}
-
-/// Reads until `buf` is full or the file ends.
-pub(super) fn read_full(file: &dyn File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(offset + filled as u64, rest)? {
-            0 => break,
-            got => filled += got,
-        }
-    }
-    Ok(filled)
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     Reader, Record, WalError, Walk, codec,
     dir::{Dir, Lock},
-    fs::{Fs, How},
+    fs::{self, Fs},
     position::Position,
     unix_ns,
 };
@@ -115,20 +115,9 @@ impl Undrained {
     /// It could not be written.
     pub fn park(&self, refused: &Refused) -> Result<(), WalError> {
         let path = self.dir.file(PARKED);
-        let file = self.dir.fs.open(&path, How::Write).map_err(WalError::io("open", &path))?;
-        let end = file.len().map_err(WalError::io("read", &path))?;
-        let mut last = [b'\n'];
-        if let Some(at) = end.checked_sub(1) {
-            file.read_at(at, &mut last).map_err(WalError::io("read", &path))?;
-        }
-        // A line that a crash cut short stays one of its own.
-        let mut line = if last == *b"\n" { Vec::new() } else { vec![b'\n'] };
         let parked = Parked { at: codec::time_of(unix_ns()), refused };
-        serde_json::to_writer(&mut line, &parked).map_err(|error| WalError::io("write", &path)(error.into()))?;
-        line.push(b'\n');
-        file.write_at(end, &line).map_err(WalError::io("write", &path))?;
-        file.sync().map_err(WalError::io("sync", &path))?;
-        self.dir.sync()
+        let line = gate_core::json::write(&parked) + "\n";
+        fs::append_line(&*self.dir.fs, &path, line.as_bytes()).map_err(WalError::io("append to", &path))
     }
 
     /// The last frame that was acknowledged or parked.
@@ -161,6 +150,9 @@ impl Undrained {
             if self.at.is_none() && record.seq > 1 && Position::before(&record) == *passed {
                 (self.at, self.next) = (Some(passed.clone()), Some(record));
                 return Ok(());
+            }
+            if record.seq == passed.seq + 1 {
+                return Err(unknown(format!("frame {} follows another frame than was drained", record.seq)));
             }
             if record.seq > passed.seq {
                 return Err(unknown(format!("the frames between {} and {} were pruned", passed.seq, record.seq)));

@@ -125,6 +125,7 @@ struct Disk {
     crashed: bool,
     fired: bool,
     fail_syncs: bool,
+    fail_removes: bool,
     largest_read: usize,
 }
 
@@ -173,6 +174,10 @@ impl MemFs {
 
     pub(super) fn fail_syncs(&self) {
         self.disk().fail_syncs = true;
+    }
+
+    pub(super) fn fail_removes(&self, fail: bool) {
+        self.disk().fail_removes = fail;
     }
 
     /// The largest buffer that a read was given.
@@ -310,6 +315,7 @@ impl Fs for MemFs {
         let mut disk = self.disk();
         Self::simple(&mut disk)?;
         let inode = match disk.entries.get(path).copied() {
+            Some(_) if how == How::New => return Err(io::ErrorKind::AlreadyExists.into()),
             Some(inode) => {
                 if how == How::Fresh {
                     disk.inodes[inode].change(Change::Truncate(0));
@@ -340,6 +346,9 @@ impl Fs for MemFs {
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         Self::simple(&mut disk)?;
+        if disk.fail_removes {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         let entry = Entry::Remove(path.to_owned());
         entry.apply(&mut disk.entries);
         disk.dirty_entries.push(entry);

@@ -137,6 +137,75 @@ fn only_what_is_past_a_bound_goes_and_only_what_was_drained() {
 }
 
 #[test]
+fn a_position_of_a_copy_that_was_written_on_differently_marks_nothing_as_drained() {
+    let (fs, _) = log();
+    let other = fs.snapshot();
+    for (fs, text) in [(&fs, "here"), (&other, "there")] {
+        let (wal, _) = open(fs).unwrap();
+        wal.append(batch(text, 2)).wait().unwrap();
+        wal.append(batch(text, 2)).wait().unwrap();
+        wal.close().unwrap();
+    }
+    drain(&other, 19);
+    fs.put(&path("telemetry.pos"), other.bytes(&path("telemetry.pos")));
+    assert_eq!(prune(&other, &DRAINED).unwrap().pruned.len(), 6);
+    let plan = prune(&fs, &DRAINED).unwrap();
+    assert_eq!((plan.pruned.len(), plan.undrained), (0, 6));
+}
+
+#[test]
+fn what_was_drained_after_a_doctor_is_pruned_under_either_name() {
+    let (fs, before) = log();
+    let live = path("telemetry.wal");
+    let mut bytes = fs.bytes(&live).unwrap();
+    let end = bytes.len() - 10;
+    bytes[end] ^= 1;
+    fs.put(&live, Some(bytes));
+    doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+    let (wal, _) = open(&fs).unwrap();
+    wal.append(batch("next", 2)).wait().unwrap();
+    wal.close().unwrap();
+    let now = records(&fs);
+    assert_ne!(now.last().unwrap().wal_id, before[0].wal_id);
+    drain(&fs, now.len());
+    assert!(prune(&fs, &DRAINED).unwrap().pruned.len() >= 4);
+    assert!(verify_on(&dir(&fs)).unwrap().holds());
+}
+
+#[test]
+fn a_segment_that_cannot_be_deleted_is_written_down_once() {
+    let (fs, _) = log();
+    let (wal, _) = open(&fs.clone().resized(100_000)).unwrap();
+    fs.fail_removes(true);
+    assert!(wal.prune(&ANY, "test").is_err());
+    let said = records(&fs).len();
+    assert!(wal.prune(&ANY, "test").is_err());
+    assert_eq!(records(&fs).len(), said);
+    fs.fail_removes(false);
+    assert_eq!(wal.prune(&ANY, "test").unwrap().pruned.len(), 4);
+    wal.close().unwrap();
+    assert_eq!(dir(&fs).sealed().unwrap(), [0; 0]);
+    assert!(verify_on(&dir(&fs)).unwrap().holds());
+}
+
+#[test]
+fn a_time_that_does_not_fit_makes_nothing_old() {
+    let (fs, _) = log();
+    let second = path(&segment_name(Some(3)));
+    let text = fs.bytes(&second).unwrap();
+    let at = text.windows(6).position(|bytes| bytes == b"\"ts\":\"").unwrap() + 6;
+    let mut changed = text.clone();
+    changed[at..at + 4].copy_from_slice(b"1969");
+    let len = u32::from_be_bytes(*changed.first_chunk().unwrap()) as usize;
+    let body = 4 + len - 18;
+    let crc = format!("{:08x}", crc32c::crc32c(&changed[4..body]));
+    changed[body + 8..body + 16].copy_from_slice(crc.as_bytes());
+    fs.put(&second, Some(changed));
+    let days = Retention { bytes: None, days: Some(1), prune: Prune::Any };
+    assert!(Plan::of(&dir(&fs), &days, u64::MAX).unwrap().pruned.is_empty());
+}
+
+#[test]
 fn a_drain_goes_on_after_what_it_drained_was_pruned_and_stops_where_something_else_was() {
     for drained in [2, 5, 8, 9, 11] {
         let (fs, before) = log();
@@ -171,7 +240,7 @@ fn a_drain_beside_pruning_gets_every_frame_and_a_reader_that_is_overtaken_is_tol
     }
     assert!(next > 100, "{next}");
     let error = slow.find_map(Result::err).unwrap();
-    assert!(matches!(error, WalError::Pruned { .. } | WalError::Damaged { .. }), "{error}");
+    assert!(matches!(error, WalError::Pruned { .. }), "{error}");
     wal.close().unwrap();
     assert!(verify(home.path()).unwrap().holds());
 }
@@ -253,13 +322,22 @@ fn checkpoints_of_what_was_pruned_are_passed_over_and_the_last_still_counts() {
         wal.append(batch(&format!("b{i}"), 2)).wait().unwrap();
         checkpoints.push(Checkpoint::of(home.path()).unwrap());
     }
-    assert_eq!(Checkpoint::check(&checkpoints, home.path()).unwrap(), 4);
+    assert_eq!(Checkpoint::check(&checkpoints, home.path()).unwrap().held, 4);
+    let signed_before = checkpoints.clone();
     wal.prune(&Retention { bytes: Some(2000), ..ANY }, "test").unwrap();
     wal.close().unwrap();
+    // That it was deleted is signed by none of them, as where somebody else deletes and says so.
+    let error = Checkpoint::check(&signed_before, home.path()).unwrap_err();
+    assert!(matches!(error, CheckpointError::Unsigned { .. }), "{error}");
+    assert_eq!(error.class(), ErrorClass::Damaged);
+    let error = Checkpoint::check(&signed_before[..1], home.path()).unwrap_err();
+    assert!(matches!(error, CheckpointError::NotHeld { seq: 2, .. }), "the newest is not passed over: {error}");
+    checkpoints.push(Checkpoint::of(home.path()).unwrap());
     let first = Reader::open(home.path()).unwrap().next_record().unwrap().unwrap().seq;
     let known = checkpoints.iter().filter(|checkpoint| checkpoint.seq + 1 >= first).count();
-    assert!((1..4).contains(&known), "{first}");
-    assert_eq!(Checkpoint::check(&checkpoints, home.path()).unwrap(), known);
+    assert!((2..5).contains(&known), "{first}");
+    let checked = Checkpoint::check(&checkpoints, home.path()).unwrap();
+    assert_eq!((checked.held, checked.passed_over), (known, 5 - known));
     let boundary = checkpoints.iter_mut().find(|checkpoint| checkpoint.seq + 1 == first).unwrap();
     boundary.hash.replace_range(..2, "__");
     let error = Checkpoint::check(&checkpoints, home.path()).unwrap_err();
@@ -290,6 +368,6 @@ fn a_keeper_signs_what_is_sealed_and_the_end_and_prunes() {
     let last = Reader::open(&log).unwrap().last().unwrap().unwrap();
     assert!(checkpoints.len() > 1);
     assert_eq!(checkpoints.last().unwrap().hash, last.hash());
-    assert!(Checkpoint::check(&checkpoints, &log).unwrap() >= 1);
+    assert!(Checkpoint::check(&checkpoints, &log).unwrap().held >= 1);
     assert!(verify(&log).unwrap().holds());
 }

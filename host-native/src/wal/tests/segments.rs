@@ -8,13 +8,19 @@ use std::{
 
 use gate_core::frame::Kind;
 
-use super::{DIR, batch, frame, killed_log_of, memfs::MemFs, open, path, records, timeless};
+use super::{
+    DIR, batch, frame, killed_log_of,
+    memfs::{Failing, MemFs},
+    open, path, records, timeless,
+};
 use crate::{
     ErrorClass,
     wal::{
-        Opened, Options, Reader, Record, Undrained, Wal, WalError,
+        Opened, Options, Prune, Reader, Record, Retention, Undrained, Wal, WalError,
+        codec::link_to,
         dir::{Dir, segment_name},
-        doctor::{diagnose_on, verify_on},
+        doctor::{diagnose_on, doctor_on, verify_on},
+        fs::RealFs,
         verify,
     },
 };
@@ -290,7 +296,7 @@ fn who_follows_a_log_over_rotations_sees_each_frame_once_and_in_order() {
         write(home.path(), 150);
         all.into_iter().for_each(|one| one.join().unwrap());
     });
-    assert!(Dir::new(Arc::new(crate::wal::fs::RealFs), home.path()).sealed().unwrap().len() > 25);
+    assert!(Dir::new(Arc::new(RealFs), home.path()).sealed().unwrap().len() > 25);
 }
 
 #[test]
@@ -307,4 +313,144 @@ fn a_rotation_that_fails_ends_the_log_and_nothing_of_the_batch_is_acknowledged()
     std::fs::remove_dir(home.path().join(segment_name(Some(1)))).unwrap();
     let (_wal, opened) = Wal::open(home.path(), Options::default()).unwrap();
     assert_eq!(opened, Opened::Clean { last_seq: 1 });
+}
+
+/// A whole frame of the log's own, with the link `prev`.
+fn own_frame(seq: u64, prev: &str, attrs: &str) -> Vec<u8> {
+    let body = format!(
+        "{{\"seq\":{seq},\"ts\":\"2026-01-02T03:04:05.123456789Z\",\"kind\":\"autonomy.lifecycle\",\
+         \"audit_id\":\"wal-{seq}\",\"node_id\":null,\"attrs\":{attrs},\"durable\":{},\"prev\":\"{prev}\"",
+        seq.saturating_sub(1)
+    );
+    let payload = format!("{body},\"crc\":\"{:08x}\"}}", crc32c::crc32c(body.as_bytes()));
+    [&u32::try_from(payload.len()).unwrap().to_be_bytes()[..], payload.as_bytes()].concat()
+}
+
+#[test]
+fn no_number_that_a_log_claims_overflows() {
+    let rotated = r#"{"event":"wal_rotated","wal_id":"0123456789012345678901"}"#;
+    let prev = "A".repeat(43);
+    for seq in [u64::MAX, u64::MAX - 1, u64::MAX / 2 + 1] {
+        let fs = MemFs::default();
+        fs.put(&path("telemetry.wal"), Some(own_frame(seq, &prev, rotated)));
+        fs.put(&path("telemetry.safe_seq"), Some(0_u64.to_le_bytes().to_vec()));
+        assert!(!verify_on(&dir(&fs)).unwrap().holds(), "{seq}");
+        assert_eq!(open(&fs).unwrap_err().class(), ErrorClass::Damaged);
+    }
+    for last in [u64::MAX, 0] {
+        let fs = MemFs::default();
+        let first = own_frame(100, &prev, rotated);
+        let hash = String::from_utf8(link_to(&first[4..]).to_vec()).unwrap();
+        let pruned = format!(
+            r#"{{"event":"wal_pruned","first":1,"last":{last},"hash":"{prev}","bytes":0,"why":"gone","drained":false,"by":"x"}}"#
+        );
+        fs.put(&path("telemetry.wal"), Some([first, own_frame(101, &hash, &pruned)].concat()));
+        fs.put(&path("telemetry.safe_seq"), Some(0_u64.to_le_bytes().to_vec()));
+        assert!(matches!(open(&fs), Err(WalError::StartLost { first: 100, .. })));
+    }
+    let fs = MemFs::default();
+    let repaired = format!(
+        r#"{{"event":"wal_repaired","tail_number":{},"tail_files":[],"offset":0,"bytes":0,"reason":""}}"#,
+        u64::MAX
+    );
+    fs.put(&path("telemetry.wal"), Some([own_frame(1, &prev, &repaired), vec![1]].concat()));
+    fs.put(&path("telemetry.safe_seq"), Some(0_u64.to_le_bytes().to_vec()));
+    assert!(matches!(open(&fs).unwrap().1, Opened::Repaired { last_seq: 1, .. }));
+}
+
+#[test]
+fn a_frame_that_does_not_belong_leaves_no_trace_of_what_it_claims() {
+    let fs = MemFs::default();
+    let first = own_frame(100, &"A".repeat(43), r#"{"event":"wal_rotated","wal_id":"short"}"#);
+    fs.put(&path("telemetry.wal"), Some(first));
+    fs.put(&path("telemetry.safe_seq"), Some(9_u64.to_le_bytes().to_vec()));
+    let report = verify_on(&dir(&fs)).unwrap();
+    assert_eq!((report.first, report.frames), (1, 0));
+    doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+    let records = records(&fs);
+    assert_eq!((records[0].seq, records.len()), (1, 1));
+    assert!(records[0].attrs.contains("wal_doctored"), "{}", records[0].attrs);
+}
+
+#[test]
+fn the_doctor_names_a_file_that_is_not_of_the_log_and_leaves_the_log_alone() {
+    let (fs, original) = closed_log();
+    let sealed = dir(&fs).sealed().unwrap();
+    let live_first = original.iter().rfind(|record| record.attrs.contains("wal_rotated")).unwrap().seq;
+    let stray = |first: u64, bytes: Vec<u8>, fs: &MemFs| {
+        let damaged = fs.snapshot();
+        let name = segment_name(Some(first));
+        damaged.put(&path(&name), Some(bytes));
+        let error = open(&damaged).unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Damaged);
+        let before = damaged.files("telemetry");
+        let refused = doctor_on(Arc::new(damaged.clone()), Path::new(DIR)).unwrap_err();
+        assert!(matches!(&refused, WalError::Stray { files, .. } if *files == name), "{first}: {refused}");
+        assert_eq!(damaged.files("telemetry"), before);
+        error.to_string()
+    };
+    for (first, bytes) in [(live_first, vec![]), (live_first, vec![b'x'; 500]), (9999, vec![]), (9999, vec![b'x'; 500])]
+    {
+        let message = stray(first, bytes, &fs);
+        assert!(message.contains(&segment_name(Some(first))), "{message}");
+    }
+    stray(live_first, fs.bytes(&path("telemetry.wal")).unwrap(), &fs);
+    // One that was pruned, and is there again.
+    let (wal, _) = open(&fs).unwrap();
+    let retention = Retention { bytes: Some(1), days: None, prune: Prune::Any };
+    wal.prune(&retention, "test").unwrap();
+    wal.close().unwrap();
+    let old = path(&segment_name(Some(sealed[0])));
+    let (whole, _) = closed_log();
+    stray(1, whole.bytes(&old).unwrap(), &fs);
+}
+
+#[test]
+fn a_name_that_leads_nowhere_is_an_error_and_not_the_end_of_the_log() {
+    let home = tempfile::tempdir().unwrap();
+    write(home.path(), 10);
+    let sealed = Dir::new(Arc::new(RealFs), home.path()).sealed().unwrap();
+    for first in [sealed[0], sealed[1]] {
+        let segment = home.path().join(segment_name(Some(first)));
+        std::fs::rename(&segment, home.path().join("away")).unwrap();
+        std::os::unix::fs::symlink("nowhere", &segment).unwrap();
+        let error = verify(home.path()).unwrap_err();
+        assert!(error.to_string().contains("leads nowhere"), "{error}");
+        std::fs::remove_file(&segment).unwrap();
+        std::fs::rename(home.path().join("away"), &segment).unwrap();
+    }
+    assert!(verify(home.path()).unwrap().holds());
+}
+
+#[test]
+fn a_rotation_replaces_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(home.path(), Options { segment_bytes: 1, ..timeless() }).unwrap();
+    wal.append(batch("a", 1)).wait().unwrap();
+    let there = home.path().join(segment_name(Some(1)));
+    std::fs::write(&there, b"somebody's").unwrap();
+    let error = wal.append(vec![frame("b")]).wait().unwrap_err();
+    assert!(matches!(error, WalError::Poisoned { op: "rotation", .. }), "{error}");
+    assert_eq!(std::fs::read(&there).unwrap(), b"somebody's");
+}
+
+#[test]
+fn what_is_sealed_was_committed_by_every_mark() {
+    let mut sealed = 0;
+    for nth in 1..40 {
+        let fs = MemFs::with_segments(1000);
+        let (wal, _) = open(&fs).unwrap();
+        let mut last = 0;
+        while fs.bytes(&path("telemetry.wal")).unwrap().len() < 1000 {
+            last = *wal.append(batch("b", 1)).wait().unwrap().end();
+        }
+        fs.fail(nth, Failing::Crash);
+        let _ = wal.append(batch("next", 1)).wait();
+        let crashed = fs.snapshot();
+        if crashed.bytes(&path("telemetry.wal")).is_none_or(|live| live.is_empty()) {
+            sealed += 1;
+            assert_eq!(dir(&crashed).safe_seq().unwrap().value(), last, "operation {nth}");
+        }
+    }
+    assert!(sealed > 1, "{sealed}");
 }
