@@ -48,8 +48,8 @@ pub enum WalError {
         /// The directory that was named.
         dir: PathBuf,
     },
-    /// `telemetry.wal` is gone, yet frames were committed to it.
-    #[error("log at `{}` is gone, {committed} frames were committed; restore `telemetry.wal` or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
+    /// Its segments are gone, yet frames were committed to them.
+    #[error("log at `{}` is gone, {committed} frames were committed; restore its segments or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
     LogLost {
         /// The log's directory.
         dir: PathBuf,
@@ -105,7 +105,7 @@ pub enum WalError {
         fault: String,
     },
     /// A write or a sync failed: the log accepts nothing more.
-    #[error("log at `{}` stopped after a failed {op}: {source}; free or replace the disk, then restart", dir.display())]
+    #[error("log at `{}` stopped after a failed {op}: {source}; free space outside of the log, or replace the disk, then restart", dir.display())]
     Poisoned {
         /// The log's directory.
         dir: PathBuf,

@@ -20,6 +20,7 @@ use crate::{
         Wal, WalError,
         dir::{Dir, segment_name},
         doctor::{doctor_on, verify_on},
+        fs::{RealFs, append_line},
         unix_ns, verify,
     },
 };
@@ -64,6 +65,15 @@ fn drain(fs: &MemFs, frames: usize) {
     undrained.advance().unwrap();
 }
 
+/// Changes what `telemetry.pos` says.
+fn change_position(fs: &MemFs, from: &str, to: &str) {
+    let position = String::from_utf8(fs.bytes(&path("telemetry.pos")).unwrap()).unwrap();
+    let changed = position.replace(from, to);
+    let body = changed.split(",\"crc\"").next().unwrap();
+    let changed = format!("{body},\"crc\":\"{:08x}\"}}", crc32c::crc32c(body.as_bytes()));
+    fs.put(&path("telemetry.pos"), Some(changed.into_bytes()));
+}
+
 #[test]
 fn what_is_deleted_is_in_the_log_and_the_rest_still_holds() {
     let (fs, before) = log();
@@ -87,7 +97,7 @@ fn what_is_deleted_is_in_the_log_and_the_rest_still_holds() {
     );
     let report = verify_on(&dir(&fs)).unwrap();
     assert!(report.holds() && report.fault.is_none());
-    assert_eq!((report.first, report.frames), (12, now.len() as u64));
+    assert_eq!((report.first, report.frames, report.pruned), (12, now.len() as u64, Some(past)));
     assert!(now.iter().all(|record| record.wal_id == before[0].wal_id), "the log is called as before");
     // One more than was written down.
     fs.put(&path(&segment_name(Some(12))), None);
@@ -126,11 +136,7 @@ fn only_what_is_past_a_bound_goes_and_only_what_was_drained() {
         assert_eq!(firsts(&DRAINED, now), expected, "{drained} frames were drained");
     }
     // The numbers of another log, as after a doctor, say nothing of this one.
-    let position = String::from_utf8(fs.bytes(&path("telemetry.pos")).unwrap()).unwrap();
-    let other = position.replace(&records[0].wal_id, "0123456789012345678901");
-    let body = other.split(",\"crc\"").next().unwrap();
-    let other = format!("{body},\"crc\":\"{:08x}\"}}", crc32c::crc32c(body.as_bytes()));
-    fs.put(&path("telemetry.pos"), Some(other.into_bytes()));
+    change_position(&fs, &records[0].wal_id, "0123456789012345678901");
     assert_eq!(firsts(&DRAINED, now), (vec![], 4));
     fs.put(&path("telemetry.pos"), Some(b"{}".to_vec()));
     assert!(matches!(Plan::of(&dir(&fs), &DRAINED, now), Err(WalError::Position { .. })));
@@ -220,6 +226,12 @@ fn a_drain_goes_on_after_what_it_drained_was_pruned_and_stops_where_something_el
     prune(&fs, &ANY).unwrap();
     let error = undrained(&fs).unwrap_err();
     assert!(error.to_string().contains("the frames between 2 and 12 were pruned"), "{error}");
+    let (fs, before) = log();
+    drain(&fs, 11);
+    prune(&fs, &DRAINED).unwrap();
+    change_position(&fs, &before[10].hash()[..5], "_____");
+    let error = undrained(&fs).unwrap_err();
+    assert!(error.to_string().contains("frame 12 follows another frame than was drained"), "{error}");
 }
 
 #[test]
@@ -310,6 +322,7 @@ fn the_doctor_says_where_the_log_begins() {
         wal.close().unwrap();
         let report = verify_on(&dir(&fs)).unwrap();
         assert!(report.holds() && report.first > 1, "{report:?}");
+        assert_eq!(report.pruned, Some(Past::Gone));
     }
 }
 
@@ -370,4 +383,58 @@ fn a_keeper_signs_what_is_sealed_and_the_end_and_prunes() {
     assert_eq!(checkpoints.last().unwrap().hash, last.hash());
     assert!(Checkpoint::check(&checkpoints, &log).unwrap().held >= 1);
     assert!(verify(&log).unwrap().holds());
+}
+
+#[test]
+fn a_keeper_deletes_nothing_that_it_could_not_sign() {
+    let home = tempfile::tempdir().unwrap();
+    let (log, file) = (home.path().join("wal"), home.path().join("later").join("checkpoints"));
+    let key = PrivateKey::generate().unwrap();
+    let keys = gate_core::TrustedKeys::new([key.public().clone()], 1).unwrap();
+    let options = Options { segment_bytes: 1, ..timeless() };
+    // What an earlier process has sealed, and not signed.
+    let (wal, _) = Wal::open(&log, options.clone()).unwrap();
+    for i in 0..3 {
+        wal.append(batch(&format!("b{i}"), 2)).wait().unwrap();
+    }
+    wal.close().unwrap();
+    let sealed = last_sealed(&log);
+    let (wal, _) = Wal::open(&log, options).unwrap();
+    let wal = Arc::new(wal);
+    let keeper = Keeper::start(Arc::clone(&wal), ANY, Some(Signing { key, file: file.clone() }), "test").unwrap();
+    thread::sleep(Duration::from_secs(3));
+    assert!(log.join(segment_name(Some(1))).exists(), "it was deleted unsigned");
+    std::fs::create_dir(home.path().join("later")).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while log.join(segment_name(Some(sealed))).exists() {
+        assert!(Instant::now() < deadline, "nothing was pruned");
+        thread::sleep(Duration::from_millis(20));
+    }
+    wal.close().unwrap();
+    drop(keeper);
+    let checkpoints = Checkpoint::read_all(&file, &keys).unwrap();
+    assert!(checkpoints[0].seq >= sealed, "what was there at the start is signed first");
+    Checkpoint::check(&checkpoints, &log).unwrap();
+}
+
+fn last_sealed(log: &Path) -> u64 {
+    *Dir::new(Arc::new(RealFs), log).sealed().unwrap().last().unwrap()
+}
+
+#[test]
+fn a_line_that_a_crash_cut_short_is_cut_off_and_a_pipe_is_not_waited_for() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("lines");
+    let torn = "x".repeat(10_000);
+    for whole in ["", "a\n", "a\nb\n", &format!("{torn}\n")] {
+        for torn in ["", "x", &torn] {
+            std::fs::write(&file, format!("{whole}{torn}")).unwrap();
+            append_line(&RealFs, &file, b"new\n").unwrap();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("{whole}new\n"));
+        }
+    }
+    let pipe = home.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let error = append_line(&RealFs, &pipe, b"new\n").unwrap_err();
+    assert!(error.to_string().contains("not a regular file"), "{error}");
 }
