@@ -151,7 +151,7 @@ impl Undrained {
                 (self.at, self.next) = (Some(passed.clone()), Some(record));
                 return Ok(());
             }
-            if record.seq == passed.seq + 1 {
+            if record.seq - 1 == passed.seq {
                 return Err(unknown(format!("frame {} follows another frame than was drained", record.seq)));
             }
             if record.seq > passed.seq {

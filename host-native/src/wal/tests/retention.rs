@@ -232,6 +232,10 @@ fn a_drain_goes_on_after_what_it_drained_was_pruned_and_stops_where_something_el
     change_position(&fs, &before[10].hash()[..5], "_____");
     let error = undrained(&fs).unwrap_err();
     assert!(error.to_string().contains("frame 12 follows another frame than was drained"), "{error}");
+    change_position(&fs, "\"seq\":11", "\"seq\":18446744073709551615");
+    let error = undrained(&fs).unwrap_err();
+    assert!(error.to_string().contains("the log ends before it"), "{error}");
+    assert!(Plan::of(&dir(&fs), &DRAINED, unix_ns()).unwrap().pruned.is_empty());
 }
 
 #[test]
