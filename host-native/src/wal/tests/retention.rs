@@ -262,6 +262,18 @@ fn a_drain_beside_pruning_gets_every_frame_and_a_reader_that_is_overtaken_is_tol
 }
 
 #[test]
+fn a_reader_of_which_only_the_live_segment_is_left_is_told_so() {
+    let (fs, before) = log();
+    let mut reader = Reader::open_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+    assert_eq!(reader.next_record().unwrap().as_ref(), Some(&before[0]));
+    prune(&fs.clone().resized(100_000), &ANY).unwrap();
+    assert_eq!(dir(&fs).sealed().unwrap(), [0; 0]);
+    assert_eq!(reader.next_record().unwrap().as_ref(), Some(&before[1]));
+    let error = reader.next_record().unwrap_err();
+    assert!(matches!(error, WalError::Pruned { seq: 3, first: 12, .. }), "{error}");
+}
+
+#[test]
 fn pruning_survives_every_failure() {
     for failing in [Failing::Error, Failing::Short, Failing::Torn, Failing::Crash] {
         let mut runs = 0;
