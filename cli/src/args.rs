@@ -305,7 +305,7 @@ pub(crate) struct KeepFlags {
     segment_bytes: Option<String>,
     #[command(flatten)]
     retention: RetentionFlags,
-    /// Sign a checkpoint of each segment that is sealed, and of the end, with this private key.
+    /// Sign checkpoints of the log with this private key: at the start and the end, and of all that is sealed, before it is deleted.
     #[arg(long, value_name = "FILE", help_heading = SETTINGS)]
     wal_signing_key: Option<String>,
     /// The file that the checkpoints are appended to [default: telemetry.checkpoints beside the log].
