@@ -273,6 +273,53 @@ impl WalFlag {
     }
 }
 
+/// What of the log is kept.
+#[derive(Debug, Args)]
+pub(crate) struct RetentionFlags {
+    /// Delete the oldest sealed segments while the log has more bytes (else `AUTONOMY_WAL_RETAIN_BYTES`, else
+    /// `wal.retain_bytes`, else never).
+    #[arg(long, value_name = "BYTES", help_heading = SETTINGS)]
+    retain_bytes: Option<String>,
+    /// Delete segments that were sealed more days ago (else `AUTONOMY_WAL_RETAIN_DAYS`, else `wal.retain_days`, else never).
+    #[arg(long, value_name = "DAYS", help_heading = SETTINGS)]
+    retain_days: Option<String>,
+    /// Of these, delete what was `drained`, or `any`, of which there may be no copy [default: drained].
+    #[arg(long, value_name = "WHAT", help_heading = SETTINGS)]
+    prune: Option<String>,
+}
+
+impl RetentionFlags {
+    pub(crate) fn add_to(&self, flags: Flags) -> Flags {
+        flags
+            .set("wal.retain_bytes", self.retain_bytes.as_ref())
+            .set("wal.retain_days", self.retain_days.as_ref())
+            .set("wal.prune", self.prune.as_ref())
+    }
+}
+
+/// How the log is kept beside a service that writes it.
+#[derive(Debug, Args)]
+pub(crate) struct KeepFlags {
+    /// Seal the live segment of the log, and begin another, once it has so many bytes [default: 67108864].
+    #[arg(long, value_name = "BYTES", help_heading = SETTINGS)]
+    segment_bytes: Option<String>,
+    #[command(flatten)]
+    retention: RetentionFlags,
+    /// Sign checkpoints of the log with this private key: at the start and the end, and of all that is sealed, before it is deleted.
+    #[arg(long, value_name = "FILE", help_heading = SETTINGS)]
+    wal_signing_key: Option<String>,
+    /// The file that the checkpoints are appended to [default: telemetry.checkpoints beside the log].
+    #[arg(long, value_name = "FILE", help_heading = SETTINGS)]
+    checkpoints: Option<String>,
+}
+
+impl KeepFlags {
+    pub(crate) fn add_to(&self, flags: Flags) -> Flags {
+        let flags = self.retention.add_to(flags.set("wal.segment_bytes", self.segment_bytes.as_ref()));
+        flags.set("wal.signing_key", self.wal_signing_key.as_ref()).set("wal.checkpoints", self.checkpoints.as_ref())
+    }
+}
+
 /// Where the log is sent.
 #[derive(Debug, Args)]
 pub(crate) struct DrainFlags {

@@ -7,7 +7,8 @@ use host_native::{
     config::{self, Config, Variables},
     drain::Exporter,
     enrollment::{OrchestratorClient, RemoteStore, SqliteStore, Store},
-    key,
+    key::{self, PrivateKey},
+    wal::Signing,
     wasm::{self, Wasmtime},
 };
 
@@ -140,6 +141,12 @@ pub(crate) fn exporter(config: &Config) -> Result<Option<Exporter>, CliError> {
     let config::Drain { to, token_file, ca } = config.drain();
     let Some(to) = to else { return Ok(None) };
     Ok(Some(Exporter::new(to, token_file.as_deref(), ca.as_deref())?))
+}
+
+/// What signs checkpoints of the log, where that is set.
+pub(crate) fn signing(config: &Config) -> Result<Option<Signing>, CliError> {
+    let Some(key) = config.wal_signing_key() else { return Ok(None) };
+    Ok(Some(Signing { key: PrivateKey::read(key)?, file: config.checkpoints() }))
 }
 
 /// What decides, where it is not this program itself.

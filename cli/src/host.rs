@@ -9,12 +9,12 @@ use host_native::{
     enrollment::{LeaseLookup, Lookup},
     host::{self, Enrollments, Host, Token},
     serve::{Listener, Metrics},
-    wal::{Options, Wal},
+    wal::Wal,
 };
 use serde::Serialize;
 
 use crate::{
-    args::{DrainFlags, LeaseFlags, StoreFlag, WalFlag},
+    args::{DrainFlags, KeepFlags, LeaseFlags, StoreFlag, WalFlag},
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::Format,
@@ -64,6 +64,8 @@ pub(crate) struct Serve {
     max_skew_ms: Option<String>,
     #[command(flatten)]
     wal: WalFlag,
+    #[command(flatten)]
+    keep: KeepFlags,
     #[command(flatten)]
     drain: DrainFlags,
 }
@@ -124,7 +126,7 @@ impl Serve {
             .set("host.socket", self.socket.as_ref())
             .set("host.token_file", self.token_file.as_ref())
             .set("attestation.max_skew_ms", self.max_skew_ms.as_ref());
-        let flags = self.drain.add_to(self.wal.add_to(self.store.add_to(flags)));
+        let flags = self.drain.add_to(self.keep.add_to(self.wal.add_to(self.store.add_to(flags))));
         let config = context.config(&self.leases.add_to(flags)?)?;
         service::block_on(serve(context, &config))
     }
@@ -139,6 +141,7 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
         _ => Lookup::new(config.store_path(), host::REFRESH_MS)?.into(),
     };
     let exporter = context::exporter(config)?;
+    let signing = context::signing(config)?;
     // Taken before anything is written: a second host on the address leaves no trace in the log.
     let shutdown = service::interrupted()?;
     let mut listener = Listener::default();
@@ -148,9 +151,11 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
     if let Some(socket) = config.host_socket() {
         listener = listener.and_unix(socket)?;
     }
-    let (wal, opened) = Wal::open(config.wal_dir(), Options::default())?;
+    let (wal, opened) = Wal::open(config.wal_dir(), config.wal_options())?;
     let metrics = Arc::new(Metrics::new("autonomy-host", env!("CARGO_PKG_VERSION")));
-    let host = Arc::new(Host::open(enrollments, Arc::new(wal), token, Arc::clone(&metrics)).await?);
+    let wal = Arc::new(wal);
+    let host = Arc::new(Host::open(enrollments, Arc::clone(&wal), token, Arc::clone(&metrics)).await?);
+    let _keeper = service::keep(wal, config, signing, "host")?;
     let _drain = exporter.map(|to| drain::Task::start(config.wal_dir(), to, metrics)).transpose()?;
     let started = Started {
         event: "started",
@@ -176,6 +181,7 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
         out.line(format_args!("listening on {listener}"))?;
     }
     out.flush()?;
+    service::warn_of_retention(context, config)?;
     host::run(listener, host, host::limits(), shutdown).await?;
     service::stopped(context)
 }

@@ -18,14 +18,15 @@ use host_native::{
     runtime,
     serve::{Limits, Listener, Metrics},
     tool::{AllowedPrefix, HttpGetConfig, Tools},
-    wal::{Opened, Options, Wal},
+    wal::{Opened, Wal},
 };
 use serde::Serialize;
 use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
     args::{
-        DrainFlags, EngineFlags, FreshnessFlags, LeaseFlags, NodeFlag, RegistryFlags, StoreFlag, TrustFlags, WalFlag,
+        DrainFlags, EngineFlags, FreshnessFlags, KeepFlags, LeaseFlags, NodeFlag, RegistryFlags, StoreFlag, TrustFlags,
+        WalFlag,
     },
     context::{self, Context, Flags},
     error::{CliError, Exit},
@@ -84,6 +85,8 @@ pub(crate) struct Start {
     #[command(flatten)]
     wal: WalFlag,
     #[command(flatten)]
+    keep: KeepFlags,
+    #[command(flatten)]
     drain: DrainFlags,
     #[command(flatten)]
     trust: TrustFlags,
@@ -125,6 +128,7 @@ impl Command {
             .set("attestation.mode", start.mode.as_ref())
             .set("runtime.listen", start.listen.as_ref())
             .list("runtime.http_allow", &start.http_allow);
+        let flags = start.keep.add_to(flags);
         let flags =
             start.wal.add_to(start.store.add_to(start.node.add_to(start.freshness.add_to(start.engine.add_to(flags)))));
         let config = context.config(&start.leases.add_to(start.trust.add_to(start.drain.add_to(flags))?)?)?;
@@ -140,13 +144,14 @@ async fn serve(context: &mut Context<'_>, config: &Config, access: Access) -> Re
         _ => None,
     };
     let tools = Tools::new(http_get(config)?)?;
+    let signing = context::signing(config)?;
     let (lease_keys, engine) = (context::lease_keys(config)?, context::engine(config)?);
     let exporter = context::exporter(config)?;
     let (source, changes) = source(config).await?;
     // Taken before anything is written: a second runtime on the address leaves no trace in the log.
     let shutdown = service::interrupted()?;
     let listener = Listener::tcp(config.listen()).await?;
-    let (wal, opened) = Wal::open(config.wal_dir(), Options::default())?;
+    let (wal, opened) = Wal::open(config.wal_dir(), config.wal_options())?;
     let core = gate_core::Config {
         mode: config.mode(),
         node_id: config.node_id().cloned(),
@@ -167,8 +172,10 @@ async fn serve(context: &mut Context<'_>, config: &Config, access: Access) -> Re
         (error, _) => error.into(),
     })?;
     let gate = Arc::new(gate.with_metrics(Arc::clone(&metrics)));
+    let _keeper = service::keep(Arc::clone(gate.wal()), config, signing, "runtime")?;
     let _drain = exporter.map(|to| drain::Task::start(config.wal_dir(), to, Arc::clone(&metrics))).transpose()?;
     announce(context, config, &listener, &gate, &opened, shelf.as_ref())?;
+    service::warn_of_retention(context, config)?;
     warn(context, &gate)?;
     if let (Some(shelf), Some(changes), Some(node_id), Some(client)) =
         (shelf, changes, config.node_id().cloned(), context::orchestrator(config)?)

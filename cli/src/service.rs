@@ -1,8 +1,12 @@
 //! What every long-running command does.
 
-use std::{future::Future, io};
+use std::{future::Future, io, sync::Arc};
 
-use host_native::{ErrorClass, wal::Opened};
+use host_native::{
+    ErrorClass,
+    config::Config,
+    wal::{Keeper, Opened, Prune, Signing, Wal},
+};
 
 use crate::{
     context::Context,
@@ -56,6 +60,28 @@ pub(crate) fn how_opened(opened: &Opened) -> String {
             )
         }
     }
+}
+
+/// Prunes the log and signs what it holds, until it is dropped.
+pub(crate) fn keep(
+    wal: Arc<Wal>,
+    config: &Config,
+    signing: Option<Signing>,
+    by: &'static str,
+) -> Result<Keeper, CliError> {
+    Keeper::start(wal, config.retention(), signing, by).map_err(no_threads)
+}
+
+/// A bound that deletes nothing is to be seen at the start, not when the disk is full.
+pub(crate) fn warn_of_retention(context: &mut Context<'_>, config: &Config) -> Result<(), CliError> {
+    let retention = config.retention();
+    if !retention.is_bounded() || retention.prune == Prune::Any || config.drain().to.is_some() {
+        return Ok(());
+    }
+    context.out.warning(
+        "the log is bounded, and nothing of it is deleted before a drain has sent it: set `drain.to`, run \
+         `autonomy wal drain --follow`, or say `--prune any`",
+    )
 }
 
 /// Says that a service ended in order.

@@ -10,14 +10,18 @@ use clap::{Args, Subcommand};
 use gate_core::{AuditId, frame::Kind};
 use host_native::{
     ErrorClass,
+    config::Config,
     drain::{self, Progress, Until},
     key::{self, PrivateKey},
-    wal::{self, Checkpoint, Diagnosis, Doctored, Opening, Reader, Record, Report, Undrained},
+    wal::{
+        self, Checked, Checkpoint, Diagnosis, Doctored, Opening, Past, Plan, Pruned, Reader, Record, Report, Undrained,
+        Wal,
+    },
 };
 use serde::Serialize;
 
 use crate::{
-    args::{WalFlag, kinds},
+    args::{RetentionFlags, WalFlag, kinds},
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format},
@@ -60,6 +64,8 @@ pub(crate) enum Command {
     --checkpoint-key robot-7.pem.pub")]
     Verify {
         /// Signed checkpoints, one a line: the log must hold what they say.
+        ///
+        /// Give a copy that was kept elsewhere: who can change the log can cut `telemetry.checkpoints` beside it, too.
         #[arg(long, value_name = "FILE", requires = "checkpoint_key")]
         checkpoints: Option<PathBuf>,
         /// The public key that signed them.
@@ -79,6 +85,23 @@ pub(crate) enum Command {
     --token-file otlp.token --follow
   autonomy wal drain --to http://127.0.0.1:4318 --output json")]
     Drain(Drain),
+    /// Delete the sealed segments that are past `--retain-bytes` or `--retain-days`, oldest first.
+    ///
+    /// Only what was drained, unless `--prune any` says otherwise. A frame in the log says first, durably, what is deleted,
+    /// so that `wal verify` still shows that nothing else is missing. A runtime that writes the log does this by itself.
+    #[command(after_help = "Examples:
+  autonomy wal prune --retain-days 90 --dry-run
+  autonomy wal prune --retain-days 90
+  autonomy wal prune --retain-bytes 10000000000 --prune any")]
+    Prune {
+        /// Only say what would be deleted.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        retention: RetentionFlags,
+        #[command(flatten)]
+        wal: WalFlag,
+    },
     /// Say what is wrong with a log that does not open and, only if told to, accept the loss.
     ///
     /// With `--accept-loss` the files are copied aside, the longest part that holds is kept, and a frame in the log
@@ -242,6 +265,11 @@ fn print_progress(context: &mut Context<'_>, wal_dir: &Path, progress: Progress)
 struct Verified<'a> {
     wal_dir: &'a Path,
     holds: bool,
+    /// The first frame that is kept; what came before was pruned.
+    first: u64,
+    /// Why it was.
+    pruned: Option<Past>,
+    sealed_segments: usize,
     frames: u64,
     batches: u64,
     bytes: u64,
@@ -251,6 +279,8 @@ struct Verified<'a> {
     fault: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     checkpoints: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoints_passed_over: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -296,10 +326,11 @@ impl Command {
                 };
                 let report = progress::reading(&dir, wal::verify)?;
                 // A log that does not hold together is the first thing to say.
-                if let Some(checkpoints) = checkpoints.as_ref().filter(|_| report.holds()) {
-                    progress::reading(&dir, |walk| Checkpoint::check(checkpoints, walk))?;
-                }
-                print_report(context, &dir, report, checkpoints.map(|checkpoints| checkpoints.len()))
+                let held = match checkpoints.filter(|_| report.holds()) {
+                    Some(checkpoints) => Some(progress::reading(&dir, |walk| Checkpoint::check(&checkpoints, walk))?),
+                    None => None,
+                };
+                print_report(context, &dir, report, held)
             }
             Self::Checkpoint { key, wal } => {
                 let key = PrivateKey::read(&key)?;
@@ -308,6 +339,10 @@ impl Command {
                 context.out.raw(&envelope)?;
                 context.out.raw(b"\n")?;
                 Ok(Exit::Success)
+            }
+            Self::Prune { dry_run, retention, wal } => {
+                let config = context.config(&wal.add_to(retention.add_to(Flags::default())))?;
+                prune(context, &config, dry_run)
             }
             Self::Doctor { accept_loss, wal } => {
                 let dir = context.config(&wal.add_to(Flags::default()))?.wal_dir();
@@ -321,10 +356,11 @@ fn print_report(
     context: &mut Context<'_>,
     dir: &Path,
     report: Report,
-    checkpoints: Option<usize>,
+    checked: Option<Checked>,
 ) -> Result<Exit, CliError> {
     let holds = report.holds();
-    let Report { frames, batches, bytes, head, committed, fault, unfinished, error, .. } = report;
+    let Report { first, pruned, sealed, frames, batches, bytes, head, committed, fault, unfinished, error, .. } =
+        report;
     let fault = fault.map(|fault| fault.to_string());
     let out = &mut context.out;
     match out.format() {
@@ -333,6 +369,9 @@ fn print_report(
             out.json(&Verified {
                 wal_dir: dir,
                 holds,
+                first,
+                pruned,
+                sealed_segments: sealed,
                 frames,
                 batches,
                 bytes,
@@ -340,7 +379,8 @@ fn print_report(
                 head: &head,
                 unfinished_write,
                 fault,
-                checkpoints,
+                checkpoints: checked.map(|checked| checked.held),
+                checkpoints_passed_over: checked.map(|checked| checked.passed_over),
             })?;
         }
         Format::Text => {
@@ -355,8 +395,18 @@ fn print_report(
                 ("HEAD", Cell::new(head)),
                 ("FAULT", Cell::or_none(fault)),
             ])?;
-            if let Some(checkpoints) = checkpoints.filter(|_| holds) {
-                out.line(format_args!("it holds what {checkpoints} signed checkpoints say"))?;
+            if holds && first > 1 {
+                let why = match pruned {
+                    Some(Past::Gone) => "were lost, and the doctor was told to accept it",
+                    Some(Past::RetainBytes | Past::RetainDays) | None => "were pruned, as it says itself",
+                };
+                out.line(format_args!("it begins with frame {first}: those before {why}"))?;
+            }
+            if let Some(Checked { held, passed_over, .. }) = checked {
+                out.line(format_args!("it holds what {held} signed checkpoints say"))?;
+                if passed_over > 0 {
+                    out.line(format_args!("{passed_over} are of frames that were pruned, and passed over"))?;
+                }
             }
             if unfinished {
                 out.note("the end is an unfinished write: nothing is lost, and the next start sets it aside")?;
@@ -364,6 +414,55 @@ fn print_report(
         }
     }
     error.map_or(Ok(Exit::Success), |error| Err(error.into()))
+}
+
+#[derive(Debug, Serialize)]
+struct Kept<'a> {
+    wal_dir: &'a Path,
+    dry_run: bool,
+    pruned: &'a [Pruned],
+    undrained_segments: usize,
+}
+
+fn prune(context: &mut Context<'_>, config: &Config, dry_run: bool) -> Result<Exit, CliError> {
+    let (dir, retention) = (config.wal_dir(), config.retention());
+    if !retention.is_bounded() {
+        return Err(CliError::usage("nothing bounds the log: give `--retain-bytes` or `--retain-days`, or set them"));
+    }
+    // A log that is not there is not begun.
+    drop(Reader::open(&dir)?);
+    let plan = match dry_run {
+        true => wal::plan(&dir, &retention)?,
+        false => {
+            let (wal, _) = Wal::open(&dir, config.wal_options())?;
+            let plan = wal.prune(&retention, "operator")?;
+            wal.close()?;
+            plan
+        }
+    };
+    print_plan(context, &dir, &plan, dry_run)
+}
+
+fn print_plan(context: &mut Context<'_>, dir: &Path, plan: &Plan, dry_run: bool) -> Result<Exit, CliError> {
+    let out = &mut context.out;
+    let Plan { pruned, undrained, .. } = plan;
+    if out.format() == Format::Json {
+        out.json(&Kept { wal_dir: dir, dry_run, pruned, undrained_segments: *undrained })?;
+        return Ok(Exit::Success);
+    }
+    let (verb, bytes) =
+        (if dry_run { "would delete" } else { "deleted" }, pruned.iter().map(|one| one.bytes).sum::<u64>());
+    match (pruned.first(), pruned.last()) {
+        (Some(first), Some(last)) => {
+            let (segments, first, last) = (pruned.len(), first.first, last.last);
+            out.line(format_args!("{verb} {segments} segments, {bytes} bytes: frames {first} to {last}"))?;
+        }
+        _ => out.line(format_args!("{verb} nothing"))?,
+    }
+    if *undrained > 0 {
+        out.note(format_args!("{undrained} segments are past a bound and kept: they were not drained"))?;
+    }
+    Ok(Exit::Success)
 }
 
 fn doctor(context: &mut Context<'_>, dir: &Path, accept_loss: bool) -> Result<Exit, CliError> {
@@ -436,6 +535,6 @@ fn print_diagnosis(
         }
         None if needed => Ok(()),
         None if bytes.is_none() => out.note("there is no log here: if there should be one, correct `--wal-dir`"),
-        None => out.note("it needs no doctor; beside a runtime its end may be a write that is under way"),
+        None => out.note("it needs no doctor"),
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 use toml_edit::{Array, DocumentMut, Item, Table, Value};
 
-use crate::ErrorClass;
+use crate::{ErrorClass, wal};
 
 /// The settings of a layer, or of all of them together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +145,18 @@ pub struct Orchestrator {
 pub struct Wal {
     /// Its directory.
     pub dir: Option<PathBuf>,
+    /// When a segment is full, in bytes.
+    pub segment_bytes: Option<u64>,
+    /// How many bytes of it are kept.
+    pub retain_bytes: Option<u64>,
+    /// How many days a segment is kept after it was sealed.
+    pub retain_days: Option<u64>,
+    /// Whether only what was drained is deleted.
+    pub prune: Option<wal::Prune>,
+    /// The private key that signs checkpoints.
+    pub signing_key: Option<PathBuf>,
+    /// The file that checkpoints are appended to.
+    pub checkpoints: Option<PathBuf>,
 }
 
 /// Where the log is sent.
@@ -427,6 +439,48 @@ pub const KEYS: &[Key] = &[
         "the roots of the certificates that clients must show",
     ),
     key("wal.dir", "AUTONOMY_WAL_DIR", "--wal-dir", Shape::Path, "the directory of the write-ahead log"),
+    key(
+        "wal.segment_bytes",
+        "AUTONOMY_WAL_SEGMENT_BYTES",
+        "--segment-bytes",
+        Shape::Number(4096),
+        "when a segment of the log is full and sealed",
+    ),
+    key(
+        "wal.retain_bytes",
+        "AUTONOMY_WAL_RETAIN_BYTES",
+        "--retain-bytes",
+        Shape::Number(1),
+        "how much of the log is kept",
+    ),
+    key(
+        "wal.retain_days",
+        "AUTONOMY_WAL_RETAIN_DAYS",
+        "--retain-days",
+        Shape::Number(1),
+        "how long a segment of the log is kept",
+    ),
+    key(
+        "wal.prune",
+        "AUTONOMY_WAL_PRUNE",
+        "--prune",
+        Shape::Text,
+        "what may be deleted then: what was `drained`, or `any`",
+    ),
+    key(
+        "wal.signing_key",
+        "AUTONOMY_WAL_SIGNING_KEY",
+        "--wal-signing-key",
+        Shape::Path,
+        "the private key that signs checkpoints of the log",
+    ),
+    key(
+        "wal.checkpoints",
+        "AUTONOMY_WAL_CHECKPOINTS",
+        "--checkpoints",
+        Shape::Path,
+        "the file that checkpoints of the log are appended to",
+    ),
     key("drain.to", "AUTONOMY_DRAIN_TO", "--drain-to", Shape::Text, "the OTLP collector that the log is sent to"),
     key(
         "drain.token_file",
@@ -863,6 +917,29 @@ impl Config {
         self.settings.wal.dir.clone().unwrap_or_else(|| self.places.state.join("wal"))
     }
 
+    /// How the log is written.
+    pub fn wal_options(&self) -> wal::Options {
+        let mut options = wal::Options::default();
+        options.segment_bytes = self.settings.wal.segment_bytes.unwrap_or(options.segment_bytes);
+        options
+    }
+
+    /// What of the log is kept: everything, unless somebody says otherwise.
+    pub fn retention(&self) -> wal::Retention {
+        let Wal { retain_bytes, retain_days, prune, .. } = self.settings.wal;
+        wal::Retention { bytes: retain_bytes, days: retain_days, prune: prune.unwrap_or_default() }
+    }
+
+    /// The private key that signs checkpoints of the log.
+    pub fn wal_signing_key(&self) -> Option<&Path> {
+        self.settings.wal.signing_key.as_deref()
+    }
+
+    /// The file that checkpoints of the log are appended to.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.settings.wal.checkpoints.clone().unwrap_or_else(|| self.wal_dir().join("telemetry.checkpoints"))
+    }
+
     /// The directory of the bundles that rollouts brought to this node.
     pub fn shelf_dir(&self, node_id: &NodeId) -> PathBuf {
         self.places.state.join("rollout").join(node_id.as_str())
@@ -931,6 +1008,7 @@ impl Config {
         let path = |path: &Path| path.display().to_string();
         let paths = |paths: &[PathBuf]| paths.iter().map(|one| path(one)).collect::<Vec<_>>().join(PATH_SEPARATOR);
         let set = |file: &Option<PathBuf>| file.as_deref().map(path).unwrap_or_default();
+        let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
         let orchestrator = &self.settings.orchestrator;
         Ok(match find(name)?.name {
             "identity.node_id" => self.node_id().map(ToString::to_string).unwrap_or_default(),
@@ -962,6 +1040,12 @@ impl Config {
             "orchestrator.tls_key" => set(&orchestrator.tls_key),
             "orchestrator.tls_client_ca" => set(&orchestrator.tls_client_ca),
             "wal.dir" => path(&self.wal_dir()),
+            "wal.retain_bytes" => number(self.retention().bytes),
+            "wal.retain_days" => number(self.retention().days),
+            "wal.prune" => self.retention().prune.to_string(),
+            "wal.signing_key" => self.wal_signing_key().map(path).unwrap_or_default(),
+            "wal.checkpoints" => path(&self.checkpoints()),
+            "wal.segment_bytes" => self.wal_options().segment_bytes.to_string(),
             "drain.to" => self.drain().to.clone().unwrap_or_default(),
             "drain.token_file" => set(&self.drain().token_file),
             "drain.ca" => set(&self.drain().ca),

@@ -165,8 +165,16 @@ pub struct Gate {
 struct State {
     core: Box<dyn Core>,
     source: Option<Box<dyn Source>>,
-    /// The facts that the log has, so that they are written once, when they change.
-    logged: Option<Digest>,
+    /// The facts that the log has, so that they are written when they change, and once in a segment.
+    logged: Option<Logged>,
+}
+
+/// Facts that were written down.
+struct Logged {
+    facts: Digest,
+    /// Where.
+    seq: u64,
+    frame: Frame,
 }
 
 /// A bundle that verifies, with its policies compiled.
@@ -460,11 +468,28 @@ impl Gate {
         let mut state = self.lock();
         let now_ms = now_ms();
         state.observe(now_ms);
-        let logged = state.logged;
+        let logged = state.logged.as_ref().map(|logged| logged.facts);
         let Decided { effect, verdict, facts, frames } = state.core.decide(call, now_ms, logged)?;
-        let ack = self.wal.append(frames);
-        if ack.is_queued() {
-            state.logged = Some(facts);
+        let (ack, facts_frame) = match &state.logged {
+            Some(Logged { facts: written, seq, frame }) if *written == facts => {
+                match self.wal.append_beside(*seq, frames) {
+                    Ok(ack) => return Ok((effect, verdict, ack)),
+                    // Their segment is sealed: the next one has them again.
+                    Err(mut frames) => {
+                        let audit_id = frames.first().map_or_else(|| frame.audit_id.clone(), |of| of.audit_id.clone());
+                        let again = Frame { audit_id, ..frame.clone() };
+                        frames.insert(0, again.clone());
+                        (self.wal.append(frames), Some(again))
+                    }
+                }
+            }
+            Some(_) | None => {
+                let facts_frame = frames.first().filter(|first| first.kind == Kind::Facts).cloned();
+                (self.wal.append(frames), facts_frame)
+            }
+        };
+        if let (Some(seq), Some(frame)) = (ack.first_seq(), facts_frame) {
+            state.logged = Some(Logged { facts, seq, frame });
         }
         Ok((effect, verdict, ack))
     }

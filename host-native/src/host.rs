@@ -24,7 +24,7 @@ use gate_core::{
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -61,8 +61,9 @@ pub fn limits() -> Limits {
 pub struct Host {
     enrollments: Enrollments,
     wal: Arc<Wal>,
-    /// The facts that this process has put into the log: no decision goes in before its facts.
-    known: Mutex<BTreeSet<Digest>>,
+    /// The facts that this process has put into the log, and where: no decision goes in before its facts, or into another
+    /// segment.
+    known: Mutex<BTreeMap<Digest, u64>>,
     token: Token,
     metrics: Arc<Metrics>,
 }
@@ -155,22 +156,32 @@ impl Host {
     fn queue(&self, frames: Vec<Received>) -> Result<crate::wal::Ack, Digest> {
         // Held until the batch is queued, so that no other comes between.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut told = BTreeSet::new();
+        let (mut told, mut oldest) = (BTreeSet::new(), None::<(u64, Digest)>);
         for received in &frames {
             match &received.attrs {
                 Attrs::Facts(facts) => drop(told.insert(facts.id)),
-                Attrs::Decision(attrs) if !known.contains(&attrs.facts) && !told.contains(&attrs.facts) => {
-                    return Err(attrs.facts);
+                Attrs::Decision(attrs) if told.contains(&attrs.facts) => {}
+                Attrs::Decision(attrs) => {
+                    let seq = *known.get(&attrs.facts).ok_or(attrs.facts)?;
+                    oldest = Some(oldest.map_or((seq, attrs.facts), |before| before.min((seq, attrs.facts))));
                 }
-                Attrs::Decision(_) | Attrs::Action(_) => {}
+                Attrs::Action(_) => {}
             }
         }
-        let ack = self.wal.append(frames.into_iter().map(Frame::from).collect());
-        if ack.is_queued() {
+        let frames = frames.into_iter().map(Frame::from).collect();
+        let ack = match oldest {
+            None => self.wal.append(frames),
+            Some((seq, facts)) => self.wal.append_beside(seq, frames).map_err(|_| {
+                // Their segment is sealed, with all facts up to them.
+                known.retain(|_, known| *known > seq);
+                facts
+            })?,
+        };
+        if let Some(first_seq) = ack.first_seq() {
             if known.len().saturating_add(told.len()) > KNOWN_FACTS {
                 known.clear();
             }
-            known.extend(told);
+            known.extend(told.into_iter().map(|facts| (facts, first_seq)));
         }
         Ok(ack)
     }

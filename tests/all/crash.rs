@@ -157,10 +157,47 @@ fn all_is_in_the_log(home: &Home, answers: &[Answer]) {
 
 #[test]
 fn nothing_that_was_answered_is_lost_when_the_runtime_is_killed_at_any_moment() {
+    killed(&Home::ready(), 8, "");
+}
+
+#[test]
+fn nothing_that_was_answered_is_lost_over_many_segments_and_what_is_left_of_them_can_be_decided_again() {
     let home = Home::ready();
+    killed(&home, 4, "--segment-bytes 16384 --retain-bytes 1");
+    let segments = || {
+        let names = fs::read_dir(home.path("wal")).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with("telemetry-")).count()
+    };
+    assert!(segments() > 20, "{} segments: nothing was drained, so nothing is deleted", segments());
+    let calls = the_log_holds(&home);
+    let pruned: Value =
+        serde_json::from_str(&home.ok("wal prune --retain-bytes 100000 --prune any --output json")).unwrap();
+    let last = &pruned["pruned"].as_array().unwrap().last().unwrap()["last"];
+    assert!(segments() < 8, "{pruned}");
+    // Each segment has the facts of its decisions: nothing is left unjudged.
+    let left = the_log_holds(&home);
+    assert!(0 < left && left < calls, "{left} of {calls}");
+    let text = home.ok("wal verify");
+    let begins =
+        format!("it begins with frame {}: those before were pruned, as it says itself", last.as_u64().unwrap() + 1);
+    assert!(text.contains(&begins), "{text}");
+    let runtime = start(&home, "--mode enforce");
+    assert_eq!(call(&mut runtime.connect(), echo()).unwrap().status, 200);
+    runtime.kill();
+    the_log_holds(&home);
+    let first = fs::read_dir(home.path("wal")).unwrap().map(|entry| entry.unwrap().path());
+    fs::remove_file(first.filter(|path| path.to_string_lossy().contains("/telemetry-")).min().unwrap()).unwrap();
+    let verified = home.run("wal verify");
+    let stderr = String::from_utf8(verified.stderr).unwrap();
+    assert_eq!(verified.status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains("no frame in it says that what came before was pruned"), "{stderr}");
+}
+
+/// Kills a runtime under load so many times; in the last round it is stopped in order.
+fn killed(home: &Home, rounds: usize, flags: &str) {
     let (mut answers, mut repaired) = (Vec::new(), 0);
-    for round in 0..8 {
-        let runtime = start(&home, ["--mode enforce", "--mode advisory"][round % 2]);
+    for round in 0..rounds {
+        let runtime = start(home, &format!("{} {flags}", ["--mode enforce", "--mode advisory"][round % 2]));
         let load = Load::start(&runtime, |client, number| match (client + number) % 8 {
             0 => json!({"kind": "tool.shell", "params": {"command": "ls"}}),
             _ => echo(),
@@ -172,7 +209,7 @@ fn nothing_that_was_answered_is_lost_when_the_runtime_is_killed_at_any_moment() 
         let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
         thread::sleep(Duration::from_micros(u64::from(nanos / 1000 % 50_000)));
         // In the last round as an init system stops it.
-        if round == 7 {
+        if round == rounds - 1 {
             runtime.signal(Signal::TERM);
             assert_eq!(runtime.ended().0, 0);
         } else {
@@ -192,7 +229,7 @@ fn nothing_that_was_answered_is_lost_when_the_runtime_is_killed_at_any_moment() 
     let count = |status| answers.iter().filter(|answer| answer.status == status).count();
     println!("{} allowed, {} denied, {repaired} unfinished writes set aside", count(200), count(403));
     assert!(count(200) > 0 && count(403) > 0);
-    all_is_in_the_log(&home, &answers);
+    all_is_in_the_log(home, &answers);
 }
 
 #[test]
@@ -321,7 +358,8 @@ fn refused_on_a_full_disk() -> usize {
     assert_eq!((code, &error["class"]), (3, &json!("unavailable")), "{stderr}");
     let message = error["error"].as_str().unwrap();
     assert!(
-        message.starts_with("log at `") && message.ends_with("; free or replace the disk, then restart"),
+        message.starts_with("log at `")
+            && message.ends_with("; free space outside of the log, or replace the disk, then restart"),
         "{message}"
     );
     let (refused, given): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 503);

@@ -136,9 +136,10 @@ impl Ack {
         Self(Ok((seqs, Seat { cohort, slot: None })))
     }
 
-    /// Whether the frames were taken. One that was refused does not end the log; any other that fails does.
-    pub fn is_queued(&self) -> bool {
-        self.0.is_ok()
+    /// The number of the first frame, if they were taken. A batch that was refused does not end the log; any other that
+    /// fails does.
+    pub fn first_seq(&self) -> Option<u64> {
+        self.0.as_ref().ok().map(|(seqs, _)| *seqs.start())
     }
 
     /// Blocks until the frames are durable.

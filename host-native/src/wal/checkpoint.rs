@@ -12,7 +12,7 @@ use gate_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Reader, WalError, Walk, codec, position::Position, unix_ns};
+use super::{Reader, WalError, Walk, codec, own::Own, position::Position, unix_ns};
 use crate::{ErrorClass, file, key::PrivateKey};
 
 /// What a checkpoint's envelope holds.
@@ -33,6 +33,16 @@ pub struct Checkpoint {
     pub hash: String,
     /// When this was said: RFC 3339, UTC.
     pub at: String,
+}
+
+/// What a log showed of its checkpoints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Checked {
+    /// So many it holds.
+    pub held: usize,
+    /// So many are of frames that were pruned: nothing can be said of them.
+    pub passed_over: usize,
 }
 
 /// Why a checkpoint shows nothing, or that the log is not what it was.
@@ -58,6 +68,14 @@ pub enum CheckpointError {
     /// What was signed is no checkpoint.
     #[error("checkpoint does not count: its payload is none ({0}); get another copy of it")]
     Malformed(String),
+    /// The log begins in the middle, and no checkpoint covers the frame that says why.
+    #[error(
+        "log begins with frame {first}, and no checkpoint shows that the frames before it were deleted in order: if they were, sign one now with `autonomy wal checkpoint`"
+    )]
+    Unsigned {
+        /// The first frame that it holds.
+        first: u64,
+    },
     /// The log is not the one that was signed, or it was changed.
     #[error(
         "log does not hold frame {seq} as it was signed at {at}: it is another log, or was changed or cut since; compare it with a copy"
@@ -77,7 +95,7 @@ impl CheckpointError {
             Self::Wal(error) => error.class(),
             Self::Read { .. } | Self::Empty => ErrorClass::Unavailable,
             Self::Envelope(_) | Self::Malformed(_) => ErrorClass::Usage,
-            Self::NotHeld { .. } => ErrorClass::Damaged,
+            Self::Unsigned { .. } | Self::NotHeld { .. } => ErrorClass::Damaged,
         }
     }
 }
@@ -90,10 +108,14 @@ impl Checkpoint {
     pub fn of(log: impl Into<Walk>) -> Result<Self, CheckpointError> {
         let mut at: Option<Position> = None;
         for record in Reader::open(log)? {
-            at = Some(Position::of(&record?, at.as_ref()));
+            at = Some(Position::of(&record?));
         }
-        let Position { wal_id, seq, hash } = at.ok_or(CheckpointError::Empty)?;
-        Ok(Self { wal_id, seq, hash, at: codec::time_of(unix_ns()) })
+        at.map(Self::at).ok_or(CheckpointError::Empty)
+    }
+
+    /// That the log holds this frame, said now.
+    pub(super) fn at(Position { wal_id, seq, hash }: Position) -> Self {
+        Self { wal_id, seq, hash, at: codec::time_of(unix_ns()) }
     }
 
     /// Signs it: a DSSE envelope.
@@ -122,31 +144,50 @@ impl Checkpoint {
         text.lines().map(|line| Self::verify(line.as_bytes(), keys)).collect()
     }
 
-    /// Whether the log holds the frames of all of them, and with these everything before.
+    /// Whether the log holds the frames of all of them, and with these everything before. Those of frames that were pruned
+    /// are passed over: the newest is not, and it covers the frame that says what was pruned.
     ///
     /// # Errors
-    /// The first that it does not hold, or a frame that does not hold together.
-    pub fn check(checkpoints: &[Self], log: impl Into<Walk>) -> Result<(), CheckpointError> {
+    /// The first that it does not hold, or a frame that does not hold together; a beginning that none of them covers.
+    pub fn check(checkpoints: &[Self], log: impl Into<Walk>) -> Result<Checked, CheckpointError> {
         let mut wanted: Vec<&Self> = checkpoints.iter().collect();
         wanted.sort_by_key(|checkpoint| checkpoint.seq);
+        let newest = wanted.last().map_or(0, |checkpoint| checkpoint.seq);
         let mut wanted = wanted.into_iter().peekable();
-        let not_held = |checkpoint: &Self| {
-            let Self { seq, at, .. } = checkpoint;
-            CheckpointError::NotHeld { seq: *seq, at: at.clone() }
-        };
-        let mut reader = Reader::open(log)?;
-        let mut at: Option<Position> = None;
+        let (mut reader, mut before, mut checked) = (Reader::open(log)?, None, Checked::default());
+        // What came before the first frame, until a frame says that it was pruned.
+        let mut unsaid: Option<Position> = None;
         while let Some(last) = wanted.peek() {
             reader.trust(last.seq);
-            let Some(record) = reader.next_record()? else { return Err(not_held(last)) };
-            let here = Position::of(&record, at.as_ref());
-            while let Some(checkpoint) = wanted.next_if(|checkpoint| checkpoint.seq <= here.seq) {
-                if (&checkpoint.wal_id, checkpoint.seq, &checkpoint.hash) != (&here.wal_id, here.seq, &here.hash) {
-                    return Err(not_held(checkpoint));
+            let Some(record) = reader.next_record()? else { return Err(last.not_held()) };
+            if before.is_none() && record.seq > 1 {
+                unsaid = Some(Position::before(&record));
+                let is_gone = |checkpoint: &&Self| checkpoint.seq < newest && checkpoint.seq < record.seq - 1;
+                while wanted.next_if(is_gone).is_some() {
+                    checked.passed_over += 1;
                 }
             }
-            at = Some(here);
+            if let Some(Own::Pruned { last, hash, .. }) = Own::of_record(&record) {
+                unsaid = unsaid.filter(|start| start.seq != last || start.hash != hash);
+            }
+            // The last that was pruned is still known: by its hash, and by what the log is called.
+            let known = [before.unwrap_or_else(|| Position::before(&record)), Position::of(&record)];
+            while let Some(checkpoint) = wanted.next_if(|checkpoint| checkpoint.seq <= record.seq) {
+                if !known.contains(&checkpoint.position()) {
+                    return Err(checkpoint.not_held());
+                }
+                checked.held += 1;
+            }
+            before = Some(Position::of(&record));
         }
-        Ok(())
+        unsaid.map_or(Ok(checked), |start| Err(CheckpointError::Unsigned { first: start.seq + 1 }))
+    }
+
+    fn position(&self) -> Position {
+        Position { wal_id: self.wal_id.clone(), seq: self.seq, hash: self.hash.clone() }
+    }
+
+    fn not_held(&self) -> CheckpointError {
+        CheckpointError::NotHeld { seq: self.seq, at: self.at.clone() }
     }
 }

@@ -19,6 +19,8 @@ pub(super) const AROUND_ATTRS: usize = 512;
 pub(super) const ATTRS_BYTES: usize = FRAME_BYTES - AROUND_ATTRS;
 /// Shorter than any payload; longer ones are looked at.
 pub(super) const MIN_PAYLOAD: usize = 200;
+/// Highest number of a frame: whatever a log claims, there are more after it.
+pub(super) const MAX_SEQ: u64 = u64::MAX / 2;
 /// How a payload begins.
 pub(super) const HEAD: &[u8] = b"{\"seq\":";
 /// What comes before the checksum, which covers every byte before it.
@@ -39,18 +41,30 @@ pub(super) fn link_to(payload: &[u8]) -> Link {
     link
 }
 
+/// What a log is called whose frame 1, or newest `wal_doctored` frame, has this link: its first 22 characters, 132 bits.
+pub(super) fn wal_id_of(link: &Link) -> String {
+    link.iter().take(22).map(|byte| char::from(*byte)).collect()
+}
+
+/// Whether a log can be called this.
+pub(super) fn is_wal_id(text: &str) -> bool {
+    text.len() == 22 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
 /// What numbers and chains frames.
 #[derive(Debug)]
 pub(super) struct Encoder {
     pub(super) next_seq: u64,
     pub(super) prev: Link,
+    /// What the log is called; empty before its first frame.
+    pub(super) wal_id: String,
     second: u64,
     stamp: [u8; 30],
 }
 
 impl Encoder {
-    pub(super) fn new(last_seq: u64, prev: Link) -> Self {
-        Self { next_seq: last_seq + 1, prev, second: 0, stamp: *b"1970-01-01T00:00:00.000000000Z" }
+    pub(super) fn new(last_seq: u64, prev: Link, wal_id: String) -> Self {
+        Self { next_seq: last_seq + 1, prev, wal_id, second: 0, stamp: *b"1970-01-01T00:00:00.000000000Z" }
     }
 
     /// Appends one frame, prefix and all. `write_members` appends what `gate_core::frame::Frame::write_members` does.
@@ -89,6 +103,9 @@ impl Encoder {
             *prefix = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
             self.prev = link_to(payload);
         }
+        if self.next_seq == 1 {
+            self.wal_id = wal_id_of(&self.prev);
+        }
         self.next_seq += 1;
     }
 
@@ -113,7 +130,7 @@ impl Encoder {
 /// A time as frames have it.
 pub(super) fn time_of(unix_ns: u64) -> String {
     let mut time = Vec::new();
-    Encoder::new(0, FIRST_LINK).push_time(&mut time, unix_ns);
+    Encoder::new(0, FIRST_LINK, String::new()).push_time(&mut time, unix_ns);
     String::from_utf8_lossy(&time).into_owned()
 }
 

@@ -17,7 +17,9 @@ use super::{
     ack::{Ack, Cohort},
     codec::Encoder,
     dir::{Dir, Lock},
-    fs::File,
+    fs::{File, How},
+    own::Own,
+    position::Position,
     recovery::Ready,
     unix_ns,
 };
@@ -37,6 +39,7 @@ pub(super) struct Shared {
     pub(super) end: Arc<Cohort>,
     max_frames: usize,
     max_bytes: usize,
+    segment_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -47,10 +50,41 @@ struct Queue {
     encoder: Encoder,
     /// The last durable frame.
     durable: u64,
+    segment: Segment,
+    /// The newest frame that is worth a checkpoint: the last when the log was opened, the last of a segment that was sealed, and
+    /// what says that some were deleted.
+    milestone: Position,
     frames: usize,
     bytes: usize,
     chunks: VecDeque<Chunk>,
     spare: Vec<Chunk>,
+}
+
+/// What becomes a frame.
+pub(super) trait Encode {
+    /// Appends the frame, with its place in the log.
+    fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>, unix_ns: u64, left: u32, durable: u64);
+}
+
+impl Encode for Frame {
+    fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>, unix_ns: u64, left: u32, durable: u64) {
+        encoder.push(out, unix_ns, |out| self.write_members(out), left, durable);
+    }
+}
+
+impl Encode for Own {
+    fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>, unix_ns: u64, left: u32, durable: u64) {
+        self.push(encoder, out, unix_ns, left, durable);
+    }
+}
+
+/// The segment that the next frame goes to.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    /// Its first frame.
+    first: u64,
+    /// How much it has.
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -65,6 +99,8 @@ enum Phase {
 struct Chunk {
     /// The frames as they go to the log.
     encoded: Vec<u8>,
+    /// The frame that it begins a segment with: the live file is sealed before it is written.
+    begins: Option<u64>,
     frames: usize,
     last_seq: u64,
     cohort: Arc<Cohort>,
@@ -85,13 +121,15 @@ enum Next {
 
 impl Shared {
     /// A queue whose first frame comes after the last that `encoder` knows, which is durable.
-    fn new(encoder: Encoder, options: &Options) -> Self {
+    fn new(encoder: Encoder, segment: Segment, options: &Options) -> Self {
         Self {
             queue: Mutex::new(Queue {
                 phase: Phase::Open,
                 asleep: false,
                 durable: encoder.next_seq - 1,
+                milestone: head_of(&encoder),
                 encoder,
+                segment,
                 frames: 0,
                 bytes: 0,
                 chunks: VecDeque::new(),
@@ -101,34 +139,46 @@ impl Shared {
             end: Arc::default(),
             max_frames: options.queue_frames,
             max_bytes: options.queue_bytes,
+            segment_bytes: options.segment_bytes,
         }
     }
 
-    /// Queues a batch whose frames and size were checked; `bytes` is the most that it takes when written.
-    pub(super) fn push(&self, batch: &[Frame], bytes: usize) -> Ack {
-        let Ok(mut left) = u32::try_from(batch.len()) else { return Ack::refused(WalError::EmptyBatch) };
+    /// Queues a batch whose frames and size were checked; `bytes` is the most that it takes when written. None where it
+    /// is to be in the segment of an earlier frame, and would not be.
+    pub(super) fn push(&self, batch: &[impl Encode], bytes: usize, beside: Option<u64>) -> Option<Ack> {
+        let Ok(mut left) = u32::try_from(batch.len()) else { return Some(Ack::refused(WalError::EmptyBatch)) };
         let unix_ns = unix_ns();
         let mut guard = self.queue();
         let queue = &mut *guard;
         match &queue.phase {
             Phase::Open => {}
-            Phase::Closing => return Ack::refused(WalError::Closed),
-            Phase::Ended(error) => return Ack::refused(error.clone()),
+            Phase::Closing => return Some(Ack::refused(WalError::Closed)),
+            Phase::Ended(error) => return Some(Ack::refused(error.clone())),
         }
         if queue.frames + batch.len() > self.max_frames || queue.bytes + bytes > self.max_bytes {
-            return Ack::refused(WalError::Overloaded { frames: queue.frames, bytes: queue.bytes });
+            return Some(Ack::refused(WalError::Overloaded { frames: queue.frames, bytes: queue.bytes }));
+        }
+        let is_full = queue.segment.bytes >= self.segment_bytes.max(1);
+        if beside.is_some_and(|seq| is_full || seq < queue.segment.first) {
+            return None;
+        }
+        let mut chunk = queue.chunk_for(bytes, is_full);
+        let before = chunk.encoded.len();
+        if queue.segment.bytes == 0 && queue.encoder.next_seq > 1 {
+            let rotated = Own::Rotated { wal_id: queue.encoder.wal_id.clone() };
+            rotated.push(&mut queue.encoder, &mut chunk.encoded, unix_ns, 0, queue.durable);
         }
         let first = queue.encoder.next_seq;
-        let mut chunk = queue.chunk_for(bytes);
-        let before = chunk.encoded.len();
         for frame in batch {
             left -= 1;
-            queue.encoder.push(&mut chunk.encoded, unix_ns, |out| frame.write_members(out), left, queue.durable);
+            frame.encode(&mut queue.encoder, &mut chunk.encoded, unix_ns, left, queue.durable);
         }
         chunk.frames += batch.len();
         chunk.last_seq = queue.encoder.next_seq - 1;
+        let encoded = chunk.encoded.len() - before;
         queue.frames += batch.len();
-        queue.bytes += chunk.encoded.len() - before;
+        queue.bytes += encoded;
+        queue.segment.bytes += encoded as u64;
         let ack = Ack::queued(first..=chunk.last_seq, Arc::clone(&chunk.cohort));
         queue.chunks.push_back(chunk);
         let wake = mem::take(&mut queue.asleep);
@@ -136,7 +186,19 @@ impl Shared {
         if wake {
             self.ready.notify_one();
         }
-        ack
+        Some(ack)
+    }
+
+    /// The newest frame that is worth a checkpoint, once it is durable.
+    pub(super) fn milestone(&self) -> Option<Position> {
+        let queue = self.queue();
+        Some(queue.milestone.clone()).filter(|at| (1..=queue.durable).contains(&at.seq))
+    }
+
+    /// Makes the last frame that was appended a milestone.
+    pub(super) fn set_milestone(&self) {
+        let mut queue = self.queue();
+        queue.milestone = head_of(&queue.encoder);
     }
 
     /// Accepts nothing more; what is queued is still written.
@@ -200,17 +262,29 @@ impl Shared {
 }
 
 impl Queue {
-    /// The chunk that takes `bytes` more: the last one, or a new one where it would grow beyond one write. It goes back
-    /// to the end of the queue.
-    fn chunk_for(&mut self, bytes: usize) -> Chunk {
+    /// The chunk that takes `bytes` more: the last one, or a new one where it would grow beyond one write, or where a segment
+    /// begins. It goes back to the end of the queue.
+    fn chunk_for(&mut self, bytes: usize, begins_segment: bool) -> Chunk {
+        if begins_segment {
+            self.segment = Segment { first: self.encoder.next_seq, bytes: 0 };
+            self.milestone = head_of(&self.encoder);
+        }
+        let begins = begins_segment.then_some(self.segment.first);
         match self.chunks.pop_back() {
-            Some(last) if last.encoded.len() + bytes <= WRITE_BYTES => last,
+            Some(last) if begins.is_none() && last.encoded.len() + bytes <= WRITE_BYTES => last,
             full => {
                 self.chunks.extend(full);
-                self.spare.pop().unwrap_or_default()
+                let mut chunk = self.spare.pop().unwrap_or_default();
+                chunk.begins = begins;
+                chunk
             }
         }
     }
+}
+
+/// The last frame that was appended.
+fn head_of(Encoder { next_seq, prev, wal_id, .. }: &Encoder) -> Position {
+    Position { wal_id: wal_id.clone(), seq: next_seq - 1, hash: String::from_utf8_lossy(prev).into_owned() }
 }
 
 /// The log thread.
@@ -219,7 +293,10 @@ pub(super) struct Committer {
     shared: Arc<Shared>,
     dir: Dir,
     lock: Lock,
+    /// The live file.
     file: Arc<dyn File>,
+    /// Its first frame.
+    first: u64,
     /// Where the next frame goes.
     end: u64,
     /// The last durable frame.
@@ -234,11 +311,13 @@ impl Committer {
     /// The writer of a log that recovery has made ready; everything in it is durable.
     pub(super) fn new(dir: Dir, lock: Lock, log: Ready, options: &Options) -> Self {
         let durable = log.encoder.next_seq - 1;
+        let segment = Segment { first: log.first, bytes: log.end };
         Self {
-            shared: Arc::new(Shared::new(log.encoder, options)),
+            shared: Arc::new(Shared::new(log.encoder, segment, options)),
             dir,
             lock,
             file: log.file,
+            first: log.first,
             end: log.end,
             durable,
             safe_seq: durable,
@@ -296,25 +375,68 @@ impl Committer {
         if self.file.len().map_err(check)? != self.end {
             return Err(self.poisoned("write", io::Error::other("`telemetry.wal` was changed by somebody else")));
         }
+        if let Some(first) = chunk.begins {
+            self.rotate(first)?;
+        }
         self.file.write_at(self.end, &chunk.encoded).map_err(|e| self.poisoned("write", e))?;
         self.file.sync().map_err(|e| self.poisoned("sync", e))?;
-        if !self.file.is_at(&self.dir.log_path()).map_err(check)? {
-            return Err(self.poisoned("write", io::Error::other("`telemetry.wal` was removed or replaced")));
-        }
+        self.check_in_place()?;
+        let is_first = self.end == 0;
         self.end += chunk.encoded.len() as u64;
         self.durable = chunk.last_seq;
-        self.lock.mark(self.durable).map_err(|e| self.poisoned("write of the durable mark", e))
+        self.lock.mark(self.durable).map_err(|e| self.poisoned("write of the durable mark", e))?;
+        if is_first {
+            // From now on a live file that is not there is one that was lost, not one that was not begun.
+            self.publish_now()?;
+        }
+        Ok(())
+    }
+
+    /// Seals the live file, every byte of which is durable, and begins the next one, with frame `first`. A crash leaves
+    /// the old one, a sealed one alone, or a sealed and an empty one: the log goes on from each.
+    fn rotate(&mut self, first: u64) -> Result<(), WalError> {
+        self.check_in_place()?;
+        // What is sealed is not counted as lost where the next segment is not there: it is where this one is cut.
+        self.publish_now()?;
+        let failed = |error| self.poisoned("rotation", error);
+        let (live, sealed) = (self.dir.live_path(), self.dir.segment_path(Some(self.first)));
+        if self.dir.sealed().map_err(|error| self.ended_by("rotation", error))?.contains(&self.first) {
+            return Err(failed(io::Error::other(format!("`{}` is in the way", sealed.display()))));
+        }
+        self.dir.fs.rename(&live, &sealed).map_err(failed)?;
+        let file = self.dir.fs.open(&live, How::New).map_err(failed)?;
+        self.dir.fs.sync_dir(&self.dir.path).map_err(failed)?;
+        (self.file, self.first, self.end) = (file, first, 0);
+        Ok(())
+    }
+
+    fn check_in_place(&self) -> Result<(), WalError> {
+        match self.file.is_at(&self.dir.live_path()) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.poisoned("write", io::Error::other("`telemetry.wal` was removed or replaced"))),
+            Err(error) => Err(self.poisoned("look at its files", error)),
+        }
     }
 
     fn publish(&mut self) -> Result<(), WalError> {
-        match self.dir.publish_safe_seq(self.durable) {
-            Ok(()) => self.safe_seq = self.durable,
+        match self.publish_now() {
             // It may lag: it is tried again when files or memory are free.
-            Err(WalError::Io { source, .. }) if is_exhaustion(&source) => {}
-            Err(WalError::Io { source, .. }) => return Err(self.poisoned("update of `telemetry.safe_seq`", source)),
-            Err(error) => return Err(error),
+            Err(WalError::Poisoned { source, .. }) if is_exhaustion(&source) => Ok(()),
+            published => published,
+        }
+    }
+
+    fn publish_now(&mut self) -> Result<(), WalError> {
+        if self.safe_seq < self.durable {
+            let published = self.dir.publish_safe_seq(self.durable);
+            published.map_err(|error| self.ended_by("update of `telemetry.safe_seq`", error))?;
+            self.safe_seq = self.durable;
         }
         Ok(())
+    }
+
+    fn ended_by(&self, op: &'static str, error: WalError) -> WalError {
+        if let WalError::Io { source, .. } = error { self.poisoned(op, source) } else { error }
     }
 
     fn poisoned(&self, op: &'static str, source: impl Into<Arc<io::Error>>) -> WalError {

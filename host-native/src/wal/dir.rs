@@ -8,12 +8,11 @@ use std::{
 
 use super::{
     WalError,
-    fs::{File, Fs, How},
-    scan::read_full,
+    fs::{File, Fs, How, read_full},
 };
 
-pub(super) const LOG: &str = "telemetry.wal";
-const SAFE_SEQ: &str = "telemetry.safe_seq";
+const LIVE: &str = "telemetry.wal";
+pub(super) const SAFE_SEQ: &str = "telemetry.safe_seq";
 const LOCK: &str = "wal.lock";
 const DRAIN_LOCK: &str = "drain.lock";
 /// More bytes than a file of numbers has.
@@ -26,6 +25,8 @@ const COPY_BYTES: usize = 1024 * 1024;
 pub(super) struct Dir {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) path: PathBuf,
+    /// Sealed segments that are not looked at.
+    without: Vec<u64>,
 }
 
 /// What `telemetry.safe_seq` holds.
@@ -80,15 +81,35 @@ pub(super) enum Zeros {
 
 impl Dir {
     pub(super) fn new(fs: Arc<dyn Fs>, path: &Path) -> Self {
-        Self { fs, path: path.to_owned() }
+        Self { fs, path: path.to_owned(), without: Vec::new() }
+    }
+
+    /// The same as if these sealed segments were not there.
+    pub(super) fn without(&self, segments: &[u64]) -> Self {
+        Self { without: segments.to_vec(), ..self.clone() }
     }
 
     pub(super) fn file(&self, name: impl fmt::Display) -> PathBuf {
         self.path.join(name.to_string())
     }
 
-    pub(super) fn log_path(&self) -> PathBuf {
-        self.file(LOG)
+    /// The live file.
+    pub(super) fn live_path(&self) -> PathBuf {
+        self.file(LIVE)
+    }
+
+    /// The file of a segment: one that is sealed has the number of its first frame.
+    pub(super) fn segment_path(&self, segment: Option<u64>) -> PathBuf {
+        self.file(segment_name(segment))
+    }
+
+    /// The first frames of the sealed segments, in order.
+    pub(super) fn sealed(&self) -> Result<Vec<u64>, WalError> {
+        let names = self.fs.names(&self.path).map_err(WalError::io("list", &self.path))?;
+        let mut sealed: Vec<u64> =
+            names.iter().filter_map(|name| first_of(name)).filter(|first| !self.without.contains(first)).collect();
+        sealed.sort_unstable();
+        Ok(sealed)
     }
 
     pub(super) fn safe_seq_path(&self) -> PathBuf {
@@ -98,6 +119,16 @@ impl Dir {
     /// Takes the right to write, before anything is read.
     pub(super) fn lock(&self) -> Result<Lock, WalError> {
         self.hold(LOCK)?.map_err(|pid| WalError::Locked { dir: self.path.clone(), pid })
+    }
+
+    /// Keeps writers away, where there was one before; makes nothing.
+    pub(super) fn lock_if_there(&self) -> Result<Option<Arc<dyn File>>, WalError> {
+        let path = self.file(LOCK);
+        let Some(file) = self.open_existing(&path)? else { return Ok(None) };
+        if !file.try_lock().map_err(WalError::io("lock", &path))? {
+            return Err(WalError::Locked { dir: self.path.clone(), pid: holder(&*file) });
+        }
+        Ok(Some(file))
     }
 
     /// Takes the right to drain.
@@ -110,10 +141,7 @@ impl Dir {
         let path = self.file(name);
         let file = self.fs.open(&path, How::Write).map_err(WalError::io("open", &path))?;
         if !file.try_lock().map_err(WalError::io("lock", &path))? {
-            let mut held = [0; 12];
-            let got = read_full(&*file, 0, &mut held).unwrap_or(0);
-            let pid = held.last_chunk::<4>().map(|pid| u32::from_le_bytes(*pid)).filter(|pid| got == 12 && *pid != 0);
-            return Ok(Err(pid));
+            return Ok(Err(holder(&*file)));
         }
         file.write_at(8, &std::process::id().to_le_bytes()).map_err(WalError::io("write", &path))?;
         Ok(Ok(Lock { file, path }))
@@ -153,13 +181,43 @@ impl Dir {
         self.fs.sync_dir(&self.path).map_err(WalError::io("sync", &self.path))
     }
 
-    /// The log for reading; None where there is none.
-    pub(super) fn log(&self) -> Result<Option<Arc<dyn File>>, WalError> {
-        self.open_existing(&self.log_path())
+    /// A segment for reading; None where there is none.
+    pub(super) fn segment(&self, segment: Option<u64>) -> Result<Option<Arc<dyn File>>, WalError> {
+        self.open_existing(&self.segment_path(segment))
     }
 
-    pub(super) fn log_for_writing(&self) -> Result<Arc<dyn File>, WalError> {
-        let path = self.log_path();
+    /// What was found of a segment: one that is listed, and is not there, is an error.
+    pub(super) fn found(
+        &self,
+        segment: Option<u64>,
+        found: Option<Arc<dyn File>>,
+    ) -> Result<Option<Arc<dyn File>>, WalError> {
+        match (segment, found) {
+            (Some(_), None) => Err(WalError::io("open", &self.segment_path(segment))(io::Error::other(
+                "it is listed, and leads nowhere",
+            ))),
+            (_, found) => Ok(found),
+        }
+    }
+
+    /// Bytes of a segment, 0 where there is none.
+    pub(super) fn bytes(&self, segment: Option<u64>) -> Result<u64, WalError> {
+        let Some(file) = self.segment(segment)? else { return Ok(0) };
+        file.len().map_err(WalError::io("read", &self.segment_path(segment)))
+    }
+
+    /// Deletes a sealed segment, durably: the next one goes only after it.
+    pub(super) fn remove(&self, first: u64) -> Result<(), WalError> {
+        let path = self.segment_path(Some(first));
+        match self.fs.remove(&path) {
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(WalError::io("delete", &path))?,
+        }
+        self.sync()
+    }
+
+    pub(super) fn live_for_writing(&self) -> Result<Arc<dyn File>, WalError> {
+        let path = self.live_path();
         self.fs.open(&path, How::Write).map_err(WalError::io("open", &path))
     }
 
@@ -225,4 +283,22 @@ impl Dir {
         bytes.truncate(got);
         Ok(Some(bytes))
     }
+}
+
+/// The process that holds a lock, where it is known.
+fn holder(lock: &dyn File) -> Option<u32> {
+    let mut held = [0; 12];
+    let got = read_full(lock, 0, &mut held).unwrap_or(0);
+    held.last_chunk::<4>().map(|pid| u32::from_le_bytes(*pid)).filter(|pid| got == 12 && *pid != 0)
+}
+
+/// The name of a segment's file.
+pub(super) fn segment_name(segment: Option<u64>) -> String {
+    segment.map_or_else(|| LIVE.to_owned(), |first| format!("telemetry-{first:020}.wal"))
+}
+
+/// The number in the name of a sealed segment: nothing that is not exactly such a name is one.
+pub(super) fn first_of(name: &str) -> Option<u64> {
+    let first = name.strip_prefix("telemetry-")?.strip_suffix(".wal")?.parse().ok()?;
+    (segment_name(Some(first)) == name).then_some(first)
 }

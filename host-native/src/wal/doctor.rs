@@ -5,9 +5,11 @@ use std::{path::Path, sync::Arc};
 use super::{
     WalError, Walk,
     codec::Encoder,
-    dir::{Dir, SafeSeq, Zeros},
+    dir::{Dir, SAFE_SEQ, SafeSeq, Zeros, segment_name},
     fs::{Fs, How},
+    own::Own,
     recovery::{Action, Opened, Ready, Survey, append_own},
+    retention::Past,
     scan::Fault,
     unix_ns,
 };
@@ -26,8 +28,6 @@ pub enum Opening {
 }
 
 /// What recovery finds, without changing anything.
-///
-/// Beside a live writer the end of the log may be a write that is still under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnosis {
@@ -39,13 +39,13 @@ pub struct Diagnosis {
     pub why: &'static str,
     /// L: the last frame that holds, at the end of its batch.
     pub last_good: u64,
-    /// Where that frame ends, in bytes.
+    /// Bytes of the frames up to it.
     pub good_bytes: u64,
     /// C: the highest frame known to have been durable.
     pub committed: u64,
     /// What `telemetry.safe_seq` says; none where it is absent or unreadable.
     pub safe_seq: Option<u64>,
-    /// Bytes of the log; none where there is none.
+    /// Bytes of the log, up to and with the segment of the fault; none where there is none.
     pub bytes: Option<u64>,
     /// The first thing that does not hold.
     pub fault: Option<Fault>,
@@ -56,13 +56,14 @@ pub struct Diagnosis {
 /// Says which row of the recovery table applies to the log, and why. Changes nothing.
 ///
 /// # Errors
-/// When the files cannot be read.
+/// [`WalError::Locked`] when a writer has it: its end may be a write that is under way. When the files cannot be read.
 pub fn diagnose(walk: impl Into<Walk>) -> Result<Diagnosis, WalError> {
     let walk = walk.into();
     diagnose_on(&Dir::new(walk.fs(), &walk.dir))
 }
 
 pub(super) fn diagnose_on(dir: &Dir) -> Result<Diagnosis, WalError> {
+    let _lock = dir.lock_if_there()?;
     let survey = Survey::of(dir)?;
     let opening = match survey.row.action {
         Action::Init => Opening::Init,
@@ -74,8 +75,8 @@ pub(super) fn diagnose_on(dir: &Dir) -> Result<Diagnosis, WalError> {
         opening,
         row: survey.row.name,
         why: survey.row.why,
-        last_good: survey.whole.1,
-        good_bytes: survey.whole.0,
+        last_good: survey.last_good(),
+        good_bytes: survey.good_bytes,
         committed: survey.committed,
         safe_seq: match survey.safe_seq {
             SafeSeq::Is(seq) => Some(seq),
@@ -91,6 +92,12 @@ pub(super) fn diagnose_on(dir: &Dir) -> Result<Diagnosis, WalError> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Report {
+    /// The first frame: what came before was pruned, and a later frame says so.
+    pub first: u64,
+    /// Why there is nothing before the first frame, as the log says itself.
+    pub pruned: Option<Past>,
+    /// Sealed segments.
+    pub sealed: usize,
     /// Frames that hold, in complete batches.
     pub frames: u64,
     /// Complete batches.
@@ -132,11 +139,15 @@ pub(super) fn verify_on(dir: &Dir) -> Result<Report, WalError> {
         Action::Fail(failure) => Some(survey.error(dir, failure)),
         Action::Open | Action::Repair => None,
     };
-    let (bytes, frames, head) = survey.whole;
+    let (_, last, head) = survey.end.whole;
+    let (first, _) = survey.first();
     Ok(Report {
-        frames,
+        first,
+        pruned: survey.said.map(|(_, why)| why),
+        sealed: survey.sealed,
+        frames: last + 1 - first,
         batches: survey.batches,
-        bytes,
+        bytes: survey.good_bytes,
         head: String::from_utf8_lossy(&head).into_owned(),
         committed: survey.committed,
         unfinished: survey.row.action == Action::Repair,
@@ -149,7 +160,7 @@ pub(super) fn verify_on(dir: &Dir) -> Result<Report, WalError> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Doctored {
-    /// The last frame that was kept; the `wal_doctored` frame follows it.
+    /// The last frame that was kept; the frame that says so follows it.
     pub kept: u64,
     /// The highest frame that was known to be durable before.
     pub committed: u64,
@@ -176,47 +187,92 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalErro
     if !matches!(survey.row.action, Action::Fail(_)) {
         return Err(WalError::NoDoctorNeeded { dir: dir.path.clone(), why: survey.row.why });
     }
-    let (end, kept, link) = survey.whole;
-    let dropped_bytes = survey.len.unwrap_or(0) - end;
+    // A segment that is not of this log is no reason to give up what is.
+    let sealed = dir.sealed()?;
+    if let Some(at) = survey.fault.as_ref().and_then(|fault| fault.segment.or(sealed.last().copied())) {
+        for strays in [vec![at], sealed.iter().copied().take_while(|first| *first < at).collect()] {
+            if !matches!(Survey::of(&dir.without(&strays))?.row.action, Action::Fail(_) | Action::Init) {
+                let files = strays.into_iter().map(|first| segment_name(Some(first))).collect::<Vec<_>>().join("`, `");
+                return Err(WalError::Stray { dir: dir.path.clone(), files });
+            }
+        }
+    }
+    let (end, kept, link) = survey.end.whole;
+    let source = survey.end.segment;
+    // Of the sealed segments from the damage on, only what is kept of the first remains: in the live file.
+    let is_dropped = |first: &u64| source.is_some_and(|damaged| *first >= damaged);
+    let dropped: Vec<u64> = sealed.into_iter().filter(is_dropped).collect();
+    let segments: Vec<Option<u64>> = [None].into_iter().chain(dropped.iter().copied().map(Some)).collect();
+    let mut bytes = 0;
+    for segment in &segments {
+        bytes += dir.bytes(*segment)?;
+    }
+    let dropped_bytes = bytes.saturating_sub(end);
 
+    let names: Vec<String> = segments.into_iter().map(segment_name).chain([SAFE_SEQ.to_owned()]).collect();
     let mut number = 1;
-    let names = |number| [format!("telemetry.wal.before.{number}"), format!("telemetry.safe_seq.before.{number}")];
-    while names(number).iter().try_fold(false, |any, name| Ok::<_, WalError>(any || dir.holds(name)?))? {
+    while names.iter().try_fold(false, |any, name| Ok::<_, WalError>(any || dir.holds(aside(name, number))?))? {
         number += 1;
     }
     let mut copies = Vec::new();
-    for (name, original) in names(number).into_iter().zip([dir.log_path(), dir.safe_seq_path()]) {
-        let is_there = match name.starts_with("telemetry.wal") {
-            true => survey.len.is_some(),
-            false => survey.safe_seq != SafeSeq::Absent,
-        };
-        if is_there {
-            dir.copy_aside(&original, 0, &name)?;
-            copies.push(name);
+    for name in names {
+        if dir.holds(&name)? {
+            copies.push(aside(&name, number));
+        }
+    }
+    for name in [segment_name(None), SAFE_SEQ.to_owned()] {
+        if copies.contains(&aside(&name, number)) {
+            dir.copy_aside(&dir.file(&name), 0, aside(&name, number))?;
         }
     }
 
-    // The new log takes the old one's place in one step, its `wal_doctored` frame already in it; `safe_seq` follows. A
-    // crash in between leaves the old state, a log that still fails, or one that already says what happened.
+    // The new live file takes the old one's place in one step, its `wal_doctored` frame already in it. Then what is dropped
+    // goes, the damage last, and `safe_seq` follows. A crash in between leaves a log that still fails, or one that already
+    // says what happened.
     let temp = dir.file("telemetry.wal.tmp");
     let file = dir.fs.open(&temp, How::Fresh).map_err(WalError::io("create", &temp))?;
-    if let Some(log) = dir.log()? {
-        dir.copy((&dir.log_path(), &*log), 0..end, (&temp, &*file), 0, Zeros::AreWritten)?;
+    if let Some(log) = dir.segment(source)? {
+        dir.copy((&dir.segment_path(source), &*log), 0..end, (&temp, &*file), 0, Zeros::AreWritten)?;
     }
-    let quoted: Vec<String> = copies.iter().map(|name| format!("\"{name}\"")).collect();
-    let attrs = format!(
-        "{{\"event\":\"wal_doctored\",\"row\":\"{}\",\"reason\":\"{}\",\"kept\":{kept},\"committed\":{},\"dropped_bytes\":{dropped_bytes},\"copies\":[{}]}}",
-        survey.row.name,
-        survey.what(),
-        survey.committed,
-        quoted.join(","),
-    );
-    let mut new = Ready { file, end, encoder: Encoder::new(kept, link), opened: Opened::Initialized };
-    append_own(dir, &mut new, &attrs, kept, unix_ns())?;
-    let log = dir.log_path();
-    dir.fs.rename(&temp, &log).map_err(WalError::io("replace", &log))?;
+    let mut own = Vec::new();
+    if let ((first @ 2.., prev), None) = (survey.first(), survey.said) {
+        own.push(Own::Pruned {
+            first: 1,
+            last: first - 1,
+            hash: String::from_utf8_lossy(&prev).into_owned(),
+            bytes: 0,
+            why: Past::Gone,
+            drained: false,
+            by: "doctor".to_owned(),
+        });
+    }
+    own.push(Own::Doctored {
+        row: survey.row.name.to_owned(),
+        reason: survey.what(),
+        kept,
+        committed: survey.committed,
+        dropped_bytes,
+        copies: copies.clone(),
+    });
+    let encoder = Encoder::new(kept, link, survey.end.wal_id.clone());
+    let mut new = Ready { file, end, first: survey.segment_first, encoder, opened: Opened::Initialized };
+    append_own(dir, &mut new, own, kept, unix_ns())?;
+    let live = dir.live_path();
+    dir.fs.rename(&temp, &live).map_err(WalError::io("replace", &live))?;
     dir.sync()?;
-    dir.publish_safe_seq(kept + 1)?;
-    lock.mark(kept + 1).map_err(WalError::io("write", lock.path()))?;
+    for first in dropped.into_iter().rev() {
+        let path = dir.segment_path(Some(first));
+        let aside = dir.file(aside(&segment_name(Some(first)), number));
+        dir.fs.rename(&path, &aside).map_err(WalError::io("rename", &path))?;
+        dir.sync()?;
+    }
+    let last = new.encoder.next_seq - 1;
+    dir.publish_safe_seq(last)?;
+    lock.mark(last).map_err(WalError::io("write", lock.path()))?;
     Ok(Doctored { kept, committed: survey.committed, dropped_bytes, copies })
+}
+
+/// What an original is called once the doctor has put it aside.
+fn aside(name: &str, number: u64) -> String {
+    format!("{name}.before.{number}")
 }

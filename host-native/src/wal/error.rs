@@ -48,13 +48,31 @@ pub enum WalError {
         /// The directory that was named.
         dir: PathBuf,
     },
-    /// `telemetry.wal` is gone, yet frames were committed to it.
-    #[error("log at `{}` is gone, {committed} frames were committed; restore `telemetry.wal` or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
+    /// Its segments are gone, yet frames were committed to them.
+    #[error("log at `{}` is gone, {committed} frames were committed; restore its segments or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
     LogLost {
         /// The log's directory.
         dir: PathBuf,
         /// What `telemetry.safe_seq` says.
         committed: u64,
+    },
+    /// The log begins in the middle, and does not say why.
+    #[error("log at `{}` begins with frame {first}, and no frame in it says that what came before was pruned; restore the segments before it or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
+    StartLost {
+        /// The log's directory.
+        dir: PathBuf,
+        /// The first frame that it holds.
+        first: u64,
+    },
+    /// What was to be read next was pruned meanwhile.
+    #[error("log at `{}` was pruned while it was read: frame {seq} is gone, the next is {first}; read it again", dir.display())]
+    Pruned {
+        /// The log's directory.
+        dir: PathBuf,
+        /// The frame that was to be read.
+        seq: u64,
+        /// The first that is there.
+        first: u64,
     },
     /// `telemetry.safe_seq` is missing or unreadable.
     #[error("log at `{}` has no usable `telemetry.safe_seq` ({found}); restore it or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
@@ -87,7 +105,7 @@ pub enum WalError {
         fault: String,
     },
     /// A write or a sync failed: the log accepts nothing more.
-    #[error("log at `{}` stopped after a failed {op}: {source}; free or replace the disk, then restart", dir.display())]
+    #[error("log at `{}` stopped after a failed {op}: {source}; free space outside of the log, or replace the disk, then restart", dir.display())]
     Poisoned {
         /// The log's directory.
         dir: PathBuf,
@@ -136,6 +154,14 @@ pub enum WalError {
         /// The parser's words.
         why: String,
     },
+    /// The doctor was called on a log that holds but for files that are not of it.
+    #[error("log at `{}` holds without `{files}`: move that away, then start a runtime with it", dir.display())]
+    Stray {
+        /// The log's directory.
+        dir: PathBuf,
+        /// The files.
+        files: String,
+    },
     /// The doctor was called on a log that needs none.
     #[error("log at `{}` needs no doctor, {why}: start a runtime with it", dir.display())]
     NoDoctorNeeded {
@@ -151,6 +177,7 @@ impl WalError {
     pub const fn class(&self) -> ErrorClass {
         match self {
             Self::LogLost { .. }
+            | Self::StartLost { .. }
             | Self::SafeSeqLost { .. }
             | Self::CommittedLost { .. }
             | Self::Damaged { .. }
@@ -159,6 +186,7 @@ impl WalError {
             | Self::Locked { .. }
             | Self::DrainLocked { .. }
             | Self::NoLog { .. }
+            | Self::Pruned { .. }
             | Self::Poisoned { .. }
             | Self::Overloaded { .. }
             | Self::Closed => ErrorClass::Unavailable,
@@ -166,6 +194,7 @@ impl WalError {
             | Self::BatchTooLarge { .. }
             | Self::FrameTooLarge { .. }
             | Self::AttrsNotObject { .. }
+            | Self::Stray { .. }
             | Self::NoDoctorNeeded { .. } => ErrorClass::Usage,
         }
     }

@@ -1,12 +1,7 @@
 //! The few file operations the log needs, so that a test can fail each of them.
 
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::{
-    fmt::Debug,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt::Debug, fs, io, path::Path, sync::Arc};
 
 /// A file system.
 pub(super) trait Fs: Debug + Send + Sync {
@@ -14,6 +9,9 @@ pub(super) trait Fs: Debug + Send + Sync {
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     fn open(&self, path: &Path, how: How) -> io::Result<Arc<dyn File>>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// The names in `dir` that are text; none where there is no such directory.
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Makes the entries of `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
@@ -27,6 +25,43 @@ pub(super) enum How {
     Write,
     /// To read and write; created where absent, emptied where present.
     Fresh,
+    /// To read and write; it must not exist.
+    New,
+}
+
+/// Appends a line, with its newline at the end, durably. What a crash left of one before is cut off.
+pub(super) fn append_line(fs: &dyn Fs, path: &Path, line: &[u8]) -> io::Result<()> {
+    let file = fs.open(path, How::Write)?;
+    let len = file.len()?;
+    let mut end = len;
+    let mut window = [0; 4096];
+    while let Some(start) = end.checked_sub(1).map(|last| last - last % window.len() as u64) {
+        let got = read_full(&*file, start, &mut window)?;
+        let held = window.get(..got).unwrap_or_default();
+        if let Some(newline) = memchr::memrchr(b'\n', held) {
+            end = start + newline as u64 + 1;
+            break;
+        }
+        end = start;
+    }
+    if end < len {
+        file.truncate(end)?;
+    }
+    file.write_at(end, line)?;
+    file.sync()?;
+    fs.sync_dir(crate::file::directory_of(path))
+}
+
+/// Reads until `buf` is full or the file ends.
+pub(super) fn read_full(file: &dyn File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(offset + filled as u64, rest)? {
+            0 => break,
+            got => filled += got,
+        }
+    }
+    Ok(filled)
 }
 
 /// An open file. Every access names its offset: there is no cursor to get wrong.
@@ -65,7 +100,8 @@ impl Fs for RealFs {
         let mut options = fs::OpenOptions::new();
         options.read(true);
         if how != How::Read {
-            options.write(true).create(true).truncate(how == How::Fresh).mode(0o600);
+            let is_new = how == How::New;
+            options.write(true).create(true).create_new(is_new).truncate(how == How::Fresh).mode(0o600);
         }
         Ok(Arc::new(RealFile(options.open(path)?)))
     }
@@ -74,10 +110,26 @@ impl Fs for RealFs {
         fs::rename(from, to)
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let dir = if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir.to_owned() };
-        fs::File::open(dir)?.sync_all()
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
     }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(here(dir)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        entries.filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose()).collect()
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::File::open(here(dir))?.sync_all()
+    }
+}
+
+/// A directory by a name that can be opened: the empty path is this one.
+fn here(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }
 
 #[derive(Debug)]

@@ -9,7 +9,8 @@
 //! elsewhere. [`verify`], [`diagnose`] and [`doctor`] are the
 //! operator's tools. The format and the recovery table are in `docs/src/spec/wal.md`.
 //!
-//! Deliberately absent: rotation, retention, and any way to change or delete a frame.
+//! The frames are in segments: `telemetry.wal`, the live one, and those that were sealed before it. Deliberately absent: any
+//! way to change a frame, or to delete one that is not in a sealed segment.
 
 mod ack;
 mod checkpoint;
@@ -19,9 +20,12 @@ mod dir;
 mod doctor;
 mod error;
 mod fs;
+mod keeper;
+mod own;
 mod position;
 mod reader;
 mod recovery;
+mod retention;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -38,11 +42,13 @@ use std::{
 use gate_core::frame::Frame;
 
 pub use ack::{Ack, End};
-pub use checkpoint::{Checkpoint, CheckpointError};
+pub use checkpoint::{Checked, Checkpoint, CheckpointError};
 pub use doctor::{Diagnosis, Doctored, Opening, Report, diagnose, doctor, verify};
 pub use error::WalError;
+pub use keeper::{Keeper, Signing};
 pub use reader::{Reader, Record};
 pub use recovery::Opened;
+pub use retention::{Past, Plan, Prune, Pruned, Retention};
 pub use scan::{Fault, Tail};
 pub use undrained::{Refused, Undrained};
 pub use walk::Walk;
@@ -62,7 +68,12 @@ pub struct Options {
     pub publish_every: u64,
     /// `telemetry.safe_seq` is updated when nothing was appended for so long.
     pub publish_idle: Duration,
+    /// The live segment is sealed, and another begun, once it has so many bytes.
+    pub segment_bytes: u64,
 }
+
+/// What a segment has, where nobody says otherwise.
+pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 impl Default for Options {
     fn default() -> Self {
@@ -71,6 +82,7 @@ impl Default for Options {
             queue_bytes: 64 * 1024 * 1024,
             publish_every: 65_536,
             publish_idle: Duration::from_millis(100),
+            segment_bytes: SEGMENT_BYTES,
         }
     }
 }
@@ -80,8 +92,11 @@ impl Default for Options {
 /// Share it behind an [`Arc`]. Dropping it writes what is queued and closes it.
 #[derive(Debug)]
 pub struct Wal {
+    dir: Dir,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// The last frame that the log says is deleted, or is about to: once is enough.
+    pruned: Mutex<u64>,
 }
 
 impl Wal {
@@ -107,14 +122,13 @@ impl Wal {
         lock.mark(last_seq).map_err(WalError::io("write", lock.path()))?;
 
         let opened = log.opened.clone();
-        let path = dir.path.clone();
-        let committer = Committer::new(dir, lock, log, options);
+        let committer = Committer::new(dir.clone(), lock, log, options);
         let shared = committer.shared();
         let thread = thread::Builder::new()
             .name("wal".to_owned())
             .spawn(move || committer.run())
-            .map_err(WalError::io("start the thread of", &path))?;
-        Ok((Self { shared, thread: Mutex::new(Some(thread)) }, opened))
+            .map_err(WalError::io("start the thread of", &dir.path))?;
+        Ok((Self { dir, shared, thread: Mutex::new(Some(thread)), pruned: Mutex::default() }, opened))
     }
 
     /// Queues `batch`, which becomes durable whole or not at all. Never waits for the disk.
@@ -122,10 +136,51 @@ impl Wal {
     /// The ack fails at once when the batch is empty or too large, a frame's `attrs` are too large or not a JSON
     /// object, too much is queued, or the log has ended.
     pub fn append(&self, batch: Vec<Frame>) -> Ack {
+        // Only a batch that must be beside a frame is given back.
+        self.push(batch, None).unwrap_or_else(|_| Ack::refused(WalError::Closed))
+    }
+
+    /// The same for a batch that must be in one segment with the earlier frame `seq`, as decisions must be with their
+    /// facts: segments are deleted one by one.
+    ///
+    /// # Errors
+    /// The batch, where that segment is sealed or full: append the frame again together with it.
+    pub fn append_beside(&self, seq: u64, batch: Vec<Frame>) -> Result<Ack, Vec<Frame>> {
+        self.push(batch, Some(seq))
+    }
+
+    fn push(&self, batch: Vec<Frame>, beside: Option<u64>) -> Result<Ack, Vec<Frame>> {
         match check(&batch) {
-            Ok(bytes) => self.shared.push(&batch, bytes),
-            Err(error) => Ack::refused(error),
+            Ok(bytes) => self.shared.push(&batch, bytes, beside).ok_or(batch),
+            Err(error) => Ok(Ack::refused(error)),
         }
+    }
+
+    /// Deletes the sealed segments that are past a bound of `retention`, after a frame of the log says so durably: its first and
+    /// its last frame, its last hash, why, and `by` whom. Waits for the disk.
+    ///
+    /// # Errors
+    /// The log cannot be read or written; a segment cannot be deleted. What was not deleted is, the next time.
+    pub fn prune(&self, retention: &Retention, by: &str) -> Result<Plan, WalError> {
+        self.prune_to(u64::MAX, retention, by)
+    }
+
+    /// The same for segments that end with frame `most` or before it.
+    fn prune_to(&self, most: u64, retention: &Retention, by: &str) -> Result<Plan, WalError> {
+        let mut said = self.pruned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plan = Plan::of(&self.dir, retention, unix_ns())?;
+        plan.pruned.retain(|pruned| pruned.last <= most);
+        plan.pruned.truncate(commit::BATCH_FRAMES);
+        let own: Vec<_> =
+            plan.pruned.iter().filter(|pruned| pruned.last > *said).map(|pruned| pruned.own(by)).collect();
+        if !own.is_empty() {
+            let bytes = own.len() * codec::AROUND_ATTRS * 2;
+            self.shared.push(&own, bytes, None).unwrap_or_else(|| Ack::refused(WalError::Closed)).wait()?;
+            self.shared.set_milestone();
+        }
+        *said = plan.pruned.last().map_or(*said, |pruned| pruned.last.max(*said));
+        plan.pruned.iter().try_for_each(|pruned| self.dir.remove(pruned.first))?;
+        Ok(plan)
     }
 
     /// The end of the log: resolves when it was closed, or fails when a write or a sync did.
@@ -159,6 +214,14 @@ impl Drop for Wal {
         // Whoever cares about the failure has had it from an ack or from `end`.
         let _ = self.close();
     }
+}
+
+/// What [`Wal::prune`] would delete now. Changes nothing.
+///
+/// # Errors
+/// The log cannot be read, or `telemetry.pos` is damaged.
+pub fn plan(dir: impl AsRef<Path>, retention: &Retention) -> Result<Plan, WalError> {
+    Plan::of(&Dir::new(Arc::new(RealFs), dir.as_ref()), retention, unix_ns())
 }
 
 /// The most that a batch takes when written.

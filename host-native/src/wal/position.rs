@@ -1,6 +1,5 @@
 //! A place in the history of a log: a frame, by its number, its hash, and what its log is called there.
 
-use gate_core::frame::Kind;
 use serde::Deserialize;
 
 use super::{Record, WalError, dir::Dir};
@@ -8,8 +7,6 @@ use super::{Record, WalError, dir::Dir};
 const FILE: &str = "telemetry.pos";
 /// More bytes than it has.
 const FILE_BYTES: usize = 256;
-/// Characters of a frame's hash that name its log: 132 bits.
-const WAL_ID: usize = 22;
 
 /// A frame, and what its log is called there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,14 +28,14 @@ struct Stored {
 }
 
 impl Position {
-    /// The place of `record`, which comes after this one.
-    pub(super) fn of(record: &Record, before: Option<&Self>) -> Self {
-        let hash = record.hash();
-        let wal_id = match before.filter(|_| !is_doctored(record)) {
-            Some(before) => before.wal_id.clone(),
-            None => hash.chars().take(WAL_ID).collect(),
-        };
-        Self { wal_id, seq: record.seq, hash }
+    /// The place of `record`.
+    pub(super) fn of(record: &Record) -> Self {
+        Self { wal_id: record.wal_id.clone(), seq: record.seq, hash: record.hash() }
+    }
+
+    /// The place right before `record`, in a log that is called the same there.
+    pub(super) fn before(record: &Record) -> Self {
+        Self { wal_id: record.wal_id.clone(), seq: record.seq - 1, hash: record.prev.clone() }
     }
 
     /// What `telemetry.pos` says.
@@ -65,11 +62,4 @@ impl std::fmt::Display for Position {
         let body = format!("{{\"wal_id\":\"{wal_id}\",\"seq\":{seq},\"hash\":\"{hash}\"");
         write!(f, "{body},\"crc\":\"{:08x}\"}}", crc32c::crc32c(body.as_bytes()))
     }
-}
-
-/// Whether the log got a new name with this frame: numbers from here on may have been other frames'.
-pub(super) fn is_doctored(record: &Record) -> bool {
-    record.kind == Kind::Lifecycle
-        && record.attrs.starts_with("{\"event\":\"wal_doctored\"")
-        && record.audit_id.as_str() == format!("wal-{}", record.seq)
 }

@@ -10,8 +10,8 @@ use gate_core::{
 use super::{
     WalError, Walk, codec,
     dir::Dir,
-    fs::{File, Fs},
-    scan::{Good, Place, Scanner},
+    fs::Fs,
+    scan::{Crossing, Good, Scanner},
 };
 
 /// One frame as it was read.
@@ -39,6 +39,8 @@ pub struct Record {
     pub crc: u32,
     /// The whole payload, a JSON object.
     pub payload: String,
+    /// What the log is called here: with `seq` it names the frame among those of all logs.
+    pub wal_id: String,
 }
 
 impl Record {
@@ -66,18 +68,19 @@ impl Record {
             prev: String::from_utf8_lossy(&frame.prev).into_owned(),
             crc: good.crc,
             payload: String::from_utf8_lossy(good.payload).into_owned(),
+            wal_id: good.wal_id.to_owned(),
         }
     }
 }
 
-/// Walks a log from its first frame to the last durable one, checking every checksum, number, batch and link.
+/// Walks a log from the first frame that it holds to the last durable one, over all its segments, checking every
+/// checksum, number, batch and link.
 ///
 /// `None` means that nothing more is durable *now*: to follow a live log, ask again later. Memory stays within a few
 /// MiB whatever the log holds.
 #[derive(Debug)]
 pub struct Reader {
     dir: Dir,
-    file: Arc<dyn File>,
     scanner: Scanner,
     /// Frames up to this one are known to be durable.
     bound: u64,
@@ -96,18 +99,13 @@ impl Reader {
 
     pub(super) fn open_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, WalError> {
         let dir = Dir::new(fs, dir);
-        let file = match dir.log()? {
-            Some(file) => file,
-            None => {
-                return Err(match dir.safe_seq()?.value() {
-                    0 => WalError::NoLog { dir: dir.path },
-                    committed => WalError::LogLost { dir: dir.path, committed },
-                });
-            }
-        };
-        let scanner = Scanner::new(Arc::clone(&file), Place::default());
-        let scanner = scanner.map_err(WalError::io("read", &dir.log_path()))?;
-        Ok(Self { dir, file, scanner, bound: 0, failed: false })
+        match Scanner::first(&dir)? {
+            Some(scanner) => Ok(Self { dir, scanner, bound: 0, failed: false }),
+            None => Err(match dir.safe_seq()?.value() {
+                0 => WalError::NoLog { dir: dir.path },
+                committed => WalError::LogLost { dir: dir.path, committed },
+            }),
+        }
     }
 
     /// Takes frames up to `seq` as durable: whoever says so has read them from this log before.
@@ -115,10 +113,9 @@ impl Reader {
         self.bound = self.bound.max(seq);
     }
 
-    /// Whether the log is still the file that is read: the doctor puts another in its place.
+    /// Whether what is read is still a segment of the log: the doctor puts another in its place.
     pub(super) fn is_in_place(&self) -> Result<bool, WalError> {
-        let path = self.dir.log_path();
-        self.file.is_at(&path).map_err(WalError::io("read", &path))
+        self.scanner.is_in_place()
     }
 
     /// The next durable frame, or `None` when there is none yet.
@@ -138,11 +135,11 @@ impl Reader {
         let next_seq = self.scanner.place.next_seq;
         if self.bound < next_seq {
             self.bound = self.bound.max(self.dir.safe_seq()?.value()).max(self.dir.live_mark()?);
-            self.refresh()?;
+            self.scanner.refresh()?;
             if self.bound < next_seq {
                 self.look_ahead()?;
                 // The look ahead may have seen more of the file: what the bound promises must be within reach.
-                self.refresh()?;
+                self.scanner.refresh()?;
             }
             if self.bound < next_seq {
                 return Ok(None);
@@ -152,19 +149,34 @@ impl Reader {
             return Ok(None);
         }
         let (dir, last_good) = (&self.dir, self.scanner.place.whole.1);
-        match self.scanner.next().map_err(WalError::io("read", &dir.log_path()))? {
+        match self.scanner.next()? {
             Ok(good) => Ok(good.as_ref().map(Record::of)),
             Err(fault) => Err(WalError::Damaged { dir: dir.path.clone(), last_good, fault: fault.to_string() }),
         }
     }
 
-    /// Looks again at a file that, as it was last looked at, ends before the durable frame `next_seq`: whether it has
-    /// grown. A log that was cut below what was committed is not to be believed.
+    /// Looks again at a segment that, as it was last looked at, ends before the durable frame `next_seq`: whether it has
+    /// grown, or another follows. A log that was cut below what was committed is not to be believed.
     fn has_grown(&mut self, next_seq: u64) -> Result<bool, WalError> {
         let committed = self.dir.safe_seq()?.value();
-        self.refresh()?;
+        self.scanner.refresh()?;
         if !self.scanner.is_at_end() {
             return Ok(true);
+        }
+        match self.scanner.cross()? {
+            Crossing::More if !self.scanner.is_at_end() => return Ok(true),
+            Crossing::More | Crossing::End => {}
+            Crossing::Gap(first) => {
+                let dir = self.dir.path.clone();
+                return Err(match self.is_in_place()? {
+                    false => WalError::Pruned { dir, seq: next_seq, first },
+                    true => WalError::Damaged {
+                        dir,
+                        last_good: next_seq - 1,
+                        fault: format!("the segment that begins with frame {next_seq} is missing"),
+                    },
+                });
+            }
         }
         self.bound = next_seq - 1;
         if committed >= next_seq {
@@ -175,17 +187,12 @@ impl Reader {
         Ok(false)
     }
 
-    fn refresh(&mut self) -> Result<(), WalError> {
-        self.scanner.refresh().map_err(WalError::io("read", &self.dir.log_path()))
-    }
-
     /// A frame further on may say that the next one is durable. What does not hold there is not durable yet.
     fn look_ahead(&mut self) -> Result<(), WalError> {
-        let io = |e| WalError::io("read", &self.dir.log_path())(e);
         let next_seq = self.scanner.place.next_seq;
-        let mut ahead = self.scanner.ahead().map_err(io)?;
+        let mut ahead = self.scanner.ahead()?;
         while self.bound < next_seq
-            && let Ok(Some(good)) = ahead.next().map_err(io)?
+            && let Ok(Some(good)) = ahead.next()?
         {
             self.bound = self.bound.max(good.envelope.durable);
         }

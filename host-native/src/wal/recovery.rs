@@ -1,13 +1,15 @@
 //! Opening a log: what is found is classified, and a table says what to do.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     WalError,
-    codec::{Encoder, Envelope, Link},
+    codec::{Encoder, FIRST_LINK, Link, MAX_SEQ},
     dir::{Dir, SafeSeq, Zeros},
     fs::File,
-    scan::{Fault, Place, Scanner, Tail},
+    own::Own,
+    retention::Past,
+    scan::{Crossing, Fault, Place, Scanner, Tail},
 };
 
 /// What `telemetry.safe_seq` says, as far as recovery cares.
@@ -19,11 +21,24 @@ pub(super) enum Mark {
     Positive,
 }
 
-/// What `telemetry.wal` looks like after its last good frame.
+/// What the log looks like after its last good frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Log {
+    /// There is no segment at all.
     Absent,
+    /// Every sealed segment holds, and there is no live file.
+    Sealed,
+    /// Every sealed segment holds, and the live file looks like this.
     Present(Tail),
+    /// A sealed segment does not hold, or one is missing between two.
+    Broken,
+}
+
+/// Whether the log begins where it should: with frame 1, or where a frame says that what came before was pruned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    Known,
+    Unknown,
 }
 
 /// Whether a frame that holds comes after the damage.
@@ -47,6 +62,7 @@ pub(super) struct Conditions {
     pub(super) log: Log,
     pub(super) later: Later,
     pub(super) reach: Reach,
+    pub(super) start: Start,
 }
 
 /// What opening does.
@@ -67,6 +83,7 @@ pub(super) enum Action {
 pub(super) enum Failure {
     LogLost,
     MarkLost,
+    StartLost,
     CommittedLost,
     Damaged,
     Misplaced,
@@ -80,6 +97,7 @@ pub(super) struct Row {
     pub(super) log: &'static [Log],
     pub(super) later: &'static [Later],
     pub(super) reach: &'static [Reach],
+    pub(super) start: &'static [Start],
     pub(super) action: Action,
     pub(super) why: &'static str,
 }
@@ -87,6 +105,7 @@ pub(super) struct Row {
 const UNFINISHED: &[Log] =
     &[Log::Present(Tail::Torn), Log::Present(Tail::Short), Log::Present(Tail::Zeros), Log::Present(Tail::Bad)];
 const IN_PLACE: &[Log] = &[
+    Log::Sealed,
     Log::Present(Tail::Clean),
     Log::Present(Tail::Torn),
     Log::Present(Tail::Short),
@@ -94,15 +113,18 @@ const IN_PLACE: &[Log] = &[
     Log::Present(Tail::Bad),
 ];
 const PRESENT: &[Log] = &[
+    Log::Sealed,
     Log::Present(Tail::Clean),
     Log::Present(Tail::Torn),
     Log::Present(Tail::Short),
     Log::Present(Tail::Zeros),
     Log::Present(Tail::Bad),
     Log::Present(Tail::Misplaced),
+    Log::Broken,
 ];
 const ANY_LATER: &[Later] = &[Later::None, Later::Valid];
 const ANY_REACH: &[Reach] = &[Reach::Below, Reach::Enough];
+const ANY_START: &[Start] = &[Start::Known, Start::Unknown];
 const A_NUMBER: &[Mark] = &[Mark::Zero, Mark::Positive];
 
 /// The table of `docs/src/spec/wal.md`; a test walks every combination and finds exactly one row for each.
@@ -113,6 +135,7 @@ pub(super) const TABLE: &[Row] = &[
         log: &[Log::Absent],
         later: ANY_LATER,
         reach: ANY_REACH,
+        start: ANY_START,
         action: Action::Init,
         why: "there is no log and none was ever committed to",
     },
@@ -122,8 +145,9 @@ pub(super) const TABLE: &[Row] = &[
         log: &[Log::Absent],
         later: ANY_LATER,
         reach: ANY_REACH,
+        start: ANY_START,
         action: Action::Fail(Failure::LogLost),
-        why: "`telemetry.wal` is gone, yet frames were committed to it",
+        why: "its segments are gone, yet frames were committed to it",
     },
     Row {
         name: "safe_seq_malformed",
@@ -131,6 +155,7 @@ pub(super) const TABLE: &[Row] = &[
         log: &[Log::Absent],
         later: ANY_LATER,
         reach: ANY_REACH,
+        start: ANY_START,
         action: Action::Fail(Failure::MarkLost),
         why: "`telemetry.safe_seq` has not 8 bytes: it cannot be told what was committed",
     },
@@ -140,8 +165,19 @@ pub(super) const TABLE: &[Row] = &[
         log: PRESENT,
         later: ANY_LATER,
         reach: ANY_REACH,
+        start: ANY_START,
         action: Action::Fail(Failure::MarkLost),
         why: "there is a log and no usable `telemetry.safe_seq`: it cannot be told what was committed",
+    },
+    Row {
+        name: "segment_lost",
+        mark: A_NUMBER,
+        log: &[Log::Broken],
+        later: ANY_LATER,
+        reach: ANY_REACH,
+        start: ANY_START,
+        action: Action::Fail(Failure::Damaged),
+        why: "a sealed segment is missing or damaged",
     },
     Row {
         name: "committed_lost",
@@ -149,17 +185,49 @@ pub(super) const TABLE: &[Row] = &[
         log: IN_PLACE,
         later: ANY_LATER,
         reach: &[Reach::Below],
+        start: ANY_START,
         action: Action::Fail(Failure::CommittedLost),
         why: "frames that were committed are missing or damaged",
+    },
+    Row {
+        name: "damaged",
+        mark: A_NUMBER,
+        log: IN_PLACE,
+        later: &[Later::Valid],
+        reach: &[Reach::Enough],
+        start: ANY_START,
+        action: Action::Fail(Failure::Damaged),
+        why: "whole frames come after the damage: it is not the end of an unfinished write",
+    },
+    Row {
+        name: "start_lost",
+        mark: A_NUMBER,
+        log: IN_PLACE,
+        later: &[Later::None],
+        reach: &[Reach::Enough],
+        start: &[Start::Unknown],
+        action: Action::Fail(Failure::StartLost),
+        why: "the log does not begin with its first frame, and no frame says that what came before was pruned",
     },
     Row {
         name: "open",
         mark: A_NUMBER,
         log: &[Log::Present(Tail::Clean)],
-        later: ANY_LATER,
+        later: &[Later::None],
         reach: &[Reach::Enough],
+        start: &[Start::Known],
         action: Action::Open,
         why: "every byte of the log holds",
+    },
+    Row {
+        name: "rotation",
+        mark: A_NUMBER,
+        log: &[Log::Sealed],
+        later: &[Later::None],
+        reach: &[Reach::Enough],
+        start: &[Start::Known],
+        action: Action::Open,
+        why: "every sealed segment holds, and the next was not begun",
     },
     Row {
         name: "repair",
@@ -167,17 +235,9 @@ pub(super) const TABLE: &[Row] = &[
         log: UNFINISHED,
         later: &[Later::None],
         reach: &[Reach::Enough],
+        start: &[Start::Known],
         action: Action::Repair,
         why: "the log ends in a write that was never finished or acknowledged",
-    },
-    Row {
-        name: "damaged",
-        mark: A_NUMBER,
-        log: UNFINISHED,
-        later: &[Later::Valid],
-        reach: &[Reach::Enough],
-        action: Action::Fail(Failure::Damaged),
-        why: "whole frames come after the damage: it is not the end of an unfinished write",
     },
     Row {
         name: "misplaced",
@@ -185,6 +245,7 @@ pub(super) const TABLE: &[Row] = &[
         log: &[Log::Present(Tail::Misplaced)],
         later: ANY_LATER,
         reach: ANY_REACH,
+        start: ANY_START,
         action: Action::Fail(Failure::Misplaced),
         why: "a whole frame stands where it does not belong",
     },
@@ -196,6 +257,7 @@ impl Row {
             && self.log.contains(&found.log)
             && self.later.contains(&found.later)
             && self.reach.contains(&found.reach)
+            && self.start.contains(&found.start)
     }
 
     /// The table covers every combination, by test; were one missing, failing is the safe answer.
@@ -205,6 +267,7 @@ impl Row {
         log: &[],
         later: &[],
         reach: &[],
+        start: &[],
         action: Action::Fail(Failure::Damaged),
         why: "no rule covers this state",
     };
@@ -214,83 +277,165 @@ impl Row {
 #[derive(Debug)]
 pub(super) struct Survey {
     pub(super) safe_seq: SafeSeq,
-    /// Bytes of the log; None where there is none.
+    /// Bytes of all segments; None where there is none.
     pub(super) len: Option<u64>,
-    /// End, last frame L and link of the last complete batch.
-    pub(super) whole: (u64, u64, Link),
+    /// Bytes of the good frames.
+    pub(super) good_bytes: u64,
+    /// Where the walk ended: in which segment, and what is to come next.
+    pub(super) end: Place,
+    /// The first frame of the segment that the walk ended in, or of the next one.
+    pub(super) segment_first: u64,
     /// Complete batches.
     pub(super) batches: u64,
-    /// The highest `durable` of a frame that holds.
-    pub(super) durable: u64,
     /// C: the highest frame known to have been durable.
     pub(super) committed: u64,
     pub(super) fault: Option<Fault>,
     /// Where the first whole frame after the fault starts.
     pub(super) later: Option<u64>,
-    /// End of the frame that `safe_seq` names: what comes after may never have reached the disk.
+    /// End in the live file of the frame that `safe_seq` names, 0 where that is sealed: what comes after may never have
+    /// reached the disk.
     pub(super) safe_end: u64,
     /// The highest tail file that a `wal_repaired` frame names.
     pub(super) tails_noted: u64,
+    /// Sealed segments that were walked.
+    pub(super) sealed: usize,
+    /// The frame that says that what came before the first one was pruned, and why.
+    pub(super) said: Option<(u64, Past)>,
+    /// What the log looks like.
+    log: Log,
+    start: Start,
     pub(super) row: &'static Row,
 }
 
 impl Survey {
     pub(super) fn of(dir: &Dir) -> Result<Self, WalError> {
-        Self::from(dir, Place::default())
+        loop {
+            let begins = dir.sealed()?.first().copied();
+            let survey = Self::walk(dir, Scanner::first(dir)?)?;
+            // Beside a writer that prunes, a segment may be gone before it is reached.
+            if survey.fault.is_none() || dir.sealed()?.first().copied() == begins {
+                return Ok(survey);
+            }
+        }
     }
 
     /// A survey that takes the frames before `place` as read.
+    #[cfg(test)]
     pub(super) fn from(dir: &Dir, place: Place) -> Result<Self, WalError> {
+        Self::walk(dir, Scanner::from(dir, place)?)
+    }
+
+    /// Walks the log to its end or its first fault.
+    fn walk(dir: &Dir, scanner: Option<Scanner>) -> Result<Self, WalError> {
         let safe_seq = dir.safe_seq()?;
         let mut survey = Self {
             safe_seq,
             len: None,
-            whole: place.whole,
+            good_bytes: 0,
+            end: Place::default(),
+            segment_first: 1,
             batches: 0,
-            durable: 0,
             committed: 0,
             fault: None,
             later: None,
             safe_end: 0,
             tails_noted: 0,
+            sealed: 0,
+            said: None,
+            log: Log::Absent,
+            start: Start::Known,
             row: &Row::NONE,
         };
-        if let Some(file) = dir.log()? {
-            survey.walk(file, place).map_err(WalError::io("read", &dir.log_path()))?;
+        if let Some(mut scanner) = scanner {
+            survey.log = survey.walk_segments(&mut scanner)?;
+            survey.end = scanner.place;
         }
         Ok(survey.judged(safe_seq))
     }
 
-    /// Walks the log to its end or its first fault.
-    fn walk(&mut self, file: Arc<dyn File>, place: Place) -> io::Result<()> {
-        let len = file.len()?;
-        let mut scanner = Scanner::new(file, place)?;
-        self.fault = loop {
+    fn walk_segments(&mut self, scanner: &mut Scanner) -> Result<Log, WalError> {
+        let (mut len, mut sealed_bytes) = (scanner.segment_bytes(), 0);
+        self.segment_first = scanner.place.segment.unwrap_or(1);
+        let fault = loop {
             match scanner.next()? {
                 Ok(Some(good)) => {
                     self.batches += u64::from(good.envelope.left == 0);
-                    self.tails_noted = self.tails_noted.max(noted_tail(&good.envelope).unwrap_or(0));
+                    match Own::of(&good.envelope) {
+                        Some(Own::Repaired { tail_number, .. }) => {
+                            self.tails_noted = self.tails_noted.max(tail_number.min(MAX_SEQ));
+                        }
+                        Some(Own::Pruned { last, hash, why, .. }) if self.said.is_none() => {
+                            let (first, prev) = good.start.unwrap_or((1, FIRST_LINK));
+                            self.said =
+                                (first - 1 == last && prev == hash.as_bytes()).then_some((good.envelope.seq, why));
+                        }
+                        Some(Own::Pruned { .. } | Own::Doctored { .. } | Own::Rotated { .. }) | None => {}
+                    }
                     if good.envelope.seq == self.safe_seq.value() {
                         self.safe_end = scanner.place.offset;
                     }
+                    continue;
                 }
-                Ok(None) => break None,
+                Ok(None) => {}
                 Err(fault) => break Some(fault),
             }
+            let (segment, offset, seq) = (scanner.place.segment, scanner.place.offset, scanner.place.next_seq);
+            match scanner.cross()? {
+                // The same one, which has grown.
+                Crossing::More if scanner.place.offset > 0 => len = sealed_bytes + scanner.segment_bytes(),
+                Crossing::More => {
+                    self.sealed += 1;
+                    sealed_bytes += offset;
+                    len = sealed_bytes + scanner.segment_bytes();
+                    (self.segment_first, self.safe_end) = (seq, 0);
+                }
+                Crossing::End if segment.is_some() && offset == 0 => {
+                    let what = "its segment is sealed and empty";
+                    break Some(Fault { segment, offset, seq, tail: Tail::Torn, what });
+                }
+                Crossing::End => break None,
+                Crossing::Gap(later) => {
+                    let what =
+                        "nothing before leads to it; restore what is between, or move away what is not of this log";
+                    break Some(Fault { segment: Some(later), offset: 0, seq, tail: Tail::Misplaced, what });
+                }
+            }
         };
-        if let Some(fault) = self.fault.as_ref().filter(|fault| fault.offset < len) {
-            self.later = scanner.valid_after(fault)?;
+        // A batch that is not whole says nothing.
+        self.said = self.said.filter(|(seq, _)| *seq <= scanner.place.whole.1);
+        self.sealed += usize::from(scanner.place.segment.is_some());
+        if let Some(first) = scanner.place.start {
+            self.start = if self.said.is_some() { Start::Known } else { Start::Unknown };
+            // A live file does not have it in its name.
+            self.segment_first = self.segment_first.max(first.0);
         }
         self.len = Some(len);
-        self.whole = scanner.place.whole;
-        self.durable = scanner.place.durable;
-        Ok(())
+        self.good_bytes = sealed_bytes + scanner.place.whole.0;
+        let segment = scanner.place.segment;
+        self.fault = fault;
+        Ok(match (&self.fault, segment) {
+            (Some(_), Some(_)) => Log::Broken,
+            (Some(fault), None) => {
+                if fault.offset < scanner.segment_bytes() {
+                    self.later = scanner.valid_after(fault)?;
+                }
+                Log::Present(fault.tail)
+            }
+            (None, None) => Log::Present(Tail::Clean),
+            (None, Some(_)) => {
+                // The next one begins empty.
+                self.segment_first = scanner.place.next_seq;
+                (scanner.place.segment, scanner.place.offset, scanner.place.whole.0) = (None, 0, 0);
+                self.safe_end = 0;
+                Log::Sealed
+            }
+        })
     }
 
     /// Looks up the row for what the walk found and this `safe_seq`.
     pub(super) fn judged(mut self, safe_seq: SafeSeq) -> Self {
         self.safe_seq = safe_seq;
-        self.committed = safe_seq.value().max(self.durable);
+        self.committed = safe_seq.value().max(self.end.durable);
         let found = Conditions {
             mark: match safe_seq {
                 SafeSeq::Absent => Mark::Absent,
@@ -298,28 +443,36 @@ impl Survey {
                 SafeSeq::Is(0) => Mark::Zero,
                 SafeSeq::Is(_) => Mark::Positive,
             },
-            log: match (self.len, &self.fault) {
-                (None, _) => Log::Absent,
-                (Some(_), None) => Log::Present(Tail::Clean),
-                (Some(_), Some(fault)) => Log::Present(fault.tail),
-            },
+            log: self.log,
             later: if self.later.is_some() { Later::Valid } else { Later::None },
-            reach: if self.whole.1 < self.committed { Reach::Below } else { Reach::Enough },
+            reach: if self.last_good() < self.committed { Reach::Below } else { Reach::Enough },
+            start: self.start,
         };
         self.row = TABLE.iter().find(|row| row.fires(&found)).unwrap_or(&Row::NONE);
         self
     }
 
+    /// L: the last frame that holds, at the end of its batch.
+    pub(super) fn last_good(&self) -> u64 {
+        self.end.whole.1
+    }
+
+    /// The first frame that is kept, and its link.
+    pub(super) fn first(&self) -> (u64, Link) {
+        self.end.start.unwrap_or((1, FIRST_LINK))
+    }
+
     /// The error of a failing row.
     pub(super) fn error(&self, dir: &Dir, failure: Failure) -> WalError {
         let dir = dir.path.clone();
-        let (last_good, committed) = (self.whole.1, self.committed);
+        let (last_good, committed) = (self.last_good(), self.committed);
         match failure {
             Failure::LogLost => WalError::LogLost { dir, committed },
             Failure::MarkLost => {
                 let found = if self.safe_seq == SafeSeq::Absent { "it is absent" } else { "it has not 8 bytes" };
                 WalError::SafeSeqLost { dir, found }
             }
+            Failure::StartLost => WalError::StartLost { dir, first: self.first().0 },
             Failure::CommittedLost => WalError::CommittedLost { dir, last_good, committed, fault: self.what() },
             Failure::Damaged | Failure::Misplaced => WalError::Damaged { dir, last_good, fault: self.what() },
         }
@@ -362,9 +515,12 @@ pub enum Opened {
 /// A log that is ready to be appended to.
 #[derive(Debug)]
 pub(super) struct Ready {
+    /// The live file.
     pub(super) file: Arc<dyn File>,
     /// Where the next frame goes.
     pub(super) end: u64,
+    /// The first frame of the live file, or the next one where it is empty.
+    pub(super) first: u64,
     pub(super) encoder: Encoder,
     pub(super) opened: Opened,
 }
@@ -372,20 +528,21 @@ pub(super) struct Ready {
 /// Brings the log to a state that can be appended to, or fails without touching it. The caller holds the lock.
 pub(super) fn recover(dir: &Dir, unix_ns: u64) -> Result<Ready, WalError> {
     let survey = Survey::of(dir)?;
-    let (end, last_seq, link) = survey.whole;
+    let (end, last_seq, link) = survey.end.whole;
+    let path = dir.live_path();
+    let encoder = Encoder::new(last_seq, link, survey.end.wal_id.clone());
     match survey.row.action {
         Action::Fail(failure) => return Err(survey.error(dir, failure)),
         Action::Init => {
             dir.publish_safe_seq(0)?;
-            let file = dir.log_for_writing()?;
-            file.sync().map_err(WalError::io("sync", &dir.log_path()))?;
+            let file = dir.live_for_writing()?;
+            file.sync().map_err(WalError::io("sync", &path))?;
             dir.sync()?;
-            return Ok(Ready { file, end, encoder: Encoder::new(last_seq, link), opened: Opened::Initialized });
+            return Ok(Ready { file, end, first: 1, encoder, opened: Opened::Initialized });
         }
         Action::Open | Action::Repair => {}
     }
 
-    let path = dir.log_path();
     let tails = survey.tails_noted;
     if survey.row.action == Action::Repair {
         let mut next = tails + 1;
@@ -394,9 +551,9 @@ pub(super) fn recover(dir: &Dir, unix_ns: u64) -> Result<Ready, WalError> {
         }
         dir.copy_aside(&path, end, tail_file(next))?;
     }
-    let file = dir.log_for_writing()?;
+    let file = dir.live_for_writing()?;
     // After a failed sync the system may hold, and call clean, pages that the disk does not. Written again, they are
-    // dirty again, and the sync below covers them.
+    // dirty again, and the sync below covers them. What is sealed was synced before.
     dir.copy((&path, &*file), survey.safe_end..end, (&path, &*file), survey.safe_end, Zeros::AreWritten)?;
     if survey.row.action == Action::Repair {
         file.truncate(end).map_err(WalError::io("truncate", &path))?;
@@ -404,7 +561,7 @@ pub(super) fn recover(dir: &Dir, unix_ns: u64) -> Result<Ready, WalError> {
     file.sync().map_err(WalError::io("sync", &path))?;
     // Whoever created or replaced these files may have died before their names were durable.
     dir.sync()?;
-    let mut ready = Ready { file, end, encoder: Encoder::new(last_seq, link), opened: Opened::Clean { last_seq } };
+    let mut ready = Ready { file, end, first: survey.segment_first, encoder, opened: Opened::Clean { last_seq } };
     note_tails(dir, &survey, &mut ready, unix_ns)?;
     Ok(ready)
 }
@@ -425,43 +582,40 @@ fn note_tails(dir: &Dir, survey: &Survey, ready: &mut Ready, unix_ns: u64) -> Re
         .map_err(WalError::io("read", &newest_path))?;
     let reason = survey.fault.as_ref().map_or("an earlier repair was interrupted", |fault| fault.what);
     let (offset, last_seq) = (ready.end, ready.encoder.next_seq - 1);
-    let attrs = format!(
-        "{{\"event\":\"wal_repaired\",\"tail_number\":{},\"tail_files\":[\"{}\"],\"offset\":{offset},\"bytes\":{bytes},\"reason\":\"{reason}\"}}",
-        survey.tails_noted + names.len() as u64,
-        names.join("\",\""),
-    );
-    append_own(dir, ready, &attrs, last_seq, unix_ns)?;
+    let repaired = Own::Repaired {
+        tail_number: survey.tails_noted + names.len() as u64,
+        tail_files: names,
+        offset,
+        bytes,
+        reason: reason.to_owned(),
+    };
+    append_own(dir, ready, vec![repaired], last_seq, unix_ns)?;
     ready.opened = Opened::Repaired { last_seq, offset, bytes, tail_file: newest };
     Ok(())
 }
 
-/// Appends one lifecycle frame of the log's own, durably.
+/// Appends frames of the log's own as one batch, durably; a segment begins with its own one.
 pub(super) fn append_own(
     dir: &Dir,
     ready: &mut Ready,
-    attrs: &str,
+    mut own: Vec<Own>,
     durable: u64,
     unix_ns: u64,
 ) -> Result<(), WalError> {
-    let path = dir.log_path();
-    let seq = ready.encoder.next_seq;
-    let members =
-        format!("\"kind\":\"autonomy.lifecycle\",\"audit_id\":\"wal-{seq}\",\"node_id\":null,\"attrs\":{attrs}");
-    let mut frame = Vec::new();
-    ready.encoder.push(&mut frame, unix_ns, |out| out.extend_from_slice(members.as_bytes()), 0, durable);
-    ready.file.write_at(ready.end, &frame).map_err(WalError::io("write", &path))?;
+    let path = dir.live_path();
+    if ready.end == 0 && ready.encoder.next_seq > 1 {
+        own.insert(0, Own::Rotated { wal_id: ready.encoder.wal_id.clone() });
+    }
+    let mut frames = Vec::new();
+    for (own, left) in own.iter().zip((0..own.len()).rev()) {
+        own.push(&mut ready.encoder, &mut frames, unix_ns, u32::try_from(left).unwrap_or(0), durable);
+    }
+    ready.file.write_at(ready.end, &frames).map_err(WalError::io("write", &path))?;
     ready.file.sync().map_err(WalError::io("sync", &path))?;
-    ready.end += frame.len() as u64;
+    ready.end += frames.len() as u64;
     Ok(())
 }
 
 fn tail_file(number: u64) -> String {
     format!("telemetry.tail.{number}")
-}
-
-/// The tail file that a frame accounts for, if it is a `wal_repaired` frame of the log's own.
-fn noted_tail(frame: &Envelope<'_>) -> Option<u64> {
-    let number = frame.attrs.strip_prefix("{\"event\":\"wal_repaired\",\"tail_number\":")?;
-    let is_own = frame.audit_id.as_str() == format!("wal-{}", frame.seq);
-    number.split(',').next()?.parse().ok().filter(|_| is_own)
 }

@@ -1,12 +1,15 @@
-//! Walks a log frame by frame and says what the first thing is that does not hold.
+//! Walks a log frame by frame, over all its segments, and says what the first thing is that does not hold.
 
 use std::{io, sync::Arc};
 
 use gate_core::limits::FRAME_BYTES;
 
 use super::{
+    WalError,
     codec::{self, CRC, Envelope, FIRST_LINK, HEAD, Link, MIN_PAYLOAD, PREFIX, Sealed},
-    fs::File,
+    dir::{self, Dir},
+    fs::{File, read_full},
+    own::Own,
 };
 
 /// How much is read at a time.
@@ -32,7 +35,9 @@ pub enum Tail {
 /// The first thing that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Where the frame starts, in bytes from the start of the log.
+    /// The segment that it is in, by its first frame; none where it is the live one.
+    pub segment: Option<u64>,
+    /// Where the frame starts, in bytes from the start of the segment.
     pub offset: u64,
     /// The number that the frame should have.
     pub seq: u64,
@@ -44,7 +49,11 @@ pub struct Fault {
 
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "frame {} at byte {}: {}", self.seq, self.offset, self.what)
+        let Self { segment, offset, seq, what, .. } = self;
+        match segment {
+            None => write!(f, "frame {seq} at byte {offset}: {what}"),
+            Some(_) => write!(f, "frame {seq} at byte {offset} of `{}`: {what}", dir::segment_name(*segment)),
+        }
     }
 }
 
@@ -53,47 +62,102 @@ pub(super) struct Good<'a> {
     pub(super) envelope: Envelope<'a>,
     pub(super) payload: &'a [u8],
     pub(super) crc: u32,
+    /// What the log is called here.
+    pub(super) wal_id: &'a str,
+    /// The first frame that is kept and its link, where what came before was pruned.
+    pub(super) start: Option<(u64, Link)>,
 }
 
 /// Where in the chain a scan stands: what the next frame must say.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
-    /// Start of the next frame.
+    /// The segment, by its first frame; none where it is the live one.
+    pub(super) segment: Option<u64>,
+    /// Start of the next frame in it.
     pub(super) offset: u64,
     pub(super) next_seq: u64,
     pub(super) prev: Link,
     /// Frames of the batch still to come.
     pub(super) left: u32,
-    /// End, last frame and link of the last complete batch.
+    /// End in the segment, last frame and link of the last complete batch.
     pub(super) whole: (u64, u64, Link),
     /// The highest `durable` seen.
     pub(super) durable: u64,
+    /// What the log is called here; empty before its first frame.
+    pub(super) wal_id: String,
+    /// The first frame that is kept and its link, where what came before was pruned.
+    pub(super) start: Option<(u64, Link)>,
 }
 
 impl Default for Place {
     fn default() -> Self {
-        Self { offset: 0, next_seq: 1, prev: FIRST_LINK, left: 0, whole: (0, 0, FIRST_LINK), durable: 0 }
+        Self {
+            segment: None,
+            offset: 0,
+            next_seq: 1,
+            prev: FIRST_LINK,
+            left: 0,
+            whole: (0, 0, FIRST_LINK),
+            durable: 0,
+            wal_id: String::new(),
+            start: None,
+        }
     }
 }
 
 impl Place {
     /// Steps over a frame, or says why it does not belong here.
     fn step(&mut self, frame: &Envelope<'_>, payload: &[u8]) -> Result<(), &'static str> {
-        if frame.seq != self.next_seq {
+        let own = Own::of(frame);
+        let begins = self.offset == 0 && frame.seq > 1;
+        let (mut next_seq, mut prev, mut last_whole, mut start) = (self.next_seq, self.prev, self.whole.1, self.start);
+        if begins && matches!(own, Some(Own::Rotated { .. })) && frame.seq > next_seq {
+            if next_seq > 1 {
+                return Err("the segment before it is missing");
+            }
+            // What came before was pruned.
+            (next_seq, prev, last_whole, start) = (frame.seq, frame.prev, frame.seq - 1, Some((frame.seq, frame.prev)));
+        }
+        if frame.seq != next_seq {
             return Err("its `seq` is not the next one");
         }
-        if frame.prev != self.prev {
+        if frame.seq > codec::MAX_SEQ {
+            return Err("its `seq` is above what a log can have");
+        }
+        if self.offset == 0 && self.segment.is_some_and(|first| first != frame.seq) {
+            return Err("its segment is named after another frame");
+        }
+        if frame.prev != prev {
             return Err("its `prev` is not the hash of the frame before it");
         }
         if self.left > 0 && frame.left != self.left - 1 {
             return Err("its `left` does not continue the batch");
         }
-        if frame.durable < self.durable || frame.durable > self.whole.1 {
+        if frame.durable < self.durable || frame.durable > last_whole {
             return Err("its `durable` cannot be true");
         }
+        let link = codec::link_to(payload);
+        match (own, begins) {
+            (Some(Own::Rotated { wal_id }), true)
+                if codec::is_wal_id(&wal_id) && (self.wal_id.is_empty() || self.wal_id == wal_id) =>
+            {
+                self.wal_id = wal_id;
+            }
+            (Some(Own::Rotated { .. }), _) => return Err("it is the first frame of another segment"),
+            (_, true) => return Err("its segment does not begin with a `wal_rotated` frame"),
+            (Some(Own::Doctored { .. }), false) => self.wal_id = codec::wal_id_of(&link),
+            (Some(Own::Repaired { .. } | Own::Pruned { .. }) | None, false) => {
+                if frame.seq == 1 {
+                    self.wal_id = codec::wal_id_of(&link);
+                }
+            }
+        }
+        if start != self.start {
+            (self.start, self.whole) = (start, (0, last_whole, prev));
+        }
         self.offset += (PREFIX + payload.len()) as u64;
-        self.next_seq += 1;
-        self.prev = codec::link_to(payload);
+        self.next_seq = frame.seq + 1;
+        self.prev = link;
         self.left = frame.left;
         self.durable = frame.durable;
         if frame.left == 0 {
@@ -103,11 +167,26 @@ impl Place {
     }
 }
 
-/// A walk over a log: bounded memory, one frame at a time.
+/// What comes after the last frame of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Crossing {
+    /// More frames, which the scanner now stands before.
+    More,
+    /// Nothing.
+    End,
+    /// A segment that begins with this later frame: the one between is missing.
+    Gap(u64),
+}
+
+/// How often the files of a log are looked for again that a writer seals or prunes at the same time.
+const LOOKS: usize = 100;
+
+/// A walk over the segments of a log: bounded memory, one frame at a time.
 #[derive(Debug)]
 pub(super) struct Scanner {
+    dir: Dir,
     file: Arc<dyn File>,
-    /// Bytes of the log that may be looked at.
+    /// Bytes of the segment that may be looked at.
     end: u64,
     pub(super) place: Place,
     buf: Vec<u8>,
@@ -116,34 +195,126 @@ pub(super) struct Scanner {
 }
 
 impl Scanner {
-    pub(super) fn new(file: Arc<dyn File>, place: Place) -> io::Result<Self> {
-        let end = file.len()?;
-        Ok(Self { file, end, place, buf: Vec::new(), behind: 0 })
+    /// A walk from the first frame that the log holds; None where there is no log.
+    pub(super) fn first(dir: &Dir) -> Result<Option<Self>, WalError> {
+        for _ in 0..LOOKS {
+            let segment = dir.sealed()?.first().copied();
+            let found = dir.segment(segment)?;
+            // What was the live file, or the first, may not be so any more.
+            if dir.sealed()?.first().copied() == segment {
+                let place = Place { segment, ..Place::default() };
+                return dir.found(segment, found)?.map(|file| Self::new(dir, file, place)).transpose();
+            }
+        }
+        Err(restless(dir))
     }
 
-    /// Forgets what was read ahead and takes in what the file has grown by.
-    pub(super) fn refresh(&mut self) -> io::Result<()> {
-        self.end = self.file.len()?;
+    /// A walk that takes the frames before `place` as read.
+    pub(super) fn from(dir: &Dir, place: Place) -> Result<Option<Self>, WalError> {
+        dir.segment(place.segment)?.map(|file| Self::new(dir, file, place)).transpose()
+    }
+
+    fn new(dir: &Dir, file: Arc<dyn File>, place: Place) -> Result<Self, WalError> {
+        let mut scanner = Self { dir: dir.clone(), file, end: 0, place, buf: Vec::new(), behind: 0 };
+        scanner.refresh()?;
+        Ok(scanner)
+    }
+
+    /// Goes on to the segment that follows, where this one was read to its end.
+    pub(super) fn cross(&mut self) -> Result<Crossing, WalError> {
+        if self.place.left > 0 || self.place.offset == 0 {
+            return Ok(Crossing::End);
+        }
+        if self.place.segment.is_none() {
+            if self.is_at(None)? {
+                return Ok(Crossing::End);
+            }
+            // It was sealed, which it is with all its frames.
+            self.refresh()?;
+            if !self.is_at_end() {
+                return Ok(Crossing::More);
+            }
+        }
+        for _ in 0..LOOKS {
+            let next = self.sealed_from(self.place.next_seq)?;
+            if let Some(later) = next.filter(|first| *first > self.place.next_seq) {
+                return Ok(Crossing::Gap(later));
+            }
+            let found = self.dir.segment(next)?;
+            // What was the live file may have been sealed since, and the live one come after it.
+            if self.sealed_from(self.place.next_seq)? == next {
+                let Some(file) = self.dir.found(next, found)? else { return Ok(Crossing::End) };
+                // Where this segment was pruned, so may have been all up to the live one.
+                if next.is_none() && !self.is_in_place()? {
+                    let mut live = Self::new(&self.dir, Arc::clone(&file), Place::default())?;
+                    if let Ok(Some(good)) = live.next()?
+                        && good.envelope.seq > self.place.next_seq
+                    {
+                        return Ok(Crossing::Gap(good.envelope.seq));
+                    }
+                }
+                self.file = file;
+                self.place.segment = next;
+                (self.place.offset, self.place.whole.0) = (0, 0);
+                self.refresh()?;
+                return Ok(Crossing::More);
+            }
+        }
+        Err(restless(&self.dir))
+    }
+
+    /// Forgets what was read ahead and takes in what the segment has grown by.
+    pub(super) fn refresh(&mut self) -> Result<(), WalError> {
+        self.end = self.file.len().map_err(self.cannot_read())?;
         self.buf.clear();
         self.behind = 0;
         Ok(())
     }
 
-    /// Whether the file, as it was last looked at, ends here.
+    /// Bytes of the segment, as it was last looked at.
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether the segment, as it was last looked at, ends here.
     pub(super) fn is_at_end(&self) -> bool {
         self.end <= self.place.offset
     }
 
-    /// A second walk from here, over what the file holds now.
-    pub(super) fn ahead(&self) -> io::Result<Self> {
-        Self::new(Arc::clone(&self.file), self.place.clone())
+    /// Whether the segment is still one of the log's: it may have been pruned, or replaced by the doctor.
+    pub(super) fn is_in_place(&self) -> Result<bool, WalError> {
+        let mut is_in_place = self.is_at(None)?;
+        for first in self.dir.sealed()? {
+            is_in_place = is_in_place || self.is_at(Some(first))?;
+        }
+        Ok(is_in_place)
+    }
+
+    /// A second walk from here, over what the segment holds now.
+    pub(super) fn ahead(&self) -> Result<Self, WalError> {
+        Self::new(&self.dir, Arc::clone(&self.file), self.place.clone())
+    }
+
+    fn is_at(&self, segment: Option<u64>) -> Result<bool, WalError> {
+        let path = self.dir.segment_path(segment);
+        self.file.is_at(&path).map_err(WalError::io("read", &path))
+    }
+
+    /// The first sealed segment that begins with this frame or a later one.
+    fn sealed_from(&self, seq: u64) -> Result<Option<u64>, WalError> {
+        Ok(self.dir.sealed()?.into_iter().find(|first| *first >= seq))
+    }
+
+    fn cannot_read(&self) -> impl FnOnce(io::Error) -> WalError + use<> {
+        let path = self.dir.segment_path(self.place.segment);
+        move |source| WalError::io("read", &path)(source)
     }
 
     /// The next frame; `Ok(None)` at the end; the inner error is the first thing that does not hold.
-    pub(super) fn next(&mut self) -> io::Result<Result<Option<Good<'_>>, Fault>> {
+    pub(super) fn next(&mut self) -> Result<Result<Option<Good<'_>>, Fault>, WalError> {
         let remaining = self.end.saturating_sub(self.place.offset);
-        let (offset, seq) = (self.place.offset, self.place.next_seq);
-        let fault = |tail, what| Ok(Err(Fault { offset, seq, tail, what }));
+        let (segment, offset, seq) = (self.place.segment, self.place.offset, self.place.next_seq);
+        let fault = |tail, what| Ok(Err(Fault { segment, offset, seq, tail, what }));
         if remaining == 0 {
             return match self.place.left {
                 0 => Ok(Ok(None)),
@@ -179,26 +350,27 @@ impl Scanner {
             return fault(Tail::Misplaced, what);
         }
         self.behind += PREFIX + len;
-        Ok(Ok(Some(Good { envelope, payload, crc: sealed.crc })))
+        Ok(Ok(Some(Good { envelope, payload, crc: sealed.crc, wal_id: &self.place.wal_id, start: self.place.start })))
     }
 
     /// Up to `want` bytes from the current place; fewer only at the end.
-    fn peek(&mut self, want: usize) -> io::Result<&[u8]> {
+    fn peek(&mut self, want: usize) -> Result<&[u8], WalError> {
         if self.buf.len() < self.behind + want {
             self.buf.drain(..self.behind.min(self.buf.len()));
             self.behind = 0;
             let remaining = usize::try_from(self.end.saturating_sub(self.place.offset)).unwrap_or(usize::MAX);
             let had = self.buf.len();
             self.buf.resize(want.max(READ_BYTES).min(remaining).max(had), 0);
-            let got =
-                read_full(&*self.file, self.place.offset + had as u64, self.buf.get_mut(had..).unwrap_or_default())?;
+            let cannot_read = self.cannot_read();
+            let rest = self.buf.get_mut(had..).unwrap_or_default();
+            let got = read_full(&*self.file, self.place.offset + had as u64, rest).map_err(cannot_read)?;
             self.buf.truncate(had + got);
         }
         let held = self.buf.get(self.behind..).unwrap_or_default();
         Ok(held.get(..want).unwrap_or(held))
     }
 
-    fn is_zero_to_the_end(&self) -> io::Result<bool> {
+    fn is_zero_to_the_end(&self) -> Result<bool, WalError> {
         let mut offset = self.place.offset;
         loop {
             let window = self.window(offset, READ_BYTES)?;
@@ -214,7 +386,7 @@ impl Scanner {
 
     /// Where after the damaged frame at `fault` a whole frame starts, if anywhere: then the damage is not an
     /// unfinished write. The damaged frame itself counts when only its length is wrong.
-    pub(super) fn valid_after(&self, fault: &Fault) -> io::Result<Option<u64>> {
+    pub(super) fn valid_after(&self, fault: &Fault) -> Result<Option<u64>, WalError> {
         if self.is_whole_but_for_its_length(fault)? {
             return Ok(Some(fault.offset));
         }
@@ -231,12 +403,12 @@ impl Scanner {
                 }
                 let start = offset + at as u64;
                 let mut member = [0; codec::CRC_MEMBER];
-                let got = read_full(&*self.file, start + (len - member.len()) as u64, &mut member)?;
+                let got = self.read_full(start + (len - member.len()) as u64, &mut member)?;
                 if got < member.len() || codec::crc_member(&member).is_none() {
                     continue;
                 }
                 payload.resize(len, 0);
-                if read_full(&*self.file, start, &mut payload)? == len && Sealed::check(&payload).is_some() {
+                if self.read_full(start, &mut payload)? == len && Sealed::check(&payload).is_some() {
                     return Ok(Some(start - PREFIX as u64));
                 }
             }
@@ -249,15 +421,15 @@ impl Scanner {
     }
 
     /// Up to `most` bytes from `offset`; fewer only at the end.
-    fn window(&self, offset: u64, most: usize) -> io::Result<Vec<u8>> {
+    fn window(&self, offset: u64, most: usize) -> Result<Vec<u8>, WalError> {
         let remaining = usize::try_from(self.end.saturating_sub(offset)).unwrap_or(most);
         let mut window = vec![0; most.min(remaining)];
-        let got = read_full(&*self.file, offset, &mut window)?;
+        let got = self.read_full(offset, &mut window)?;
         window.truncate(got);
         Ok(window)
     }
 
-    fn is_whole_but_for_its_length(&self, fault: &Fault) -> io::Result<bool> {
+    fn is_whole_but_for_its_length(&self, fault: &Fault) -> Result<bool, WalError> {
         let payload = self.window(fault.offset + PREFIX as u64, FRAME_BYTES)?;
         if !payload.starts_with(format!("{{\"seq\":{},", fault.seq).as_bytes()) {
             return Ok(false);
@@ -273,16 +445,12 @@ impl Scanner {
         }
         Ok(false)
     }
+
+    fn read_full(&self, offset: u64, buf: &mut [u8]) -> Result<usize, WalError> {
+        read_full(&*self.file, offset, buf).map_err(self.cannot_read())
+    }
 }
 
-/// Reads until `buf` is full or the file ends.
-pub(super) fn read_full(file: &dyn File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(offset + filled as u64, rest)? {
-            0 => break,
-            got => filled += got,
-        }
-    }
-    Ok(filled)
+fn restless(dir: &Dir) -> WalError {
+    WalError::io("read", &dir.path)(io::Error::other("its files change faster than they can be opened"))
 }

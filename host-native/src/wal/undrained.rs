@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::{
     Reader, Record, WalError, Walk, codec,
     dir::{Dir, Lock},
-    fs::{Fs, How},
-    position::{self, Position},
+    fs::{self, Fs},
+    position::Position,
     unix_ns,
 };
 
@@ -90,10 +90,8 @@ impl Undrained {
             }
         }
         let Some(record) = self.next.take() else { return Ok(None) };
-        let at = Position::of(&record, self.at.as_ref());
-        let id = format!("{}:{}", at.wal_id, at.seq);
-        self.at = Some(at);
-        Ok(Some((id, record)))
+        self.at = Some(Position::of(&record));
+        Ok(Some((format!("{}:{}", record.wal_id, record.seq), record)))
     }
 
     /// Says, durably, that every frame that was handed out is acknowledged or parked.
@@ -117,20 +115,9 @@ impl Undrained {
     /// It could not be written.
     pub fn park(&self, refused: &Refused) -> Result<(), WalError> {
         let path = self.dir.file(PARKED);
-        let file = self.dir.fs.open(&path, How::Write).map_err(WalError::io("open", &path))?;
-        let end = file.len().map_err(WalError::io("read", &path))?;
-        let mut last = [b'\n'];
-        if let Some(at) = end.checked_sub(1) {
-            file.read_at(at, &mut last).map_err(WalError::io("read", &path))?;
-        }
-        // A line that a crash cut short stays one of its own.
-        let mut line = if last == *b"\n" { Vec::new() } else { vec![b'\n'] };
         let parked = Parked { at: codec::time_of(unix_ns()), refused };
-        serde_json::to_writer(&mut line, &parked).map_err(|error| WalError::io("write", &path)(error.into()))?;
-        line.push(b'\n');
-        file.write_at(end, &line).map_err(WalError::io("write", &path))?;
-        file.sync().map_err(WalError::io("sync", &path))?;
-        self.dir.sync()
+        let line = gate_core::json::write(&parked) + "\n";
+        fs::append_line(&*self.dir.fs, &path, line.as_bytes()).map_err(WalError::io("append to", &path))
     }
 
     /// The last frame that was acknowledged or parked.
@@ -147,25 +134,38 @@ impl Undrained {
         Ok(durable.saturating_sub(self.acknowledged()))
     }
 
-    /// Reads up to and with `passed`. Where the doctor has cut the log before it, what follows the cut was never passed.
+    /// Reads up to and with `passed`, or to the first frame after it where that one was pruned. Where the doctor has cut
+    /// the log before it, what follows the cut was never passed.
     fn pass_over(&mut self, passed: Option<&Position>) -> Result<(), WalError> {
         let Some(passed) = passed else { return Ok(()) };
         // After a power cut the marks may be behind it, until a writer opens the log.
         self.reader.trust(passed.seq);
         let unknown = |why: String| WalError::Position { dir: self.dir.path.clone(), why };
         while let Some(record) = self.reader.next_record()? {
-            let at = Position::of(&record, self.at.as_ref());
-            if position::is_doctored(&record) && self.at.as_ref().is_some_and(|before| before.wal_id == passed.wal_id) {
+            let is_renamed = |before: &Position| before.wal_id == passed.wal_id && record.wal_id != passed.wal_id;
+            if self.at.as_ref().is_some_and(is_renamed) {
                 self.next = Some(record);
                 return Ok(());
             }
-            if at.seq == passed.seq {
-                let why = || format!("frame {} is not the one that was drained", at.seq);
-                let is_passed = at == *passed;
-                self.at = Some(at.clone());
-                return if is_passed { Ok(()) } else { Err(unknown(why())) };
+            if self.at.is_none() && record.seq > 1 && Position::before(&record) == *passed {
+                (self.at, self.next) = (Some(passed.clone()), Some(record));
+                return Ok(());
             }
+            if record.seq - 1 == passed.seq {
+                return Err(unknown(format!("frame {} follows another frame than was drained", record.seq)));
+            }
+            if record.seq > passed.seq {
+                return Err(unknown(format!("the frames between {} and {} were pruned", passed.seq, record.seq)));
+            }
+            let at = Position::of(&record);
+            if at.seq == passed.seq && at != *passed {
+                return Err(unknown(format!("frame {} is not the one that was drained", at.seq)));
+            }
+            let is_passed = at.seq == passed.seq;
             self.at = Some(at);
+            if is_passed {
+                return Ok(());
+            }
         }
         Err(unknown(format!("frame {} was drained, and the log ends before it", passed.seq)))
     }

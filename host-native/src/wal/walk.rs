@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    dir::LOG,
+    dir::{first_of, segment_name},
     fs::{File, Fs, How, RealFs},
 };
 
@@ -23,8 +23,8 @@ pub struct Walk {
 type Told = dyn Fn(u64, u64) + Send + Sync;
 
 impl Walk {
-    /// Calls `told` after each read of the log (256 KiB or a frame) with the byte that it came to, and with how many
-    /// there were when the log was opened. A byte may be read twice.
+    /// Calls `told` after each read of the log (256 KiB or a frame) with the byte that it came to, over all its segments,
+    /// and with how many there were when the segment was opened. A byte may be read twice.
     pub fn told(dir: impl AsRef<Path>, told: impl Fn(u64, u64) + Send + Sync + 'static) -> Self {
         Self { told: Some(Arc::new(told)), ..Self::from(dir) }
     }
@@ -65,15 +65,34 @@ impl Fs for ToldFs {
 
     fn open(&self, path: &Path, how: How) -> io::Result<Arc<dyn File>> {
         let file = RealFs.open(path, how)?;
-        if how != How::Read || path.file_name().is_none_or(|name| name != LOG) {
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+            return Ok(file);
+        };
+        if how != How::Read || (first_of(name).is_none() && name != segment_name(None)) {
             return Ok(file);
         }
+        let (mut before, mut bytes) = (0, 0);
+        for other in self.names(dir)?.iter().filter(|other| first_of(other).is_some() && *other != name) {
+            // One that was pruned meanwhile counts for nothing.
+            let len = std::fs::metadata(dir.join(other)).map_or(0, |other| other.len());
+            bytes += len;
+            // Their names sort as their frames do; the live one is the last.
+            before += if first_of(name).is_none() || other.as_str() < name { len } else { 0 };
+        }
         let len = file.len()?;
-        Ok(Arc::new(ToldFile { file, len, told: Arc::clone(&self.0) }))
+        Ok(Arc::new(ToldFile { file, before, bytes: bytes + len, told: Arc::clone(&self.0) }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         RealFs.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealFs.remove(path)
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        RealFs.names(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -83,8 +102,10 @@ impl Fs for ToldFs {
 
 struct ToldFile {
     file: Arc<dyn File>,
-    /// Bytes when it was opened.
-    len: u64,
+    /// Bytes of the segments before it.
+    before: u64,
+    /// Bytes of all segments when it was opened.
+    bytes: u64,
     told: Arc<Told>,
 }
 
@@ -101,7 +122,7 @@ impl File for ToldFile {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let got = self.file.read_at(offset, buf)?;
-        (self.told)(offset + got as u64, self.len);
+        (self.told)(self.before + offset + got as u64, self.bytes);
         Ok(got)
     }
 

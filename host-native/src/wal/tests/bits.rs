@@ -61,8 +61,7 @@ fn on_every(count: usize, check: impl Fn(usize) + Sync) {
 
 /// Where every frame of a whole log starts.
 fn places(fs: &MemFs) -> Vec<Place> {
-    let file = Dir::new(Arc::new(fs.clone()), Path::new(DIR)).log().unwrap().unwrap();
-    let mut scanner = Scanner::new(file, Place::default()).unwrap();
+    let mut scanner = Scanner::first(&Dir::new(Arc::new(fs.clone()), Path::new(DIR))).unwrap().unwrap();
     let mut places = Vec::new();
     loop {
         places.push(scanner.place.clone());
@@ -101,7 +100,7 @@ fn no_flipped_bit_is_accepted_or_truncates_what_was_committed() {
                 // Only in the last frame, and only while `safe_seq` lags, can a flip look like an unfinished write.
                 Action::Repair => {
                     assert!(safe_seq < 50 && bit / 8 >= last_frame + 4, "bit {bit} truncates at {safe_seq}");
-                    assert!(survey.whole.1 >= survey.committed);
+                    assert!(survey.last_good() >= survey.committed);
                     repaired.fetch_add(1, Ordering::Relaxed);
                     if bit % 41 == 0 {
                         assert!(open_damaged(damaged.clone(), safe_seq, &original));

@@ -3,15 +3,17 @@
 use std::{ops::RangeInclusive, path::Path, sync::Arc};
 
 use super::{
-    DIR, batch, killed_log,
+    DIR, batch, killed_log, killed_log_of,
     memfs::{Failing, Keep, MemFs},
     open, path, records,
 };
+use gate_core::frame::Kind;
+
 use crate::{
     ErrorClass,
     wal::{
         Record,
-        dir::Dir,
+        dir::{Dir, segment_name},
         doctor::{diagnose_on, doctor_on, verify_on},
     },
 };
@@ -101,6 +103,11 @@ fn recover_and_check(fs: &MemFs, acked: &[Acked], may_be_torn: bool) {
 
 /// Fails operation 1, 2, … of `work` on `start` until a run has no failure.
 fn every_operation_fails(start: &MemFs, promised: &[Acked]) {
+    every_operation_fails_and(start, promised, keeps);
+}
+
+/// The same where a crash keeps what `keeps` says of the n-th.
+fn every_operation_fails_and(start: &MemFs, promised: &[Acked], keeps: impl Fn(u64) -> Vec<Keep>) {
     for failing in FAILINGS {
         let mut runs = 0;
         for nth in 1.. {
@@ -123,7 +130,7 @@ fn every_operation_fails(start: &MemFs, promised: &[Acked]) {
 
 fn promises(records: &[Record]) -> Vec<Acked> {
     let mut all: Vec<Acked> = Vec::new();
-    for record in records {
+    for record in records.iter().filter(|record| record.kind == Kind::Decision) {
         let name = record.attrs.rsplit_once('"').unwrap().0.rsplit_once('"').unwrap().1.split_once('.').unwrap();
         match all.last_mut() {
             Some(last) if last.name == name.0 => last.seqs = *last.seqs.start()..=record.seq,
@@ -136,6 +143,34 @@ fn promises(records: &[Record]) -> Vec<Acked> {
 #[test]
 fn beginning_a_log_survives_every_failure() {
     every_operation_fails(&MemFs::default(), &[]);
+}
+
+/// There are many more operations with segments: one of each kind has to do.
+fn few_keeps(nth: u64) -> Vec<Keep> {
+    vec![
+        [Keep::All, Keep::Synced, Keep::Prefix(nth), Keep::Mixed(nth)][usize::try_from(nth % 4).unwrap()],
+        Keep::Synced,
+    ]
+}
+
+#[test]
+fn a_log_with_a_segment_for_each_batch_survives_every_failure() {
+    every_operation_fails_and(&MemFs::with_segments(1), &[], few_keeps);
+}
+
+#[test]
+fn going_on_in_segments_after_a_kill_survives_every_failure() {
+    let (start, original) = killed_log_of(1500, 6);
+    every_operation_fails_and(&start, &promises(&original), few_keeps);
+}
+
+#[test]
+fn repairing_the_last_of_several_segments_survives_every_failure() {
+    let (start, original) = killed_log_of(1500, 6);
+    let mut log = start.bytes(&path("telemetry.wal")).unwrap();
+    log.extend_from_slice(&[0, 0, 1, 1, b'{', b'"', 0, 9, 9]);
+    start.put(&path("telemetry.wal"), Some(log));
+    every_operation_fails_and(&start, &promises(&original), few_keeps);
 }
 
 #[test]
@@ -198,13 +233,29 @@ fn a_repair_is_noted_however_often_it_was_interrupted() {
 #[test]
 fn the_doctor_survives_every_failure() {
     let (start, original) = killed_log(12);
-    let mut log = start.bytes(&path("telemetry.wal")).unwrap();
+    the_doctor_of_damage_survives_every_failure(&start, &original, "telemetry.wal");
+}
+
+#[test]
+fn the_doctor_of_many_segments_survives_every_failure() {
+    let (start, original) = killed_log_of(800, 12);
+    let sealed = Dir::new(Arc::new(start.clone()), Path::new(DIR)).sealed().unwrap();
+    assert!(sealed.len() > 1, "{sealed:?}");
+    for segment in [segment_name(Some(sealed[1])), "telemetry.wal".to_owned()] {
+        the_doctor_of_damage_survives_every_failure(&start.snapshot(), &original, &segment);
+    }
+}
+
+/// Damages the segment in its middle.
+fn the_doctor_of_damage_survives_every_failure(start: &MemFs, original: &[Record], segment: &str) {
+    let mut log = start.bytes(&path(segment)).unwrap();
     let middle = log.len() / 2;
     log[middle] ^= 4;
-    start.put(&path("telemetry.wal"), Some(log.clone()));
-    start.put(&path("telemetry.safe_seq"), Some(12_u64.to_le_bytes().to_vec()));
+    start.put(&path(segment), Some(log.clone()));
+    let last = original.last().unwrap().seq;
+    start.put(&path("telemetry.safe_seq"), Some(last.to_le_bytes().to_vec()));
     let dir = |fs: &MemFs| Dir::new(Arc::new(fs.clone()), Path::new(DIR));
-    let kept = diagnose_on(&dir(&start)).unwrap().last_good;
+    let kept = diagnose_on(&dir(start)).unwrap().last_good;
     let acked = promises(&original[..usize::try_from(kept).unwrap()]);
     for failing in FAILINGS {
         for nth in 1.. {
@@ -220,7 +271,8 @@ fn the_doctor_survives_every_failure() {
                 let now = records(&later);
                 check(&now[..acked.last().map_or(0, |last| usize::try_from(*last.seqs.end()).unwrap())], &acked);
                 assert!(now.last().unwrap().attrs.contains("\"event\":\"wal_doctored\""), "no frame tells of the loss");
-                assert!(later.files("telemetry.wal.before.").values().any(|copy| *copy == log), "no copy was kept");
+                let copies = later.files(&format!("{segment}.before."));
+                assert!(copies.values().any(|copy| *copy == log), "no copy was kept");
                 recover_and_check(&later, &acked, false);
             }
             if !fs.fired() {

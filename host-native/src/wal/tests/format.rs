@@ -19,7 +19,7 @@ const TIME: u64 = 1_767_323_045_123_456_789;
 fn encode(frame: &Frame, left: u32) -> Vec<u8> {
     let (mut out, mut members) = (Vec::new(), Vec::new());
     frame.write_members(&mut members);
-    Encoder::new(0, FIRST_LINK).push(&mut out, TIME, |out| out.extend_from_slice(&members), left, 0);
+    Encoder::new(0, FIRST_LINK, String::new()).push(&mut out, TIME, |out| out.extend_from_slice(&members), left, 0);
     out
 }
 
@@ -53,7 +53,7 @@ fn times_are_written_as_the_calendar_has_them() {
         (1_735_689_600_000_000_000, "2025-01-01T00:00:00.000000000Z"),
         (4_107_542_400_000_000_000, "2100-03-01T00:00:00.000000000Z"),
     ];
-    let mut encoder = Encoder::new(0, FIRST_LINK);
+    let mut encoder = Encoder::new(0, FIRST_LINK, String::new());
     for (unix_ns, text) in times {
         let mut out = Vec::new();
         encoder.push(&mut out, unix_ns, |_| {}, 0, 0);
@@ -72,7 +72,7 @@ fn everything_around_attrs_fits_its_allowance() {
     };
     let (mut out, mut members) = (Vec::new(), Vec::new());
     longest.write_members(&mut members);
-    Encoder::new(u64::MAX - 2, FIRST_LINK).push(
+    Encoder::new(u64::MAX - 2, FIRST_LINK, String::new()).push(
         &mut out,
         u64::MAX,
         |out| out.extend_from_slice(&members),
@@ -165,7 +165,7 @@ fn a_batch_must_count_down_to_its_last_frame() {
         (&[0, 1, 2], false),
         (&[2, 1, 3], false),
     ] {
-        let (mut log, mut encoder) = (Vec::new(), Encoder::new(0, FIRST_LINK));
+        let (mut log, mut encoder) = (Vec::new(), Encoder::new(0, FIRST_LINK, String::new()));
         for left in lefts {
             encoder.push(&mut log, TIME, |out| frame("x").write_members(out), *left, 0);
         }

@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use crate::wal::fs::{File, Fs, How};
+use crate::wal::{
+    SEGMENT_BYTES,
+    fs::{File, Fs, How},
+};
 
 const SECTOR: usize = 64; // far below 512, so that small test frames are torn in the middle
 
@@ -92,6 +95,7 @@ impl Inode {
 enum Entry {
     Link(PathBuf, usize),
     Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
 }
 
 impl Entry {
@@ -100,6 +104,7 @@ impl Entry {
             Self::Link(path, inode) => {
                 entries.insert(path.clone(), *inode);
             }
+            Self::Remove(path) => drop(entries.remove(path)),
             Self::Rename(from, to) => {
                 if let Some(inode) = entries.remove(from) {
                     entries.insert(to.clone(), inode);
@@ -120,14 +125,23 @@ struct Disk {
     crashed: bool,
     fired: bool,
     fail_syncs: bool,
+    fail_removes: bool,
     largest_read: usize,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct MemFs {
     disk: Arc<Mutex<Disk>>,
+    /// How large the segments are of a log that a test opens on it.
+    pub(super) segment_bytes: u64,
     /// Held by a test to stop syncs.
     pub(super) gate: Arc<Mutex<()>>,
+}
+
+impl Default for MemFs {
+    fn default() -> Self {
+        Self { disk: Arc::default(), segment_bytes: SEGMENT_BYTES, gate: Arc::default() }
+    }
 }
 
 /// A small generator: the same numbers for the same seed.
@@ -141,6 +155,16 @@ impl Random {
 }
 
 impl MemFs {
+    /// One that a test opens a log with segments of this size on.
+    pub(super) fn with_segments(segment_bytes: u64) -> Self {
+        Self { segment_bytes, ..Self::default() }
+    }
+
+    /// The same files, for a log with segments of this size.
+    pub(super) fn resized(self, segment_bytes: u64) -> Self {
+        Self { segment_bytes, ..self }
+    }
+
     /// Makes the `nth` operation from now fail (1 is the next).
     pub(super) fn fail(&self, nth: u64, failing: Failing) {
         let mut disk = self.disk();
@@ -150,6 +174,10 @@ impl MemFs {
 
     pub(super) fn fail_syncs(&self) {
         self.disk().fail_syncs = true;
+    }
+
+    pub(super) fn fail_removes(&self, fail: bool) {
+        self.disk().fail_removes = fail;
     }
 
     /// The largest buffer that a read was given.
@@ -175,7 +203,7 @@ impl MemFs {
             inode.locked = false;
         }
         let mut random = match keep {
-            Keep::All => return Self { disk: Arc::new(Mutex::new(disk)), gate: Arc::default() },
+            Keep::All => return self.on(disk),
             Keep::Synced => Random(0),
             Keep::Prefix(seed) | Keep::Mixed(seed) => Random(seed),
         };
@@ -213,7 +241,11 @@ impl MemFs {
             }
             inode.cached = inode.on_disk.clone();
         }
-        Self { disk: Arc::new(Mutex::new(disk)), gate: Arc::default() }
+        self.on(disk)
+    }
+
+    fn on(&self, disk: Disk) -> Self {
+        Self { disk: Arc::new(Mutex::new(disk)), segment_bytes: self.segment_bytes, gate: Arc::default() }
     }
 
     /// A file's bytes, as a reader sees them.
@@ -283,6 +315,7 @@ impl Fs for MemFs {
         let mut disk = self.disk();
         Self::simple(&mut disk)?;
         let inode = match disk.entries.get(path).copied() {
+            Some(_) if how == How::New => return Err(io::ErrorKind::AlreadyExists.into()),
             Some(inode) => {
                 if how == How::Fresh {
                     disk.inodes[inode].change(Change::Truncate(0));
@@ -308,6 +341,25 @@ impl Fs for MemFs {
         entry.apply(&mut disk.entries);
         disk.dirty_entries.push(entry);
         Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        Self::simple(&mut disk)?;
+        if disk.fail_removes {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let entry = Entry::Remove(path.to_owned());
+        entry.apply(&mut disk.entries);
+        disk.dirty_entries.push(entry);
+        Ok(())
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut disk = self.disk();
+        Self::simple(&mut disk)?;
+        let inside = disk.entries.keys().filter(|path| path.parent() == Some(dir));
+        Ok(inside.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect())
     }
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
@@ -396,8 +448,10 @@ impl File for MemFile {
         Err(io::Error::other("injected"))
     }
 
-    fn is_at(&self, _: &Path) -> io::Result<bool> {
-        Ok(true)
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        let mut disk = self.fs.disk();
+        MemFs::simple(&mut disk)?;
+        Ok(disk.entries.get(path) == Some(&self.inode))
     }
 
     fn try_lock(&self) -> io::Result<bool> {

@@ -8,6 +8,8 @@ mod format;
 mod memfs;
 mod operator;
 mod reader;
+mod retention;
+mod segments;
 mod table;
 mod undrained;
 
@@ -44,7 +46,8 @@ fn timeless() -> Options {
 }
 
 fn open(fs: &MemFs) -> Result<(Wal, Opened), WalError> {
-    Wal::open_on(Arc::new(fs.clone()), Path::new(DIR), &timeless())
+    let options = Options { segment_bytes: fs.segment_bytes, ..timeless() };
+    Wal::open_on(Arc::new(fs.clone()), Path::new(DIR), &options)
 }
 
 fn records(fs: &MemFs) -> Vec<Record> {
@@ -57,7 +60,14 @@ fn path(name: &str) -> std::path::PathBuf {
 
 /// A log of `frames` frames in batches of one to three, its writer killed: `safe_seq` is what it was at the start.
 fn killed_log(frames: u64) -> (MemFs, Vec<Record>) {
-    let fs = MemFs::default();
+    let killed = killed_log_of(MemFs::default().segment_bytes, frames);
+    assert_eq!(killed.1.len() as u64, frames);
+    killed
+}
+
+/// The same in segments of so many bytes, each with one frame more.
+fn killed_log_of(segment_bytes: u64, frames: u64) -> (MemFs, Vec<Record>) {
+    let fs = MemFs::with_segments(segment_bytes);
     let (wal, _) = open(&fs).unwrap();
     let mut last = 0;
     let mut size = 1;
@@ -69,6 +79,5 @@ fn killed_log(frames: u64) -> (MemFs, Vec<Record>) {
     let killed = fs.snapshot();
     drop(wal);
     let all = records(&killed);
-    assert_eq!(all.len() as u64, frames);
     (killed, all)
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::{DIR, killed_log, memfs::MemFs, open, path, records};
+use super::{DIR, batch, killed_log, memfs::MemFs, open, path, records};
 use crate::{
     ErrorClass,
     wal::{
@@ -29,6 +29,17 @@ fn changed(change: impl FnOnce(&MemFs, Vec<u8>)) -> (MemFs, Vec<Record>) {
     drop(open(&fs).unwrap());
     change(&fs, fs.bytes(&path("telemetry.wal")).unwrap());
     (fs, original)
+}
+
+/// A closed log of one sealed segment, with three frames, and the live one; and the first frame of that.
+fn sealed() -> (MemFs, u64) {
+    let fs = MemFs::with_segments(600);
+    let (wal, _) = open(&fs).unwrap();
+    for _ in 0..2 {
+        wal.append(batch("b", 3)).wait().unwrap();
+    }
+    wal.close().unwrap();
+    (fs, 4)
 }
 
 fn safe_seq(fs: &MemFs, bytes: Option<&[u8]>) {
@@ -74,6 +85,22 @@ fn every_row_is_met_by_a_log_in_that_state() {
         ("committed_lost", changed(|fs, _| fs.put(&path("telemetry.wal"), Some(vec![]))).0),
         ("committed_lost", changed(|fs, _| safe_seq(fs, Some(&10_u64.to_le_bytes()))).0),
         ("open", changed(|_, _| {}).0),
+        ("rotation", {
+            let (fs, live_first) = sealed();
+            fs.put(&path("telemetry.wal"), None);
+            safe_seq(&fs, Some(&(live_first - 1).to_le_bytes()));
+            fs
+        }),
+        ("segment_lost", {
+            let (fs, _) = sealed();
+            fs.put(&path("telemetry-00000000000000000001.wal"), Some(vec![]));
+            fs
+        }),
+        ("start_lost", {
+            let (fs, _) = sealed();
+            fs.put(&path("telemetry-00000000000000000001.wal"), None);
+            fs
+        }),
         (
             "repair",
             changed(|fs, mut log| {
@@ -108,7 +135,7 @@ fn every_row_is_met_by_a_log_in_that_state() {
         assert_eq!(diagnosis.row, row, "{diagnosis:?}");
         let expected = match row {
             "init" => Opening::Init,
-            "open" => Opening::Open,
+            "open" | "rotation" => Opening::Open,
             "repair" => Opening::Repair,
             _ => Opening::Fail,
         };
@@ -116,7 +143,7 @@ fn every_row_is_met_by_a_log_in_that_state() {
         let opened = open(&fs.snapshot()).map(|(_, opened)| opened);
         match (expected, opened) {
             (Opening::Init, Ok(Opened::Initialized))
-            | (Opening::Open, Ok(Opened::Clean { last_seq: 9 }))
+            | (Opening::Open, Ok(Opened::Clean { last_seq: 9 | 3 }))
             | (Opening::Repair, Ok(Opened::Repaired { last_seq: 9, bytes: 1, .. })) => {
                 let refused = treat(&fs).unwrap_err();
                 assert!(matches!(refused, WalError::NoDoctorNeeded { .. }), "{refused}");
@@ -132,7 +159,9 @@ fn every_row_is_met_by_a_log_in_that_state() {
                 assert_eq!(doctored.kept, diagnosis.last_good);
                 assert_eq!(fs.bytes(&path("telemetry.wal.before.1")), log);
                 let (wal, opened) = open(&fs).unwrap();
-                assert_eq!(opened, Opened::Clean { last_seq: doctored.kept + 1 });
+                // Where the log begins in the middle, a frame says that, too.
+                let own = if row == "start_lost" { 2 } else { 1 };
+                assert_eq!(opened, Opened::Clean { last_seq: doctored.kept + own });
                 drop(wal);
                 let last = records(&fs).pop().unwrap();
                 let attrs: serde_json::Value = serde_json::from_str(&last.attrs).unwrap();
@@ -209,5 +238,6 @@ fn the_doctor_waits_for_the_writer_to_be_gone() {
     let (fs, _) = killed_log(3);
     let (wal, _) = open(&fs).unwrap();
     assert!(matches!(treat(&fs), Err(WalError::Locked { .. })));
+    assert!(matches!(diagnose_on(&dir(&fs)), Err(WalError::Locked { pid: Some(_), .. })));
     drop(wal);
 }
