@@ -323,8 +323,8 @@ impl Create {
         } else {
             out.line(format_args!("{}: {}", ended.phase, words(&both(&ended))))?;
         }
-        let all_well = ended.phase == Phase::Finished && both(&ended).failed == 0;
-        if all_well {
+        let counts = both(&ended);
+        if ended.phase == Phase::Finished && counts.active == counts.total() {
             return Ok(Exit::Success);
         }
         Err(CliError::Failed {
@@ -379,7 +379,15 @@ impl Change {
         }
         let Rollout { rollout_id, phase, .. } = &rollout;
         out.line(format_args!("rollout {rollout_id} is {phase}: {}", words(&both(&rollout))))?;
-        if *phase == Phase::RolledBack {
+        let Counts { pending, acknowledged, active, rolled_back, .. } = both(&rollout);
+        let left = pending.saturating_add(acknowledged).saturating_add(active);
+        if *phase == Phase::RolledBack && left > 0 {
+            out.warning(&format!(
+                "{left} of its nodes are not taken back, for a later rollout has chosen them: give them another bundle by \
+                 `autonomy rollout create`, or stop them by `autonomy rollout set --node-id <id> --state rolled_back`"
+            ))?;
+        }
+        if *phase == Phase::RolledBack && rolled_back > 0 {
             out.warning(
                 "nodes that are `rolled_back` are denied in `enforce` until another rollout reaches them: \
                  `autonomy rollout create`",

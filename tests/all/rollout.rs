@@ -319,6 +319,28 @@ fn a_rollout_is_paused_resumed_and_taken_back() {
         .map(|c| c["phase"].clone())
         .collect();
     assert_eq!(who, ["running", "finished"]);
+
+    // A rollout takes back what a later one has not chosen, and says so.
+    fleet.create("1.3.0", "--all --wait");
+    let back = fleet.home.run(&format!("rollout rollback {id} {}", fleet.operator()));
+    let (said, warned) = (String::from_utf8(back.stdout).unwrap(), String::from_utf8(back.stderr).unwrap());
+    assert_eq!(said, format!("rollout {id} is rolled_back: 3 active\n"));
+    assert!(warned.contains("3 of its nodes are not taken back") && !warned.contains("are denied"), "{warned}");
+    clients.iter_mut().for_each(|client| until(client, "fleet/policies@1.3.0", "allow"));
+
+    // Whoever waits for a rollout that another one took the nodes from is not told that all is well.
+    fleet.ok("node enroll --node-id robot-9 --enrollment-ref fleet-a");
+    let bundle = format!("{}/fleet/policies:1.3.0 --allow-insecure-registry", fleet.registry.address);
+    let create = format!("rollout create --bundle {bundle} --node-id robot-9 {}", fleet.operator());
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| fleet.home.run(&format!("{create} --wait")));
+        let begun = Instant::now();
+        while fleet.json("node show --node-id robot-9")["node"]["rollout_state"] != "pending" {
+            assert!(begun.elapsed() < PATIENCE);
+        }
+        assert_eq!(fleet.home.run(&create).status.code(), Some(0));
+        assert_eq!(waiting.join().unwrap().status.code(), Some(3));
+    });
 }
 
 #[test]
