@@ -382,7 +382,7 @@ impl Change {
         let Counts { pending, acknowledged, active, rolled_back, .. } = both(&rollout);
         let left = pending.saturating_add(acknowledged).saturating_add(active);
         if *phase == Phase::RolledBack && left > 0 {
-            out.warning(&format!(
+            out.warning(format_args!(
                 "{left} of its nodes are not taken back, for a later rollout has chosen them: give them another bundle by \
                  `autonomy rollout create`, or stop them by `autonomy rollout set --node-id <id> --state rolled_back`"
             ))?;
