@@ -187,8 +187,10 @@ pub(crate) struct Parts {
 
 impl Parts {
     pub(crate) fn new(node_id: Option<&NodeId>, bundle_digest: Option<Digest>, facts: Digest) -> Self {
+        let mut behind_audit_id = Vec::new();
+        frame::write_node_id(&mut behind_audit_id, node_id);
         Self {
-            node_id: frame::behind_audit_id(node_id),
+            node_id: String::from_utf8(behind_audit_id).unwrap_or_default(),
             bundle_digest: fill(",\"bundle_digest\":{},\"mode\":\"", &[&json::write(&bundle_digest)]),
             facts: fill(",\"facts\":{},\"now_ms\":", &[&json::write(&facts)]),
         }

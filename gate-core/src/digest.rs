@@ -13,7 +13,7 @@ use crate::{
 const PREFIX: &str = "sha256:";
 
 /// How long every digest's text is.
-pub(crate) const TEXT_BYTES: usize = PREFIX.len() + 64;
+const TEXT_BYTES: usize = PREFIX.len() + 64;
 
 /// A SHA-256 digest (FIPS 180-4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -41,8 +41,8 @@ impl Digest {
         self.text_in(&mut [0; TEXT_BYTES]).to_owned()
     }
 
-    /// Its text, without an allocation: a decision's frames name three digests.
-    pub(crate) fn text_in<'a>(&self, text: &'a mut [u8; TEXT_BYTES]) -> &'a str {
+    /// Its text, without an allocation.
+    fn text_in<'a>(&self, text: &'a mut [u8; TEXT_BYTES]) -> &'a str {
         let (prefix, digits) = text.split_at_mut(PREFIX.len());
         prefix.copy_from_slice(PREFIX.as_bytes());
         let mut words = self.0.as_chunks::<4>().0.iter();

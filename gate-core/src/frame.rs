@@ -10,7 +10,7 @@ use crate::{
     decision::{DecisionAttrs, FactsAttrs},
     digest::Digest,
     identity::{AuditId, NodeId, ToolName},
-    json::{self, put},
+    json::{self, put, put_optional},
     read_object,
     text::fill,
 };
@@ -99,19 +99,22 @@ pub struct Frame {
 impl Frame {
     /// Appends `"kind":…,"audit_id":…,"node_id":…,"attrs":{…}`, the members in the order the log writes them.
     pub fn write_members(&self, out: &mut Vec<u8>) {
-        write_head(out, self.kind, &self.audit_id, &behind_audit_id(self.node_id.as_ref()));
+        write_head(out, self.kind, &self.audit_id);
+        write_node_id(out, self.node_id.as_ref());
         out.extend_from_slice(self.attrs.as_bytes());
     }
 }
 
-/// Appends a frame's members up to the value of its `attrs`.
-pub(crate) fn write_head(out: &mut Vec<u8>, kind: Kind, audit_id: &AuditId, behind_audit_id: &str) {
+/// Appends a frame's members up to the end of its audit id.
+pub(crate) fn write_head(out: &mut Vec<u8>, kind: Kind, audit_id: &AuditId) {
     // Names are parsed types without quotes, backslashes or control characters: they need no escaping.
-    put(out, &["\"kind\":\"", kind.as_str(), "\",\"audit_id\":\"", audit_id.as_str(), behind_audit_id]);
+    put(out, &["\"kind\":\"", kind.as_str(), "\",\"audit_id\":\"", audit_id.as_str()]);
 }
 
-pub(crate) fn behind_audit_id(node_id: Option<&NodeId>) -> String {
-    fill("\",\"node_id\":{},\"attrs\":", &[&json::write(&node_id)])
+/// Appends what comes then, up to the value of its `attrs`.
+pub(crate) fn write_node_id(out: &mut Vec<u8>, node_id: Option<&NodeId>) {
+    put_optional(out, "\",\"node_id\":", node_id.map(NodeId::as_str));
+    put(out, &[",\"attrs\":"]);
 }
 
 /// A frame that a gate in another process made: read member by member, so that what is appended is what a gate writes.

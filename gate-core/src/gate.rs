@@ -179,7 +179,8 @@ impl Gate {
         }
         let decided = decision::decide_with(self.config.mode, &self.known, tool, policy, now_ms, |attrs| {
             frames.push(b'{');
-            frame::write_head(frames, Kind::Decision, &audit_id, &parts.node_id);
+            frame::write_head(frames, Kind::Decision, &audit_id);
+            json::put(frames, &[&parts.node_id]);
             attrs.write_to(frames, parts);
             frames.extend_from_slice(b"},");
         });
