@@ -1103,16 +1103,8 @@ impl Config {
         let mut document = read_file(path, false)?;
         edit(document.as_table_mut())?;
         let failed = |source| ConfigError::File { path: path.clone(), source };
-        let directory = crate::file::directory_of(path);
-        fs::create_dir_all(directory).map_err(failed)?;
-        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-        if let Ok(before) = fs::metadata(path) {
-            file.as_file().set_permissions(before.permissions()).map_err(failed)?;
-        }
-        io::Write::write_all(&mut file, document.to_string().as_bytes()).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(path).map_err(|error| failed(error.error))?;
-        Ok(())
+        fs::create_dir_all(crate::file::directory_of(path)).map_err(failed)?;
+        crate::file::replace(path, document.to_string().as_bytes()).map_err(failed)
     }
 }
 
