@@ -81,7 +81,7 @@ impl Command {
     pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         let config = context.config(&Flags::default())?;
         let settings: Vec<_> = config.show()?.into_iter().map(Setting::new).collect();
-        let file = &config.places.config_file;
+        let file = config.file();
         let named = |name: &str| settings.iter().find(|setting| setting.key == name);
         let out = &mut context.out;
         match self {
