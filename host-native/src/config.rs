@@ -326,73 +326,12 @@ impl Config {
         self.settings.runtime.http_allow.as_deref().unwrap_or_default()
     }
 
-    /// Every setting with its value in force, as text, and where it comes from.
+    /// Every setting with its value in force, as text, and where it comes from; the text is empty when there is none.
     ///
     /// # Errors
     /// The directory of trusted keys exists and cannot be read.
     pub fn show(&self) -> Result<Vec<(Key, String, Origin)>, ConfigError> {
-        KEYS.iter().map(|key| Ok((*key, self.value(key.name)?, self.origin(key.name)))).collect()
-    }
-
-    /// One setting's value in force, as text; empty when there is none.
-    ///
-    /// # Errors
-    /// A name that is no setting's.
-    pub fn value(&self, name: &str) -> Result<String, ConfigError> {
-        let path = |path: &Path| path.display().to_string();
-        let paths = |paths: &[PathBuf]| paths.iter().map(|one| path(one)).collect::<Vec<_>>().join(PATH_SEPARATOR);
-        let set = |file: &Option<PathBuf>| file.as_deref().map(path).unwrap_or_default();
-        let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
-        let orchestrator = &self.settings.orchestrator;
-        Ok(match Key::named(name)?.name {
-            "identity.node_id" => self.node_id().map(ToString::to_string).unwrap_or_default(),
-            "attestation.mode" => self.mode().to_string(),
-            "attestation.max_staleness_ms" => self.freshness().max_staleness_ms.to_string(),
-            "attestation.max_skew_ms" => self.freshness().max_skew_ms.to_string(),
-            "attestation.trusted_keys" => paths(&self.trusted_keys()?),
-            "attestation.trust_dir" => path(&self.trust_dir()),
-            "attestation.threshold" => self.threshold().to_string(),
-            "attestation.lease_keys" => paths(self.lease_keys()),
-            "attestation.lease_threshold" => self.lease_threshold().to_string(),
-            "attestation.engine" => self.engine().to_string(),
-            "attestation.wasm_cache" => path(&self.wasm_cache()),
-            "store.path" => path(&self.store_path()),
-            "orchestrator.url" => orchestrator.url.clone().unwrap_or_default(),
-            "orchestrator.token_file" => set(&orchestrator.token_file),
-            "orchestrator.ca" => set(&orchestrator.ca),
-            "orchestrator.client_cert" => set(&orchestrator.client_cert),
-            "orchestrator.client_key" => set(&orchestrator.client_key),
-            "orchestrator.database" => orchestrator.database.clone().unwrap_or_default(),
-            "orchestrator.database_password_file" => set(&orchestrator.database_password_file),
-            "orchestrator.database_ca" => set(&orchestrator.database_ca),
-            "orchestrator.listen" => self.orchestrator_listen().to_string(),
-            "orchestrator.tokens" => path(&self.orchestrator_tokens()),
-            "orchestrator.signing_key" => path(&self.orchestrator_signing_key()),
-            "orchestrator.lease_ttl_ms" => self.lease_ttl_ms().to_string(),
-            "orchestrator.requests_per_second" => self.requests_per_second().to_string(),
-            "orchestrator.tls_cert" => set(&orchestrator.tls_cert),
-            "orchestrator.tls_key" => set(&orchestrator.tls_key),
-            "orchestrator.tls_client_ca" => set(&orchestrator.tls_client_ca),
-            "wal.dir" => path(&self.wal_dir()),
-            "wal.retain_bytes" => number(self.retention().bytes),
-            "wal.retain_days" => number(self.retention().days),
-            "wal.prune" => self.retention().prune.to_string(),
-            "wal.signing_key" => self.wal_signing_key().map(path).unwrap_or_default(),
-            "wal.checkpoints" => path(&self.checkpoints()),
-            "wal.segment_bytes" => self.wal_options().segment_bytes.to_string(),
-            "drain.to" => self.drain().to.clone().unwrap_or_default(),
-            "drain.token_file" => set(&self.drain().token_file),
-            "drain.ca" => set(&self.drain().ca),
-            "runtime.listen" => self.listen().to_string(),
-            "runtime.bundle" => self.bundle().map(path).unwrap_or_default(),
-            "runtime.policy_dir" => self.policy_dir().map(path).unwrap_or_default(),
-            "host.listen" => self.host_listen().map(|address| address.to_string()).unwrap_or_default(),
-            "host.socket" => self.host_socket().map(path).unwrap_or_default(),
-            "host.token_file" => path(&self.token_file()),
-            "runtime.http_allow" => self.http_allow().join(","),
-            // A key without a value here is a defect, which every `config show` tells.
-            _ => return Err(ConfigError::UnknownKey { name: name.to_owned() }),
-        })
+        KEYS.iter().map(|key| Ok((*key, (key.value)(self)?, self.origin(key.name)))).collect()
     }
 
     /// Where a setting's value comes from.

@@ -140,5 +140,21 @@ fn a_setting_is_written_only_when_it_would_be_accepted_and_comments_stay() {
     assert!(config.set("runtime.bundle", "").is_err());
     let config = Config::load(&variables, None, &[]).unwrap();
     assert_eq!((config.mode(), config.node_id()), (Mode::Enforce, None));
-    assert_eq!(config.value("attestation.trusted_keys").unwrap(), written);
+    let shown = config.show().unwrap();
+    let (_, shown, _) = shown.iter().find(|(key, ..)| key.name == "attestation.trusted_keys").unwrap();
+    assert_eq!(*shown, written);
+}
+
+#[test]
+fn each_variable_is_named_after_its_setting_and_the_book_lists_both_in_the_order_of_the_table() {
+    let page = include_str!("../../../docs/src/settings.md");
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    assert_eq!(rows.len(), KEYS.len());
+    for (row, Key { name, env, flag, .. }) in rows.into_iter().zip(KEYS) {
+        assert!(row.starts_with(&format!("| `{name}` | `{env}` | `{flag}`")), "{row}");
+        // The one that a node's whole environment is about has a shorter name.
+        if *env != "AUTONOMY_NODE_ID" {
+            assert_eq!(*env, format!("AUTONOMY_{}", name.replace('.', "_").to_uppercase()));
+        }
+    }
 }
