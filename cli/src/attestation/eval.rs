@@ -9,7 +9,7 @@ use std::{
 
 use clap::{ArgGroup, Args};
 use gate_core::{
-    Enrollment, Facts, NodeId, Reason, Verdict,
+    Answer, Enrollment, Facts, NodeId, Reason, Verdict,
     decision::Outcome,
     facts::{BundleFact, SubCheck, SubCheckOutcome},
     reason::Attestation,
@@ -18,7 +18,7 @@ use host_native::{
     ErrorClass, bundle,
     config::Config,
     enrollment::Store,
-    evaluate::{Lookup, Matrix},
+    evaluate::Matrix,
 };
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -144,13 +144,14 @@ fn some_nodes(
         Err(CliError::Failed { class: ErrorClass::Unavailable, message }) => Err(message),
         Err(error) => return Err(error),
     };
+    let observed_at_ms = matrix.now_ms();
     for node_id in nodes {
         let found =
             store.as_ref().map_err(Clone::clone).and_then(|store| store.get(&node_id).map_err(|e| e.to_string()));
         let answer = match found {
-            Ok(Some(row)) => Lookup::Enrolled(row.enrollment),
-            Ok(None) => Lookup::NotEnrolled,
-            Err(why) => Lookup::Unavailable(why),
+            Ok(Some(row)) => Answer::Enrolled { enrollment: row.enrollment, observed_at_ms },
+            Ok(None) => Answer::NotEnrolled { observed_at_ms },
+            Err(why) => Answer::Unavailable { why },
         };
         matrix.set_node(node_id, answer);
         report.node(matrix)?;
@@ -160,8 +161,9 @@ fn some_nodes(
 
 fn all_nodes(config: &Config, matrix: &mut Matrix, report: &mut Report<'_>) -> Result<(), CliError> {
     let is_watched = report.is_watched();
-    each_node(config, is_watched, |row| {
-        matrix.set_node(row.node_id.clone(), Lookup::Enrolled(row));
+    let observed_at_ms = matrix.now_ms();
+    each_node(config, is_watched, |enrollment| {
+        matrix.set_node(enrollment.node_id.clone(), Answer::Enrolled { enrollment, observed_at_ms });
         report.node(matrix)
     })
 }
