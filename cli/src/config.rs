@@ -1,12 +1,10 @@
 //! `autonomy config`
 
-use std::path::Path;
-
 use clap::{
     Subcommand,
     builder::{PossibleValue, PossibleValuesParser},
 };
-use host_native::config::{KEYS, Key, Origin};
+use host_native::config::{Config, ConfigError, KEYS, Key, Origin};
 use serde::Serialize;
 
 use crate::{
@@ -70,49 +68,64 @@ struct Setting {
 }
 
 impl Setting {
-    fn new((key, value, origin): (Key, String, Origin)) -> Self {
-        let Key { name, env, flag, help, .. } = key;
-        let value = Some(value).filter(|value| !value.is_empty());
-        Self { key: name, value, origin, environment: env, flag, help }
+    /// A setting as it stands, without a value where that cannot be told.
+    fn of(config: &Config, &Key { name, env, flag, help, .. }: &Key, value: Option<String>) -> Self {
+        let value = value.filter(|value| !value.is_empty());
+        Self { key: name, value, origin: config.origin(name), environment: env, flag, help }
+    }
+
+    /// Also where its value cannot be told: what is in the way may be what is to be set right.
+    fn read(config: &Config, key: &Key) -> (Self, Option<ConfigError>) {
+        let (value, error) = match config.value(key) {
+            Ok(value) => (Some(value), None),
+            Err(error) => (None, Some(error)),
+        };
+        (Self::of(config, key, value), error)
     }
 }
 
 impl Command {
     pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         let config = context.config(&Flags::default())?;
-        let settings: Vec<_> = config.show()?.into_iter().map(Setting::new).collect();
         let file = config.file();
-        let named = |name: &str| settings.iter().find(|setting| setting.key == name);
         let out = &mut context.out;
         match self {
-            Self::Show if out.format() == Format::Json => {
-                out.json(&serde_json::json!({ "config_file": file, "settings": settings }))?;
-            }
             Self::Show => {
-                let mut table = out.table(["KEY", "VALUE", "ORIGIN"]);
-                for Setting { key, value, origin, .. } in &settings {
-                    table.row([Cell::new(key), Cell::or_none(value.as_ref()), Cell::new(origin)])?;
+                let (settings, errors): (Vec<_>, Vec<_>) = KEYS.iter().map(|key| Setting::read(&config, key)).unzip();
+                if out.format() == Format::Json {
+                    out.json(&serde_json::json!({ "config_file": file, "settings": settings }))?;
+                } else {
+                    let mut table = out.table(["KEY", "VALUE", "ORIGIN"]);
+                    for Setting { key, value, origin, .. } in &settings {
+                        table.row([Cell::new(key), Cell::or_none(value.as_ref()), Cell::new(origin)])?;
+                    }
+                    table.finish()?;
+                    out.note(format_args!("config file: {}", file.display()))?;
                 }
-                table.finish()?;
-                out.note(format_args!("config file: {}", file.display()))?;
+                for error in errors.into_iter().flatten() {
+                    out.warning(error)?;
+                }
             }
-            Self::Get { key } => match (out.format(), named(&key)) {
-                (Format::Json, setting) => out.json(&setting)?,
-                (Format::Text, setting) => {
-                    out.value(&Cell::or_none(setting.and_then(|setting| setting.value.as_ref())))?;
+            Self::Get { key } => {
+                let key = Key::named(&key)?;
+                let setting = Setting::of(&config, key, Some(config.value(key)?));
+                match out.format() {
+                    Format::Json => out.json(&setting)?,
+                    Format::Text => out.value(&Cell::or_none(setting.value.as_ref()))?,
                 }
-            },
+            }
             Self::Set { key, value } => {
-                let value = config.set(&key, &value)?;
-                written(context, &key, Some(&value), file.display())?;
-                let is_path = KEYS.iter().any(|known| known.name == key && known.is_path());
-                if is_path && !Path::new(&value).exists() {
-                    context.out.note(format_args!("`{value}` is not there yet"))?;
+                let key = Key::named(&key)?;
+                let value = config.set(key, &value)?;
+                written(context, key, Some(&value), file.display())?;
+                for path in key.paths(&value).into_iter().filter(|path| !path.exists()) {
+                    context.out.note(format_args!("`{}` is not there yet", path.display()))?;
                 }
             }
             Self::Unset { key } => {
-                config.unset(&key)?;
-                written(context, &key, None, file.display())?;
+                let key = Key::named(&key)?;
+                config.unset(key)?;
+                written(context, key, None, file.display())?;
             }
         }
         Ok(Exit::Success)
@@ -122,24 +135,23 @@ impl Command {
 /// Says what the file now holds, and what is in force.
 fn written(
     context: &mut Context<'_>,
-    key: &str,
+    key: &Key,
     value: Option<&str>,
     file: impl std::fmt::Display,
 ) -> Result<(), CliError> {
     let config = context.config(&Flags::default())?;
-    let found = config.show()?.into_iter().map(Setting::new).find(|setting| setting.key == key);
+    let (setting, error) = Setting::read(&config, key);
     let out = &mut context.out;
-    if out.format() == Format::Json {
-        return out.json(&found);
+    match (out.format(), value) {
+        (Format::Json, _) => out.json(&setting)?,
+        (Format::Text, Some(value)) => out.line(format_args!("{} = {value} in {file}", key.name))?,
+        (Format::Text, None) => out.line(format_args!("{} is not set in {file}", key.name))?,
     }
-    match value {
-        Some(value) => out.line(format_args!("{key} = {value} in {file}"))?,
-        None => out.line(format_args!("{key} is not set in {file}"))?,
+    if let Some(error) = error {
+        out.warning(error)?;
     }
-    match found {
-        Some(Setting { origin: Origin::Environment, environment, .. }) => {
-            out.warning(format_args!("`{environment}` is set and beats the config file"))
-        }
-        Some(_) | None => out.note("a runtime reads its settings when it starts"),
+    match setting.origin {
+        Origin::Environment => out.warning(format_args!("`{}` is set and beats the config file", key.env)),
+        Origin::Flag | Origin::File | Origin::Default => out.note("a runtime reads its settings when it starts"),
     }
 }

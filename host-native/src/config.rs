@@ -326,12 +326,12 @@ impl Config {
         self.settings.runtime.http_allow.as_deref().unwrap_or_default()
     }
 
-    /// Every setting with its value in force, as text, and where it comes from; the text is empty when there is none.
+    /// A setting's value in force, as text, which is empty when there is none.
     ///
     /// # Errors
-    /// The directory of trusted keys exists and cannot be read.
-    pub fn show(&self) -> Result<Vec<(Key, String, Origin)>, ConfigError> {
-        KEYS.iter().map(|key| Ok((*key, (key.value)(self)?, self.origin(key.name)))).collect()
+    /// It is the trusted keys, and their directory cannot be read.
+    pub fn value(&self, key: &Key) -> Result<String, ConfigError> {
+        (key.value)(self)
     }
 
     /// Where a setting's value comes from.
@@ -345,15 +345,14 @@ impl Config {
     ///
     /// # Errors
     /// What is refused, or why the file cannot be written.
-    pub fn set(&self, name: &str, value: &str) -> Result<String, ConfigError> {
-        let key = Key::named(name)?;
+    pub fn set(&self, key: &Key, value: &str) -> Result<String, ConfigError> {
         let value = match key.shape {
             Shape::Path => from_here(value),
             Shape::Paths => value.split(PATH_SEPARATOR).map(from_here).collect::<Vec<_>>().join(PATH_SEPARATOR),
             Shape::Text | Shape::Number(_) | Shape::List => value.to_owned(),
         };
         let mut document = self.document()?;
-        document.put(key, &value, &format!("setting `{name}`"))?;
+        document.put(key, &value, &format!("setting `{}`", key.name))?;
         document.write(&self.places.config_file)?;
         Ok(value)
     }
@@ -361,9 +360,8 @@ impl Config {
     /// Takes one setting out of the config file, keeping its comments.
     ///
     /// # Errors
-    /// A name that is no setting's, or why the file cannot be written.
-    pub fn unset(&self, name: &str) -> Result<(), ConfigError> {
-        let key = Key::named(name)?;
+    /// Why the file cannot be written.
+    pub fn unset(&self, key: &Key) -> Result<(), ConfigError> {
         let mut document = self.document()?;
         document.remove(key);
         document.write(&self.places.config_file)

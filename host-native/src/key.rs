@@ -16,11 +16,19 @@ use std::{
 
 use crate::{ErrorClass, file};
 
+fn remedy(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        "let this user read it"
+    } else {
+        "correct the path, or make a key with `autonomy key generate`"
+    }
+}
+
 /// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The file cannot be read.
-    #[error("cannot read key `{}` ({source}): correct the path, or make a key with `autonomy key generate`", path.display())]
+    #[error("cannot read key `{}` ({source}): {}", path.display(), remedy(source))]
     Read {
         /// The file.
         path: PathBuf,

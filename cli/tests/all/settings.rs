@@ -36,6 +36,20 @@ fn a_setting_is_written_read_and_taken_out() {
 }
 
 #[test]
+fn a_directory_of_keys_that_cannot_be_read_is_set_right_by_the_command_that_set_it() {
+    let home = Home::new();
+    let run = home.run("config set attestation.trust_dir gone");
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.stderr.contains("gone` is not there yet"), "{run:?}");
+    assert!(home.fails(2, "config get attestation.trusted_keys").contains("/gone`"));
+    let shown = home.run("config show");
+    assert!(shown.code == 0 && shown.stderr.contains("warning: ") && shown.stderr.contains("/gone`"), "{shown:?}");
+    assert_eq!(home.ok("config set attestation.mode off").lines().count(), 1);
+    home.ok("config unset attestation.trust_dir");
+    assert_eq!(home.run("config show").stderr.matches("warning").count(), 0);
+}
+
+#[test]
 fn flags_name_the_home_and_the_config_file() {
     let (home, other) = (Home::new(), Home::new());
     other.ok("config set identity.node_id elsewhere");

@@ -36,13 +36,21 @@ pub struct Key {
 }
 
 impl Key {
-    pub(super) fn named(name: &str) -> Result<&'static Self, ConfigError> {
+    /// The setting with this name.
+    ///
+    /// # Errors
+    /// There is none: which may have been meant.
+    pub fn named(name: &str) -> Result<&'static Self, ConfigError> {
         KEYS.iter().find(|key| key.name == name).ok_or_else(|| ConfigError::UnknownKey { name: name.to_owned() })
     }
 
-    /// Whether its value is where one file or directory is.
-    pub fn is_path(&self) -> bool {
-        self.shape == Shape::Path
+    /// The files and directories that a value of it names.
+    pub fn paths<'a>(&self, value: &'a str) -> Vec<&'a Path> {
+        match self.shape {
+            Shape::Path => vec![Path::new(value)],
+            Shape::Paths => value.split(PATH_SEPARATOR).map(Path::new).collect(),
+            Shape::Text | Shape::Number(_) | Shape::List => Vec::new(),
+        }
     }
 
     /// Its table in the config file, and its key there.
