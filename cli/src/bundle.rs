@@ -289,7 +289,7 @@ fn if_exists(force: bool) -> IfExists {
 struct Pushed {
     reference: String,
     manifest_digest: String,
-    bundle_digest: String,
+    layer_digest: String,
     bytes: u64,
 }
 
@@ -300,7 +300,7 @@ fn pushed(context: &mut Context<'_>, reference: &Reference, artifact: &Artifact)
         Format::Json => out.json(&Pushed {
             reference: reference.to_string(),
             manifest_digest: manifest.to_string(),
-            bundle_digest: bundle.to_string(),
+            layer_digest: bundle.to_string(),
             bytes: artifact.bundle_bytes,
         })?,
         Format::Text => {

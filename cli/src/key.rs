@@ -12,7 +12,7 @@ use crate::{
     output::Format,
 };
 
-/// Make the keys that sign bundles.
+/// Make the keys that sign bundles, leases and checkpoints.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make an Ed25519 key: the private half for you, the public half for those who trust you.
@@ -21,6 +21,7 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   autonomy key generate --trust
   autonomy key generate --out release.pem --trust
+  autonomy key generate --out lease.pem
 
 A key made by `openssl genpkey -algorithm ed25519` serves as well.")]
     Generate {
@@ -61,13 +62,16 @@ impl Command {
         out.line(format_args!("  private: {private_key} (keep it secret)"))?;
         out.line(format_args!("  public:  {public_key}"))?;
         match trusted_as {
-            Some(path) => out.line(format_args!("  trusted: {}", path.display()))?,
+            Some(path) => {
+                out.line(format_args!("  trusted: {}", path.display()))?;
+                out.note(format_args!(
+                    "sign with `autonomy bundle build … --key {private_key}` or `autonomy bundle sign`"
+                ))?;
+            }
             None => out.note(format_args!(
-                "nobody trusts it yet: copy `{public_key}` into `{}` of each node, or give it as `--trusted-key`",
-                config.trust_dir().display()
+                "nobody trusts it yet: give each node `{public_key}` as `--trusted-key` where it signs bundles, as `--lease-key` where it signs leases; a key has one use"
             ))?,
         }
-        out.note(format_args!("sign with `autonomy bundle build … --key {private_key}` or `autonomy bundle sign`"))?;
         Ok(Exit::Success)
     }
 }

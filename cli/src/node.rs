@@ -343,6 +343,10 @@ fn print_node(context: &mut Context<'_>, row: &Row, changes: &[Change]) -> Resul
         ])?;
     }
     table.finish()?;
+    // The first change of a node has serial 1.
+    if changes.first().is_none_or(|oldest| oldest.after.serial > 1) {
+        out.note("there are older changes: raise `--history`")?;
+    }
     Ok(Exit::Success)
 }
 

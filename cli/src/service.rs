@@ -32,14 +32,17 @@ pub(crate) fn no_threads(error: io::Error) -> CliError {
 /// Resolves when the process is asked to stop.
 pub(crate) fn interrupted() -> Result<impl Future<Output = ()>, CliError> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate()).map_err(no_signals)?, signal(SignalKind::interrupt()).map_err(no_signals)?);
+    let asked = |kind| signal(kind).map_err(no_signals);
+    let (mut terminate, mut interrupt) = (asked(SignalKind::terminate())?, asked(SignalKind::interrupt())?);
+    // The terminal that it was started from is gone.
+    let mut hang_up = asked(SignalKind::hangup())?;
     // A log that reaches the limit of `ulimit -f` is a full disk: an error of the write, not the end of the process.
     drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map_err(no_signals)?);
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
         }
     })
 }
@@ -86,8 +89,9 @@ pub(crate) fn warn_of_retention(context: &mut Context<'_>, config: &Config) -> R
 
 /// Says that a service ended in order.
 pub(crate) fn stopped(context: &mut Context<'_>) -> Result<Exit, CliError> {
-    if context.out.format() == Format::Text {
-        context.out.line("stopped: calls in flight were answered, the log is closed")?;
+    match context.out.format() {
+        Format::Text => context.out.line("stopped: calls in flight were answered, the log is closed")?,
+        Format::Json => context.out.json(&serde_json::json!({ "event": "stopped" }))?,
     }
     Ok(Exit::Success)
 }

@@ -109,7 +109,7 @@ fn a_bundle_goes_to_a_registry_and_comes_back_with_the_tools_of_others_too() {
     let pushed = home.ok(&format!("bundle push bundle.tar {at}:1.0.0 --allow-insecure-registry --output json"));
     let pushed: Value = serde_json::from_str(&pushed).unwrap();
     let manifest = pushed["manifest_digest"].as_str().unwrap();
-    assert_eq!(pushed["bundle_digest"], digest(&bundle));
+    assert_eq!(pushed["layer_digest"], digest(&bundle));
     assert_eq!(
         home.ok(&format!("bundle push bundle.tar {at}:1.0.0 --allow-insecure-registry")),
         format!(

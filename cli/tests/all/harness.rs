@@ -15,6 +15,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 #[cfg(target_os = "linux")]
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use serde_json::Value;
@@ -162,13 +163,17 @@ impl Runtime {
     }
 
     /// Asks it to stop, as an init system does; it answers what is in flight and exits with 0. Gives what it said beside.
-    pub(crate) fn stop(mut self) -> String {
-        let id = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    pub(crate) fn stop(self) -> String {
+        self.stop_by(Signal::TERM)
+    }
+
+    /// The same, asked by another signal.
+    pub(crate) fn stop_by(mut self, signal: Signal) -> String {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();
-        assert_eq!(rest, "");
+        assert_eq!(rest, "{\"event\":\"stopped\"}\n");
         let mut beside = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut beside).unwrap();
         beside

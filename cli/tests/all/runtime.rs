@@ -6,6 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{Home, Run};
@@ -25,6 +26,17 @@ fn a_runtime_with_a_mistyped_node_id_says_at_its_start_which_one_is_enrolled() {
         "{warning}"
     );
     assert!(warning.ends_with(": node `Robot-7` is not enrolled: `robot-7` is, did you mean that?"), "{warning}");
+}
+
+#[test]
+fn every_signal_that_asks_a_runtime_to_end_lets_it_end_in_order() {
+    let home = Home::ready();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let runtime = home.start("--bundle bundle.tar --node-id robot-7");
+        assert_eq!(runtime.echo().0, 200);
+        runtime.stop_by(signal);
+    }
+    assert_eq!(home.ok("wal inspect --kind autonomy.lifecycle").matches("runtime_stopped").count(), 3);
 }
 
 /// The runbook's second half: advisory, a look at the log, enforce, revoke, audit.
