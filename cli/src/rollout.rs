@@ -100,9 +100,10 @@ pub(crate) enum Command {
     },
     /// Take a rollout back: THE GATE DENIES ITS NODES in `enforce` from then on, until another rollout reaches them.
     ///
-    /// Every node that was asked for something or runs the bundle is `rolled_back`, and goes back to the bundle that it ran
-    /// before. Nodes that failed stay `failed`; nodes that were never asked are not touched. To move a fleet to another
-    /// bundle without denying a call, create a rollout of that bundle.
+    /// Every node that was asked for something or may run the bundle is `rolled_back`, and goes back to the bundle that it ran
+    /// before; so is one that a later rollout has chosen, or that was enrolled again, and that runs no later bundle yet. Nodes
+    /// that failed stay `failed`; nodes that were never asked are not touched. To move a fleet to another bundle without
+    /// denying a call, create a rollout of that bundle.
     #[command(after_help = "Examples:
   autonomy rollout rollback 0196a3b2-7c1d-7e4f-8a9b-0c1d2e3f4a5b \\
     --orchestrator-url https://fleet.example.com")]
@@ -115,7 +116,7 @@ pub(crate) enum Command {
     /// Set what the gate sees of a node's rollout, by hand. The node's very next decision sees it.
     ///
     /// `none`, `pending`, `acknowledged` and `active` are good; `rolled_back` and `failed` deny. It holds until the node's
-    /// directive, if it has one, goes a step further.
+    /// directive, if it has one, goes a step further; `rolled_back` until it is `active`.
     #[command(after_help = "Examples:
   autonomy rollout set --node-id robot-7 --state pending
   autonomy rollout set --node-id robot-7 --state failed \\
@@ -379,18 +380,10 @@ impl Change {
         }
         let Rollout { rollout_id, phase, .. } = &rollout;
         out.line(format_args!("rollout {rollout_id} is {phase}: {}", words(&both(&rollout))))?;
-        let Counts { pending, acknowledged, active, rolled_back, .. } = both(&rollout);
-        let left = pending.saturating_add(acknowledged).saturating_add(active);
-        if *phase == Phase::RolledBack && left > 0 {
-            out.warning(format_args!(
-                "{left} of its nodes are not taken back, for a later rollout has chosen them: give them another bundle by \
-                 `autonomy rollout create`, or stop them by `autonomy rollout set --node-id <id> --state rolled_back`"
-            ))?;
-        }
-        if *phase == Phase::RolledBack && rolled_back > 0 {
+        if *phase == Phase::RolledBack && both(&rollout).rolled_back > 0 {
             out.warning(
-                "nodes that are `rolled_back` are denied in `enforce` until another rollout reaches them: \
-                 `autonomy rollout create`",
+                "nodes that run no later bundle are denied in `enforce` until they do: `autonomy rollout create`, or wait for \
+                 the rollout that has them",
             )?;
         }
         Ok(Exit::Success)

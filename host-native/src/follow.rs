@@ -96,14 +96,22 @@ impl Follower {
     }
 
     fn step(&mut self) -> Result<Duration, FollowError> {
-        let Some(directive) = self.orders.directive(&self.node_id)? else { return Ok(REST) };
-        let is_run = self.shelf.current().is_some_and(|entry| entry.rollout_id.as_ref() == Some(&directive.rollout_id));
+        let directive = self.orders.directive(&self.node_id)?;
+        let runs = self.shelf.current().and_then(|entry| entry.rollout_id.clone());
+        let is_run = runs.is_some() && runs.as_ref() == directive.as_ref().map(|directive| &directive.rollout_id);
+        // Another rollout, or another enrollment, came before the node had gone back.
+        if let Some(runs) = runs.filter(|_| !is_run)
+            && self.is_taken_back(&runs)?
+        {
+            self.roll_back(&runs)?;
+        }
+        let Some(directive) = directive else { return Ok(REST) };
         match (&directive.state, directive.phase) {
             (RolloutState::Pending | RolloutState::Acknowledged, Phase::Running) => {
                 self.roll_out(&directive, is_run)?
             }
             (RolloutState::Pending | RolloutState::Acknowledged, _) => return Ok(PATIENCE),
-            (RolloutState::RolledBack, _) if is_run => self.roll_back(&directive)?,
+            (RolloutState::RolledBack, _) if is_run => self.roll_back(&directive.rollout_id)?,
             // The shelf was lost: what the node is known to run, it runs.
             (RolloutState::Active, _) if !is_run => {
                 let prepared = self.take(&directive)?;
@@ -139,14 +147,25 @@ impl Follower {
         self.report(directive, RolloutState::Active, None)
     }
 
-    /// Goes back to what ran before. Without anything before it the gate, which fails the node, is all that there is.
-    fn roll_back(&mut self, directive: &Directive) -> Result<(), FollowError> {
+    /// Goes back to what ran before. Without anything before it, or where that was taken back too, the gate, which fails the node,
+    /// is all that there is.
+    fn roll_back(&mut self, id: &RolloutId) -> Result<(), FollowError> {
         let Some((entry, tar)) = self.shelf.previous()? else { return Ok(()) };
+        if let Some(before) = &entry.rollout_id
+            && self.is_taken_back(before)?
+        {
+            return Ok(());
+        }
         let prepared = self.gate.prepare(tar)?;
         self.gate.activate(prepared)?;
         self.shelf.put(entry, None)?;
-        tracing::warn!("rollout `{}` was taken back on node `{}`", directive.rollout_id, self.node_id);
+        tracing::warn!("rollout `{id}` was taken back on node `{}`", self.node_id);
         Ok(())
+    }
+
+    fn is_taken_back(&self, id: &RolloutId) -> Result<bool, FollowError> {
+        let directive = self.orders.directive_of(&self.node_id, id)?;
+        Ok(directive.is_some_and(|directive| directive.state == RolloutState::RolledBack))
     }
 
     /// The bundle that the directive names, pulled and checked as far as it can be before it runs.

@@ -73,6 +73,7 @@ const ROLLOUTS: &str = "/v1/rollouts";
 const ONE_ROLLOUT: &str = "/v1/rollouts/{rollout_id}";
 const COMMAND: &str = "/v1/rollouts/{rollout_id}/{command}";
 const DIRECTIVE: &str = "/v1/directives/{node_id}";
+const ONE_DIRECTIVE: &str = "/v1/directives/{node_id}/{rollout_id}";
 
 /// Names a request in the answer and in the service's own log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -191,6 +192,7 @@ pub fn router(orchestrator: Arc<Orchestrator>, readiness: Readiness) -> Router {
         .route(ONE_ROLLOUT, get(rollouts::show))
         .route(COMMAND, post(rollouts::command))
         .route(DIRECTIVE, get(rollouts::directive).put(rollouts::report))
+        .route(ONE_DIRECTIVE, get(rollouts::directive_of))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&orchestrator), admit))
         .with_state(orchestrator);
     fallbacks(api.merge(health_routes(readiness, metrics)))

@@ -35,7 +35,11 @@ use super::{
 use crate::{ErrorClass, client::SetUpError};
 
 /// Each entry takes the schema from its index to the next version. An entry that was released never changes.
-const MIGRATIONS: &[&str] = &[include_str!("schema/postgres/1.sql"), include_str!("schema/postgres/2.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/postgres/1.sql"),
+    include_str!("schema/postgres/2.sql"),
+    include_str!("schema/postgres/3.sql"),
+];
 
 /// The version that [`MIGRATIONS`] lead to.
 const SCHEMA_VERSION: u64 = MIGRATIONS.len() as u64;

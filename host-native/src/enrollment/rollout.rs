@@ -26,7 +26,8 @@ use crate::{gate::new_audit_id, oci::Pinned};
 /// Keeps rollouts and the directives of their nodes.
 ///
 /// A directive's state is its node's rollout state: each step is one transaction with the node's row and history, so that
-/// the gate, leases and the change feed have it. What is not legal is refused in that transaction. A node's current
+/// the gate, leases and the change feed have it. A node that was taken back alone stays `rolled_back` until it runs another
+/// bundle. What is not legal is refused in that transaction. A node's current
 /// directive is that of the latest rollout that chose it, for as long as the enrollment lasts that it was chosen under.
 pub trait RolloutStore: Send + Sync {
     /// Chooses nodes and orders the bundle for them; with canaries, for those first.
@@ -54,7 +55,7 @@ pub trait RolloutStore: Send + Sync {
     /// There is none; the store cannot be used.
     fn rollout(&self, id: &RolloutId) -> Result<Rollout, StoreError>;
 
-    /// Up to `limit` rollouts, the latest first; those before one.
+    /// Up to `limit` rollouts, the latest first, in the order in which the store came to have them; those before one.
     ///
     /// # Errors
     /// The store cannot be used.
@@ -71,6 +72,12 @@ pub trait RolloutStore: Send + Sync {
     /// # Errors
     /// The store cannot be used.
     fn directive(&self, node_id: &NodeId) -> Result<Option<Directive>, StoreError>;
+
+    /// A node's directive of a rollout, whether or not it is the current one.
+    ///
+    /// # Errors
+    /// The store cannot be used.
+    fn directive_of(&self, node_id: &NodeId, id: &RolloutId) -> Result<Option<Directive>, StoreError>;
 }
 
 /// Whether a directive in one state may come to be in another.
@@ -87,7 +94,7 @@ pub fn may_become(from: &RolloutState, to: &RolloutState) -> bool {
     }
 }
 
-/// Names a rollout: a UUID, by which rollouts sort in the order of their beginning.
+/// Names a rollout: a UUID.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(into = "String"))]
@@ -273,7 +280,7 @@ words! {
         Pause = "pause",
         /// Nodes go on.
         Resume = "resume",
-        /// Nodes go back to the bundle before; the gate fails them until another rollout has reached them.
+        /// Nodes that may run it go back to the bundle before; the gate fails them until they run that of another rollout.
         Rollback = "rollback",
     }
 }

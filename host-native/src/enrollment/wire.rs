@@ -94,7 +94,7 @@ pub(crate) struct Directives {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Current {
-    /// `null` when nothing was ordered since the node was enrolled.
+    /// `null` when nothing was ordered: since the node was enrolled, or by the rollout that was asked for.
     pub(crate) directive: Option<Directive>,
 }
 

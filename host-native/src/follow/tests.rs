@@ -78,6 +78,9 @@ impl RolloutStore for Line {
     fn directive(&self, node_id: &NodeId) -> Result<Option<Directive>, StoreError> {
         self.over(|store| store.directive(node_id))
     }
+    fn directive_of(&self, node_id: &NodeId, id: &RolloutId) -> Result<Option<Directive>, StoreError> {
+        self.over(|store| store.directive_of(node_id, id))
+    }
 }
 
 /// A runtime between its start and its end.
@@ -345,6 +348,64 @@ async fn a_rollout_that_is_taken_back_leaves_the_bundle_before() {
     rig.roll_out(rig.push("1.3.0", &rig.good("1.3.0")));
     running.follower.round();
     assert_eq!(running.call().await, "fleet/policies@1.3.0");
+}
+
+#[tokio::test]
+async fn a_node_that_is_chosen_or_enrolled_again_goes_back_from_what_was_taken_back_first() {
+    let rig = Rig::new();
+    let mut running = rig.start(NEVER, false).await;
+    let runs = |running: &Running| running.follower.gate.policy_ref().unwrap().as_str().to_owned();
+    let denied = "attestation: rollout_incoherent";
+    let gone = |version: &str| {
+        let pinned = rig.push(version, &rig.good(version));
+        fs::remove_file(rig.dir.path().join("layout/blobs/sha256").join(pinned.digest().hex())).unwrap();
+        pinned
+    };
+    let fleet = EnrollmentRef::parse("fleet-a").unwrap();
+    let bad = rig.roll_out(rig.push("1.1.0", &rig.good("1.1.0")));
+    running.follower.round();
+    rig.store.command(&bad, Command::Rollback, "ana", now_ms()).unwrap();
+    // Chosen again, for what cannot be had.
+    rig.roll_out(gone("1.2.0"));
+    assert_eq!((running.call().await.as_str(), runs(&running).as_str()), (denied, "fleet/policies@1.1.0"));
+    running.follower.round();
+    assert_eq!((running.call().await.as_str(), runs(&running).as_str()), (denied, "fleet/policies@1.0.0"));
+    rig.roll_out(rig.push("1.3.0", &rig.good("1.3.0")));
+    running.follower.round();
+    assert_eq!(running.call().await, "fleet/policies@1.3.0");
+
+    // Chosen again, and then taken back.
+    let bad = rig.roll_out(rig.push("1.4.0", &rig.good("1.4.0")));
+    running.follower.round();
+    let next = rig.roll_out(rig.push("1.5.0", &rig.good("1.5.0")));
+    rig.store.command(&next, Command::Pause, "ana", now_ms()).unwrap();
+    rig.store.command(&bad, Command::Rollback, "ana", now_ms()).unwrap();
+    assert_eq!((running.call().await.as_str(), runs(&running).as_str()), (denied, "fleet/policies@1.4.0"));
+    running.follower.round();
+    assert_eq!((running.call().await.as_str(), runs(&running).as_str()), (denied, "fleet/policies@1.3.0"));
+    rig.store.command(&next, Command::Resume, "ana", now_ms()).unwrap();
+    running.follower.round();
+    assert_eq!(running.call().await, "fleet/policies@1.5.0");
+
+    // Enrolled again. The one before it, 1.3.0, is what is left.
+    rig.store.revoke(&rig.node_id, "ana", now_ms()).unwrap();
+    rig.store.enroll(&rig.node_id, &fleet, IfActive::Refuse, "ana", now_ms()).unwrap();
+    rig.store.command(&next, Command::Rollback, "ana", now_ms()).unwrap();
+    running.follower.round();
+    assert_eq!((running.call().await.as_str(), runs(&running).as_str()), (denied, "fleet/policies@1.3.0"));
+
+    // Two that were taken back: neither is one to go back to.
+    let two = ["1.6.0", "1.7.0"].map(|version| {
+        let id = rig.roll_out(rig.push(version, &rig.good(version)));
+        running.follower.round();
+        id
+    });
+    for (id, runs_then) in two.iter().zip(["fleet/policies@1.7.0"; 2]) {
+        rig.store.command(id, Command::Rollback, "ana", now_ms()).unwrap();
+        running.follower.round();
+        assert_eq!(runs(&running), runs_then);
+    }
+    assert_eq!(running.call().await, denied);
 }
 
 /// Old policies with new facts, or the other way round, would be a decision on a bundle that never was.

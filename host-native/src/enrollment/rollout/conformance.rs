@@ -25,6 +25,8 @@ pub(in crate::enrollment) fn check(new: &dyn Fn() -> Box<dyn Store>) {
         refuses_what_does_not_follow,
         pauses_and_resumes,
         takes_a_rollout_back,
+        takes_back_whoever_may_run_the_bundle,
+        lifts_what_was_taken_back_by_another_bundle_alone,
         chooses_active_nodes_alone,
         lets_the_latest_rollout_count,
         lets_an_enrollment_end_a_directive,
@@ -42,11 +44,13 @@ pub(in crate::enrollment) fn check(new: &dyn Fn() -> Box<dyn Store>) {
     }
 }
 
-/// The node's rollout state is that of its current directive, once it has one that was handed out.
+/// The node's rollout state is that of its current directive, once it has one that was handed out; or the node was taken back,
+/// and has not come to run another bundle.
 fn is_what_the_gate_sees(store: &dyn Store, node_id: &NodeId) {
     let directive = store.rollouts().directive(node_id).unwrap();
     if let Some(Directive { state, .. }) = directive.filter(|directive| directive.state != RolloutState::None) {
-        assert_eq!(state_of(store, node_id), state, "{node_id}");
+        let (seen, back) = (state_of(store, node_id), RolloutState::RolledBack);
+        assert!(seen == state || seen == back && state != RolloutState::Active, "{node_id}: {seen} and {state}");
     }
 }
 
@@ -275,6 +279,98 @@ fn takes_a_rollout_back(store: &dyn Store, rollouts: &dyn RolloutStore) {
     assert_eq!(rollouts.command(&id, Command::Rollback, "bo", 21).unwrap().rest.rolled_back, 3);
 }
 
+/// Whatever became of a node that ran the bundle, each way once.
+fn takes_back_whoever_may_run_the_bundle(store: &dyn Store, rollouts: &dyn RolloutStore) {
+    use RolloutState::{Acknowledged, Active, Failed, None, Pending, RolledBack};
+    let a = &node("a");
+    // Where the next rollout has come with it, and the one after that; or another enrollment.
+    let reaches = |states: &'static [RolloutState]| {
+        move || {
+            let id = rollouts.create(&order("node_id=a", Option::None), "ana", 20).unwrap().rollout_id;
+            for state in states {
+                rollouts.report(a, &report(&id, state.clone()), "a", 21).unwrap();
+            }
+            id
+        }
+    };
+    let waits = || drop(rollouts.create(&order("all", Some(1)), "ana", 20).unwrap());
+    let [pending, acknowledged, failed, active] =
+        [&[][..], &[Acknowledged], &[Failed], &[Acknowledged, Active]].map(|states| reaches(states));
+    let enroll = |to: &str| drop(store.enroll(a, &enrollment_ref(to), IfActive::Replace, "ana", 22).unwrap());
+    let revoke = || drop(store.revoke(a, "ana", 22).unwrap());
+    let back = |id: RolloutId| drop(rollouts.command(&id, Command::Rollback, "bo", 23).unwrap());
+    let cases: [(&str, &dyn Fn(), RolloutState); 13] = [
+        ("nothing", &|| {}, RolledBack),
+        ("waits", &|| waits(), RolledBack),
+        ("pending", &|| drop(pending()), RolledBack),
+        ("acknowledged", &|| drop(acknowledged()), RolledBack),
+        ("failed", &|| drop(failed()), RolledBack),
+        ("active", &|| drop(active()), Active),
+        ("active, then taken back", &|| back(active()), RolledBack),
+        ("active, then pending", &|| [active(), pending()].into_iter().for_each(drop), Pending),
+        ("active, then failed", &|| [active(), failed()].into_iter().for_each(drop), Failed),
+        ("active, then enrolled again", &|| (drop(active()), revoke(), enroll("fleet/a")).0, None),
+        ("revoked", &revoke, RolledBack),
+        ("enrolled again", &|| (revoke(), enroll("fleet/a")).0, RolledBack),
+        ("enrolled with another ref", &|| enroll("fleet/b"), RolledBack),
+    ];
+    for (what, then, wanted) in cases {
+        for came_to in [&[Acknowledged][..], &[Acknowledged, Active]] {
+            enroll("fleet/a");
+            // Who was taken back is not what the next case begins with.
+            drop(active());
+            let first = reaches(came_to)();
+            then();
+            let before = state_of(store, a);
+            for _ in 0..2 {
+                rollouts.command(&first, Command::Rollback, "bo", 30).unwrap();
+                assert_eq!(state_of(store, a), wanted, "{what}, which was {before}");
+                assert_eq!(rollouts.directive_of(a, &first).unwrap().unwrap().state, RolledBack, "{what}");
+            }
+        }
+    }
+    // Who was asked and has not even begun has nothing to go back from.
+    enroll("fleet/a");
+    drop(active());
+    let (first, second) = (pending(), pending());
+    rollouts.command(&first, Command::Rollback, "bo", 30).unwrap();
+    assert_eq!(state_of(store, a), Pending);
+    assert_eq!(rollouts.rollout(&first).unwrap().rest.withdrawn, 1);
+    assert_eq!(rollouts.directive_of(&node("b"), &second).unwrap(), Option::None);
+    history_replays_to_the_row(store, a);
+}
+
+fn lifts_what_was_taken_back_by_another_bundle_alone(store: &dyn Store, rollouts: &dyn RolloutStore) {
+    use RolloutState::{Acknowledged, Active, Failed, None, Pending, RolledBack};
+    let a = node("a");
+    let (is, revision) = (|| state_of(store, &a), || store.revision().unwrap());
+    let first = rollouts.create(&order("all", Option::None), "ana", 10).unwrap().rollout_id;
+    activate(rollouts, &first, &a);
+    rollouts.command(&first, Command::Rollback, "bo", 11).unwrap();
+    for came_to in [&[][..], &[Acknowledged], &[Failed], &[Acknowledged, Failed]] {
+        let before = revision();
+        let id = rollouts.create(&order("rollout_state=rolled_back", Option::None), "ana", 12).unwrap().rollout_id;
+        assert!(revision() > before && is() == RolledBack, "it is told, and not let go");
+        for state in came_to {
+            rollouts.report(&a, &report(&id, state.clone()), "a", 13).unwrap();
+            assert_eq!(is(), RolledBack);
+        }
+    }
+    store.revoke(&a, "ana", 14).unwrap();
+    for to in ["fleet/a", "fleet/b"] {
+        store.enroll(&a, &enrollment_ref(to), IfActive::Replace, "ana", 15).unwrap();
+        assert_eq!(is(), RolledBack);
+    }
+    // By hand it is lifted, and by a bundle that runs.
+    store.set_rollout(&a, &None, "ana", 16).unwrap();
+    let id = rollouts.create(&order("node_id=a", Option::None), "ana", 17).unwrap().rollout_id;
+    assert_eq!(is(), Pending);
+    rollouts.command(&id, Command::Rollback, "bo", 18).unwrap();
+    let id = rollouts.create(&order("node_id=a", Option::None), "ana", 19).unwrap().rollout_id;
+    activate(rollouts, &id, &a);
+    assert_eq!(is(), Active);
+}
+
 fn chooses_active_nodes_alone(store: &dyn Store, rollouts: &dyn RolloutStore) {
     store.revoke(&node("c"), "ana", 10).unwrap();
     store.enroll(&node("d"), &enrollment_ref("fleet/d"), IfActive::Replace, "ana", 10).unwrap();
@@ -320,7 +416,7 @@ fn lets_the_latest_rollout_count(_: &dyn Store, rollouts: &dyn RolloutStore) {
     );
     let old = rollouts.directives(&first, None, 100).unwrap();
     assert!(old.iter().all(|directive| directive.is_current == (directive.node_id != canaries[1])));
-    // Taking the first one back leaves alone whom the second one has.
+    // Taking the first one back leaves alone whom the second one has, and who never came to run it.
     rollouts.command(&first, Command::Rollback, "bo", 13).unwrap();
     assert_eq!(rollouts.directive(&canaries[1]).unwrap().unwrap().state, RolloutState::Pending);
     assert_eq!(rollouts.directive(&rest[0]).unwrap().unwrap().state, RolloutState::RolledBack);
@@ -351,6 +447,27 @@ fn lets_an_enrollment_end_a_directive(store: &dyn Store, rollouts: &dyn RolloutS
     assert_eq!((ended.phase, ended.rest.withdrawn, ended.rest.active), (Phase::Finished, 2, 1));
     let back = rollouts.command(&id, Command::Rollback, "ana", 15).unwrap();
     assert_eq!((back.rest.rolled_back, state_of(store, &node("a"))), (1, RolloutState::None));
+}
+
+/// A rollout of an orchestrator whose clock is ahead, as a shell writes it down.
+pub(in crate::enrollment) const AHEAD: &str = "ffffffff-ffff-7fff-bfff-ffffffffffff";
+
+/// `insert` writes [`AHEAD`] down.
+pub(in crate::enrollment) fn lists_in_the_order_of_their_beginning(rollouts: &dyn RolloutStore, insert: impl FnOnce()) {
+    let create = || rollouts.create(&order("all", None), "ana", 10).unwrap().rollout_id;
+    let first = create();
+    insert();
+    let last = create();
+    let ids = |before, limit| {
+        let page = rollouts.latest(before, limit).unwrap().into_iter();
+        page.map(|rollout| rollout.rollout_id).collect::<Vec<_>>()
+    };
+    let ahead = RolloutId::parse(AHEAD).unwrap();
+    assert_eq!(ids(None, 1), [last.clone()]);
+    assert_eq!(ids(None, 9), [last.clone(), ahead.clone(), first.clone()]);
+    assert_eq!(ids(Some(&last), 9), [ahead.clone(), first.clone()]);
+    assert_eq!(ids(Some(&ahead), 9), [first.clone()]);
+    assert_eq!(ids(Some(&first), 9), []);
 }
 
 fn lists_in_pages(_: &dyn Store, rollouts: &dyn RolloutStore) {

@@ -19,6 +19,13 @@ const DIRECTIVE: &str = "node_id, rollout_id, bundle, phase, wave, state, detail
     directive.updated_at_ms::text, enrollment_ref
     FROM autonomy.directive JOIN autonomy.rollout USING (rollout_id) JOIN autonomy.enrollment USING (node_id)";
 
+/// A node and whether it may run the bundle of a directive that is not its current one, in the order of [`record::left`].
+const LEFT: &str = "node_id, (NOT EXISTS (
+        SELECT FROM autonomy.directive AS later WHERE later.node_id = directive.node_id AND later.state = 'active' AND
+            (SELECT min(change_id) FROM autonomy.rollout_history WHERE rollout_id = later.rollout_id) >
+            (SELECT min(change_id) FROM autonomy.rollout_history WHERE rollout_id = directive.rollout_id)))::int::text
+    FROM autonomy.directive";
+
 /// The counts of directives, in the order of [`record::count`].
 const EACH: &str = "SELECT rollout_id, wave, state, is_current::int::text, count(*)::text FROM autonomy.directive
     WHERE rollout_id = ANY ($1) GROUP BY rollout_id, wave, state, is_current";
@@ -55,8 +62,9 @@ impl RolloutStore for PostgresStore {
     }
 
     fn latest(&self, before: Option<&RolloutId>, limit: usize) -> Result<Vec<Rollout>, StoreError> {
-        let (before, limit) = (before.map_or("~", RolloutId::as_str), signed(limit));
-        let latest = "rollout_id < $1 ORDER BY rollout_id DESC LIMIT $2";
+        let (before, limit) = (before.map(RolloutId::as_str), signed(limit));
+        let latest = "$1 IS NULL OR begun < (SELECT min(change_id) FROM autonomy.rollout_history WHERE rollout_id = $1)
+                      ORDER BY begun DESC LIMIT $2";
         let params: [Param<'_>; 2] = [(&before, Type::TEXT), (&limit, Type::INT8)];
         self.read(async |snapshot| load(snapshot, latest, &params, Counting::Each).await)
     }
@@ -70,6 +78,12 @@ impl RolloutStore for PostgresStore {
     fn directive(&self, node_id: &NodeId) -> Result<Option<Directive>, StoreError> {
         let current = format!("SELECT {DIRECTIVE} WHERE node_id = $1 AND is_current");
         Ok(self.select(&current, &[(&node_id.as_str(), Type::TEXT)], record::directive)?.pop())
+    }
+
+    fn directive_of(&self, node_id: &NodeId, id: &RolloutId) -> Result<Option<Directive>, StoreError> {
+        let sql = format!("SELECT {DIRECTIVE} WHERE rollout_id = $1 AND node_id = $2");
+        let params: [Param<'_>; 2] = [(&id.as_str(), Type::TEXT), (&node_id.as_str(), Type::TEXT)];
+        Ok(self.select(&sql, &params, record::directive)?.pop())
     }
 }
 
@@ -147,6 +161,12 @@ impl RolloutLedger for PostgresLedger<'_> {
         self.query(sql, &params, record::node_id).await
     }
 
+    async fn left(&mut self, id: &RolloutId) -> Result<Vec<(NodeId, bool)>, Fault> {
+        let sql =
+            format!("SELECT {LEFT} WHERE rollout_id = $1 AND NOT is_current AND state IN ('acknowledged', 'active')");
+        self.query(&sql, &[(&id.as_str(), Type::TEXT)], record::left).await
+    }
+
     async fn mark(
         &mut self,
         id: &RolloutId,
@@ -156,7 +176,7 @@ impl RolloutLedger for PostgresLedger<'_> {
         by: By<'_>,
     ) -> Result<(), Fault> {
         let sql = "UPDATE autonomy.directive SET state = $3, detail = $4, updated_at_ms = $5
-                   WHERE rollout_id = $1 AND node_id = ANY ($2) AND is_current";
+                   WHERE rollout_id = $1 AND node_id = ANY ($2)";
         let params: [Param<'_>; 5] = [
             (&id.as_str(), Type::TEXT),
             (&ids(nodes), Type::TEXT_ARRAY),
@@ -184,7 +204,10 @@ async fn load(
     counting: Counting,
 ) -> Result<Vec<Rollout>, Fault> {
     let sql = format!(
-        "SELECT rollout_id, bundle, selector, canary_percent::text, phase FROM autonomy.rollout WHERE {chosen}"
+        "SELECT rollout_id, bundle, selector, canary_percent::text, phase
+         FROM autonomy.rollout, LATERAL (SELECT min(change_id) AS begun FROM autonomy.rollout_history AS history
+                                         WHERE history.rollout_id = rollout.rollout_id) AS history
+         WHERE {chosen}"
     );
     let ask = |sql, params| within_call(transaction.query_typed(sql, params));
     let found = ask(&sql, params).await?;

@@ -13,6 +13,13 @@ use crate::enrollment::{StoreError, database::Fault, record::signed, request::By
 const DIRECTIVE: &str = "node_id, rollout_id, bundle, phase, wave, state, detail, is_current, directive.updated_at_ms,
     enrollment_ref FROM directive JOIN rollout USING (rollout_id) JOIN enrollment USING (node_id)";
 
+/// A node and whether it may run the bundle of a directive that is not its current one, in the order of [`record::left`].
+const LEFT: &str = "node_id, NOT EXISTS (
+        SELECT 1 FROM directive AS later WHERE later.node_id = directive.node_id AND later.state = 'active' AND
+            (SELECT min(change_id) FROM rollout_history WHERE rollout_id = later.rollout_id) >
+            (SELECT min(change_id) FROM rollout_history WHERE rollout_id = directive.rollout_id))
+    FROM directive";
+
 /// The counts of directives, in the order of [`record::count`].
 const EACH: &str = "SELECT rollout_id, wave, state, is_current, count(*) FROM directive WHERE rollout_id = ?1
     GROUP BY wave, state, is_current";
@@ -49,9 +56,11 @@ impl RolloutStore for SqliteStore {
     }
 
     fn latest(&self, before: Option<&RolloutId>, limit: usize) -> Result<Vec<Rollout>, StoreError> {
-        let (before, limit) = (before.map_or("~", RolloutId::as_str), signed(limit));
+        let (before, limit) = (before.map(RolloutId::as_str), signed(limit));
         self.read(|reader| {
-            let sql = "SELECT rollout_id FROM rollout WHERE rollout_id < ?1 ORDER BY rollout_id DESC LIMIT ?2";
+            let sql = "SELECT rollout_id FROM rollout_history GROUP BY rollout_id
+                       HAVING ?1 IS NULL OR min(change_id) < (SELECT min(change_id) FROM rollout_history WHERE rollout_id = ?1)
+                       ORDER BY min(change_id) DESC LIMIT ?2";
             let ids = all(reader, sql, params![before, limit], |row| record::rollout_id(row))?;
             ids.iter().filter_map(|id| load(reader, id, Counting::Each).transpose()).collect()
         })
@@ -67,6 +76,13 @@ impl RolloutStore for SqliteStore {
 
     fn directive(&self, node_id: &NodeId) -> Result<Option<Directive>, StoreError> {
         self.read(|reader| current(reader, node_id))
+    }
+
+    fn directive_of(&self, node_id: &NodeId, id: &RolloutId) -> Result<Option<Directive>, StoreError> {
+        self.read(|reader| {
+            let sql = format!("SELECT {DIRECTIVE} WHERE rollout_id = ?1 AND node_id = ?2");
+            Ok(all(reader, &sql, [id.as_str(), node_id.as_str()], |row| record::directive(row))?.pop())
+        })
     }
 }
 
@@ -128,6 +144,12 @@ impl RolloutLedger for Transaction<'_> {
         all(self, sql, params![id.as_str(), wave.as_str(), state.as_str()], |row| record::node_id(row))
     }
 
+    async fn left(&mut self, id: &RolloutId) -> Result<Vec<(NodeId, bool)>, Fault> {
+        let sql =
+            format!("SELECT {LEFT} WHERE rollout_id = ?1 AND is_current = 0 AND state IN ('acknowledged', 'active')");
+        all(self, &sql, [id.as_str()], |row| record::left(row))
+    }
+
     async fn mark(
         &mut self,
         id: &RolloutId,
@@ -138,7 +160,7 @@ impl RolloutLedger for Transaction<'_> {
     ) -> Result<(), Fault> {
         let mut statement = self.prepare_cached(
             "UPDATE directive SET state = ?3, detail = ?4, updated_at_ms = ?5
-             WHERE rollout_id = ?1 AND node_id = ?2 AND is_current = 1",
+             WHERE rollout_id = ?1 AND node_id = ?2",
         )?;
         for node_id in nodes {
             statement.execute(params![id.as_str(), node_id.as_str(), state.as_str(), detail, signed(by.now_ms)])?;

@@ -20,7 +20,7 @@ use crate::enrollment::{
 /// Nodes whose rows are held at once. Few where it is tested, so that every step has more of them.
 const TOGETHER: usize = if cfg!(test) { 2 } else { 1000 };
 
-/// What a transaction can do to rollouts. Of a rollout's directives those that are not current are never changed.
+/// What a transaction can do to rollouts.
 pub(in crate::enrollment) trait RolloutLedger: Ledger {
     /// Writes a rollout down that has no directives yet.
     async fn begin(&mut self, id: &RolloutId, order: &Order) -> Result<(), Self::Fault>;
@@ -50,7 +50,11 @@ pub(in crate::enrollment) trait RolloutLedger: Ledger {
     /// The nodes of a wave whose current directive is this rollout's and in this state, in the order of their ids.
     async fn nodes(&mut self, id: &RolloutId, wave: Wave, state: &RolloutState) -> Result<Vec<NodeId>, Self::Fault>;
 
-    /// The state of these nodes' current directives.
+    /// The nodes that have come so far that they may run this rollout's bundle, and have another directive now, or none; and
+    /// whether they may run it still: none of a later rollout is active.
+    async fn left(&mut self, id: &RolloutId) -> Result<Vec<(NodeId, bool)>, Self::Fault>;
+
+    /// The state of these nodes' directives.
     async fn mark(
         &mut self,
         id: &RolloutId,
@@ -115,6 +119,14 @@ pub(super) async fn command<L: RolloutLedger>(
                 let nodes = ledger.nodes(id, wave, &state).await?;
                 set_state(ledger, id, &nodes, &RolloutState::RolledBack, None, by).await?;
             }
+        }
+        let (may_run, beyond): (Vec<_>, Vec<_>) = ledger.left(id).await?.into_iter().partition(|(_, may_run)| *may_run);
+        let [may_run, beyond] =
+            [may_run, beyond].map(|nodes| nodes.into_iter().map(|(node, _)| node).collect::<Vec<_>>());
+        set_state(ledger, id, &may_run, &RolloutState::RolledBack, None, by).await?;
+        // What they run is another's. What they must not go back to is said here.
+        for nodes in beyond.chunks(TOGETHER) {
+            ledger.mark(id, nodes, &RolloutState::RolledBack, None, by).await?;
         }
     }
     advance(ledger, id, by).await?;
@@ -203,7 +215,7 @@ async fn issue<L: RolloutLedger>(ledger: &mut L, id: &RolloutId, wave: Wave, by:
     set_state(ledger, id, &nodes, &RolloutState::Pending, None, by).await
 }
 
-/// The directives' state, and the nodes' with it.
+/// The directives' state, and what follows for the nodes.
 async fn set_state<L: RolloutLedger>(
     ledger: &mut L,
     id: &RolloutId,
@@ -217,7 +229,7 @@ async fn set_state<L: RolloutLedger>(
         let mut changes = Vec::new();
         for row in ledger.rows(nodes).await? {
             let node_id = row.enrollment.node_id.clone();
-            changes.extend(Request::SetRollout(state).on(&node_id, Found::Row(row), by)?.change);
+            changes.extend(Request::Step(state).on(&node_id, Found::Row(row), by)?.change);
         }
         ledger.write(&changes).await?;
     }

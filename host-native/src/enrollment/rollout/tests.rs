@@ -190,6 +190,23 @@ fn sqlite_keeps_rollouts() {
 }
 
 #[test]
+fn the_latest_rollout_is_the_one_that_began_last_whatever_its_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("enrollment.db");
+    let store = SqliteStore::open(&path).unwrap();
+    store.enroll(&node("n"), &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
+    conformance::lists_in_the_order_of_their_beginning(&store, || {
+        let sql = format!(
+            "INSERT INTO rollout VALUES ('{0}', '{1}', 'all', NULL, 'finished');
+             INSERT INTO rollout_history (rollout_id, phase, who, at_ms) VALUES ('{0}', 'finished', 'bo', 1)",
+            conformance::AHEAD,
+            bundle()
+        );
+        Connection::open(&path).unwrap().execute_batch(&sql).unwrap();
+    });
+}
+
+#[test]
 fn a_store_opened_for_reading_rolls_nothing_out() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("enrollment.db");
