@@ -42,7 +42,7 @@ pub trait RolloutStore: Send + Sync {
     /// There is no such rollout, or its phase does not allow it; the store cannot be used.
     fn command(&self, id: &RolloutId, command: Command, who: &str, now_ms: u64) -> Result<Rollout, StoreError>;
 
-    /// Takes down how far a node has come, and what follows from it. The state it has changes nothing.
+    /// Takes down how far a node has come, and what follows from it. The state it has changes nothing but what it waits for.
     ///
     /// # Errors
     /// The directive is not the node's current one, or the state does not follow from the one it has; the store cannot be
@@ -308,9 +308,9 @@ impl Command {
 pub struct Report {
     /// The rollout that the directive is of.
     pub rollout_id: RolloutId,
-    /// `acknowledged`, `active` or `failed`.
+    /// `acknowledged`, `active` or `failed`; or the state that it has, to say what is waited for.
     pub state: RolloutState,
-    /// Why it failed, in a line.
+    /// Why it failed, or what is waited for, in a line.
     pub detail: Option<String>,
 }
 
@@ -320,8 +320,8 @@ impl Report {
     /// What can be refused without looking at the store.
     fn check(&self) -> Result<(), RolloutError> {
         match &self.state {
-            RolloutState::Acknowledged | RolloutState::Active | RolloutState::Failed => Ok(()),
-            RolloutState::None | RolloutState::Pending | RolloutState::RolledBack | RolloutState::Unknown(_) => {
+            RolloutState::Pending | RolloutState::Acknowledged | RolloutState::Active | RolloutState::Failed => Ok(()),
+            RolloutState::None | RolloutState::RolledBack | RolloutState::Unknown(_) => {
                 Err(RolloutError::NotReported { word: shown(self.state.as_str()) })
             }
         }
@@ -506,7 +506,7 @@ pub struct Directive {
     pub wave: Wave,
     /// How far it has come; `<none>` before its turn.
     pub state: RolloutState,
-    /// Why it failed.
+    /// Why it failed, or what it waits for.
     pub detail: Option<String>,
     /// Whether it is the node's latest, and its enrollment the one it was chosen under.
     pub is_current: bool,
@@ -584,7 +584,7 @@ pub enum RolloutError {
         to: RolloutState,
     },
     /// Not a node's to say.
-    #[error("a node cannot report `{word}`: report `acknowledged`, `active` or `failed`")]
+    #[error("a node cannot report `{word}`: report `acknowledged`, `active` or `failed`, or `pending` while it waits")]
     NotReported {
         /// What was reported.
         word: String,

@@ -248,36 +248,28 @@ async fn what_cannot_run_is_failed_with_its_reason_and_the_bundle_before_runs_on
     let stranger = PrivateKey::generate().unwrap();
     let missing = rig.push("9.0.0", &rig.good("9.0.0"));
     fs::remove_file(rig.dir.path().join("layout/blobs/sha256").join(missing.digest().hex())).unwrap();
-    for (bundle, rounds, why) in [
+    for (bundle, why) in [
         (
             rig.push("2.0.0", &rig.bundle("2.0.0", Some("fleet-a"), "package autonomy\nallow if {", &rig.key)),
-            1,
             "policy does not compile",
         ),
         (
             rig.push("2.0.1", &rig.bundle("2.0.1", Some("fleet-a"), "package other\nallow := true", &rig.key)),
-            1,
             "no module defines `data.autonomy.allow`",
         ),
         (
             rig.push("2.0.2", &rig.bundle("2.0.2", Some("fleet-b"), POLICY, &rig.key)),
-            1,
             "the bundle declares enrollment ref `fleet-b` and the node is enrolled with `fleet-a`",
         ),
         (
             rig.push("2.0.3", &rig.bundle("2.0.3", None, POLICY, &rig.key)),
-            1,
             "the bundle declares enrollment ref `<none>`",
         ),
-        (rig.push("2.0.4", &rig.bundle("2.0.4", Some("fleet-a"), POLICY, &stranger)), 1, "bundle is refused"),
-        (rig.push("2.0.5", b"this is no bundle"), 1, "bundle is refused"),
-        (missing, ATTEMPTS, "No such file or directory"),
+        (rig.push("2.0.4", &rig.bundle("2.0.4", Some("fleet-a"), POLICY, &stranger)), "bundle is refused"),
+        (rig.push("2.0.5", b"this is no bundle"), "bundle is refused"),
+        (missing, "No such file or directory"),
     ] {
         rig.roll_out(bundle);
-        for _ in 1..rounds {
-            running.follower.round();
-            assert_eq!(rig.state(), (RolloutState::Pending, None), "it is tried again: {why}");
-        }
         running.follower.round();
         let (state, detail) = rig.state();
         let detail = detail.unwrap();
@@ -303,6 +295,44 @@ async fn what_cannot_run_is_failed_with_its_reason_and_the_bundle_before_runs_on
     assert_eq!(state, RolloutState::Failed);
     assert!(detail.unwrap().contains("current.json"));
     assert_eq!(running.follower.gate.policy_ref().unwrap().as_str(), "fleet/policies@1.2.0");
+}
+
+#[tokio::test]
+async fn a_registry_that_is_away_is_waited_for_and_a_bundle_that_is_not_there_is_not() {
+    let rig = Rig::new();
+    let mut running = rig.start(NEVER, false).await;
+    let good = rig.push("1.1.0", &rig.good("1.1.0"));
+    // A port that nobody has, until somebody does.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let away = || Pinned::parse(&format!("{address}/fleet/policies@{}", good.digest())).unwrap();
+    rig.roll_out(away());
+    let begun = Instant::now();
+    let pauses: Vec<_> = (0..6).map(|_| running.follower.round()).collect();
+    assert!(begun.elapsed() >= LONGEST || pauses == [5, 10, 20, 40, 60, 60].map(Duration::from_secs), "{pauses:?}");
+    if begun.elapsed() < LONGEST {
+        let (state, detail) = rig.state();
+        let detail = detail.unwrap();
+        assert_eq!(state, RolloutState::Pending);
+        assert!(
+            detail.starts_with("waits for the bundle: registry `127.0.0.1:") && detail.contains("refused"),
+            "{detail}"
+        );
+        assert_eq!(running.call().await, "fleet/policies@1.0.0", "the bundle before runs on");
+    }
+    thread::sleep(LONGEST);
+    assert_eq!(running.follower.round(), REST);
+    assert_eq!(rig.state().0, RolloutState::Failed, "not without an end");
+
+    // Each directive has its own time, and what is there in the end runs.
+    rig.roll_out(away());
+    running.follower.round();
+    assert_eq!(rig.state().0, RolloutState::Pending);
+    rig.roll_out(good);
+    assert_eq!(running.follower.round(), REST);
+    assert_eq!(rig.state(), (RolloutState::Active, None));
+    assert_eq!(running.call().await, "fleet/policies@1.1.0");
 }
 
 /// A node asks again soon only where what comes next may not be a change of the node.

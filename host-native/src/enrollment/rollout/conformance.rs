@@ -137,8 +137,10 @@ fn holds_the_rest_back_until_every_canary_is_active(store: &dyn Store, rollouts:
     activate(rollouts, &id, &canaries[0]);
     waiting(3);
     assert!(rest.iter().all(|node| state_of(store, node) == RolloutState::None));
-    let early = rollouts.report(&rest[0], &report(&id, RolloutState::Acknowledged), "x", 11).unwrap_err();
-    assert!(early.to_string().contains("is `<none>` and cannot become `acknowledged`"), "{early}");
+    for state in [RolloutState::Pending, RolloutState::Acknowledged] {
+        let early = rollouts.report(&rest[0], &report(&id, state.clone()), "x", 11).unwrap_err();
+        assert!(early.to_string().contains(&format!("is `<none>` and cannot become `{state}`")), "{early}");
+    }
     activate(rollouts, &id, &canaries[1]);
     waiting(0);
     assert!(rest.iter().all(|node| state_of(store, node) == RolloutState::Pending));
@@ -176,12 +178,12 @@ fn refuses_what_does_not_follow(store: &dyn Store, rollouts: &dyn RolloutStore) 
     use RolloutState::{Acknowledged, Active, Failed, None, Pending, RolledBack};
     let a = node("a");
     for (path, from, legal) in [
-        (&[][..], Pending, &[Acknowledged, Failed][..]),
+        (&[][..], Pending, &[Pending, Acknowledged, Failed][..]),
         (&[Acknowledged], Acknowledged, &[Acknowledged, Active, Failed]),
         (&[Acknowledged, Active], Active, &[Active]),
         (&[Failed], Failed, &[Failed]),
     ] {
-        for to in [Acknowledged, Active, Failed] {
+        for to in [Pending, Acknowledged, Active, Failed] {
             let id = rollouts.create(&order("node_id=a", Option::None), "ana", 10).unwrap().rollout_id;
             for state in path {
                 rollouts.report(&a, &report(&id, state.clone()), "a", 11).unwrap();
@@ -201,18 +203,22 @@ fn refuses_what_does_not_follow(store: &dyn Store, rollouts: &dyn RolloutStore) 
                 }
             }
             if from == to {
-                assert_eq!(
-                    (rollouts.directive(&a).unwrap(), store.revision().unwrap()),
-                    (before, revision),
-                    "said twice"
-                );
+                let (said, twice) = (rollouts.directive(&a).unwrap(), (before, revision));
+                assert_eq!((said.clone(), store.revision().unwrap()), twice, "said twice");
+                // What it waits for alone is news, and of nobody else's concern.
+                let waits = Report { detail: Some("waits\nfor".to_owned()), ..report(&id, to.clone()) };
+                let told = rollouts.report(&a, &waits, "a", 13).unwrap();
+                let wanted = Directive { detail: Some("waits for".to_owned()), updated_at_ms: 13, ..said.unwrap() };
+                assert_eq!((told, store.revision().unwrap()), (wanted, revision));
             }
         }
     }
     let id = rollouts.create(&order("node_id=a", Option::None), "ana", 10).unwrap().rollout_id;
-    for state in [None, Pending, RolledBack, RolloutState::from_word("lost")] {
+    for state in [None, RolledBack, RolloutState::from_word("lost")] {
         let error = rollouts.report(&a, &report(&id, state.clone()), "a", 11).unwrap_err();
-        let why = format!("a node cannot report `{state}`: report `acknowledged`, `active` or `failed`");
+        let why = format!(
+            "a node cannot report `{state}`: report `acknowledged`, `active` or `failed`, or `pending` while it waits"
+        );
         assert_eq!(error.to_string(), why);
     }
     for percent in [0, 101] {

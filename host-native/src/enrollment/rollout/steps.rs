@@ -146,13 +146,19 @@ pub(super) async fn report<L: RolloutLedger>(
         let (current, reported) = (current.rollout_id, reported.clone());
         return refuse(RolloutError::Superseded { node_id: of(), current, reported });
     }
+    let detail = report.detail();
     if current.state == *to {
-        return Ok(current);
+        if detail.is_none() || detail == current.detail {
+            return Ok(current);
+        }
+        ledger.mark(reported, slice::from_ref(node_id), to, detail.as_deref(), by).await?;
+        return self::current(ledger, node_id).await;
     }
-    if !may_become(&current.state, to) {
+    // Nobody takes a turn that was not given.
+    if *to == RolloutState::Pending || !may_become(&current.state, to) {
         return refuse(RolloutError::Transition { node_id: of(), from: current.state, to: to.clone() });
     }
-    set_state(ledger, reported, slice::from_ref(node_id), to, report.detail().as_deref(), by).await?;
+    set_state(ledger, reported, slice::from_ref(node_id), to, detail.as_deref(), by).await?;
     advance(ledger, reported, by).await?;
     self::current(ledger, node_id).await
 }
