@@ -30,13 +30,15 @@ use crate::{gate::new_audit_id, oci::Pinned};
 /// bundle. What is not legal is refused in that transaction. A node's current
 /// directive is that of the latest rollout that chose it, for as long as the enrollment lasts that it was chosen under.
 pub trait RolloutStore: Send + Sync {
-    /// Chooses nodes and orders the bundle for them; with canaries, for those first.
+    /// Chooses nodes and orders the bundle for them; with canaries, for those first. Others change what they will in between: it
+    /// is several transactions where there are many nodes. Where it breaks off, the rollout is there with a part of them, paused
+    /// until all are chosen.
     ///
     /// # Errors
     /// There is no such active node; the store cannot be used.
     fn create(&self, order: &Order, who: &str, now_ms: u64) -> Result<Rollout, StoreError>;
 
-    /// Pauses, resumes or rolls back. What already is so changes nothing.
+    /// Pauses, resumes or rolls back. What already is so changes nothing, and goes on where something broke off.
     ///
     /// # Errors
     /// There is no such rollout, or its phase does not allow it; the store cannot be used.
@@ -454,8 +456,10 @@ impl std::ops::Add for Counts {
 enum Next {
     /// Nothing yet, or nothing any more.
     Wait,
-    /// The rest has its turn.
-    GoOn,
+    /// A wave has its turn.
+    GoOn(Wave),
+    /// Its nodes are to be taken back.
+    TakeBack,
     /// A canary failed, or none is left.
     Stop(&'static str),
     /// There is nothing left to do.
@@ -467,12 +471,14 @@ impl Rollout {
         let Self { canary, rest, .. } = self;
         let has_canaries = self.canary_percent.is_some();
         match self.phase {
-            Phase::Stopped | Phase::Finished | Phase::RolledBack => Next::Wait,
+            Phase::Stopped | Phase::Finished => Next::Wait,
+            Phase::RolledBack => Next::TakeBack,
             Phase::Running | Phase::Paused if canary.failed > 0 => Next::Stop("a canary failed"),
             Phase::Paused => Next::Wait,
+            Phase::Running if canary.waiting > 0 => Next::GoOn(Wave::Canary),
             Phase::Running if canary.is_under_way() => Next::Wait,
             Phase::Running if rest.waiting > 0 && has_canaries && canary.active == 0 => Next::Stop("no canary is left"),
-            Phase::Running if rest.waiting > 0 => Next::GoOn,
+            Phase::Running if rest.waiting > 0 => Next::GoOn(Wave::Rest),
             Phase::Running if rest.is_under_way() => Next::Wait,
             Phase::Running => Next::Finish,
         }

@@ -240,7 +240,7 @@ fn replicas_that_race_make_each_step_of_a_rollout_once() {
         finished += u64::from(phase == Phase::Finished);
         rolled_back += u64::from(phase == Phase::RolledBack);
         let phases: Vec<_> = history.iter().map(|change| change.phase).collect();
-        assert!(phases.first() == Some(&Phase::Running) && phases.last() == Some(&phase), "{phases:?}");
+        assert!(phases.first() == Some(&Phase::Paused) && phases.last() == Some(&phase), "{phases:?}");
         assert!(phases.windows(2).all(|two| two[0] != two[1]), "a step twice: {phases:?}");
         let counts = canary + rest;
         assert_eq!(counts.total(), 4, "{counts:?}");
@@ -455,7 +455,8 @@ fn who_holds_a_lock_and_a_standby_that_is_silent_are_not_waited_for_without_end(
     let store = open(&cluster);
     enroll(&store, "n").unwrap();
 
-    let refused = "the database refused (canceling statement due to lock timeout): look at its log, and ask again";
+    let refused = "somebody else holds what is to be changed in the database, for more than three seconds: ask again, or find who \
+                   it is in `pg_stat_activity`, such as a backup or a shell, and end that";
     while_held(&cluster, "SELECT FROM autonomy.state FOR UPDATE", || {
         let begun = Instant::now();
         let error = store.revoke(&node("n"), "ana", 2).unwrap_err();

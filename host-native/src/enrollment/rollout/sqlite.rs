@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, Transaction, params};
 
 use super::{
     Command, Directive, Order, Phase, Report, Rollout, RolloutError, RolloutId, RolloutStore, Wave, record,
-    steps::{self, Counting, RolloutLedger},
+    steps::{self, Counting, RolloutLedger, Steps, TOGETHER},
 };
 use crate::enrollment::{StoreError, database::Fault, record::signed, request::By, sqlite::SqliteStore};
 
@@ -36,18 +36,19 @@ impl RolloutStore for SqliteStore {
     fn create(&self, order: &Order, who: &str, now_ms: u64) -> Result<Rollout, StoreError> {
         let by = By::new(who, now_ms)?;
         order.check()?;
-        self.transact(async |transaction| steps::create(transaction, order, by).await)
+        self.rollout(&steps::create(self, order, by)?)
     }
 
     fn command(&self, id: &RolloutId, command: Command, who: &str, now_ms: u64) -> Result<Rollout, StoreError> {
         let by = By::new(who, now_ms)?;
-        self.transact(async |transaction| steps::command(transaction, id, command, by).await)
+        steps::command(self, id, command, by)?;
+        self.rollout(id)
     }
 
     fn report(&self, node_id: &NodeId, report: &Report, who: &str, now_ms: u64) -> Result<Directive, StoreError> {
         let by = By::new(who, now_ms)?;
         report.check()?;
-        self.transact(async |transaction| steps::report(transaction, node_id, report, by).await)
+        steps::report(self, node_id, report, by)
     }
 
     fn rollout(&self, id: &RolloutId) -> Result<Rollout, StoreError> {
@@ -86,6 +87,15 @@ impl RolloutStore for SqliteStore {
     }
 }
 
+impl Steps for SqliteStore {
+    type Fault = Fault;
+    type Ledger<'a> = Transaction<'a>;
+
+    fn step<T>(&self, work: impl AsyncFnOnce(&mut Transaction<'_>) -> Result<T, Fault>) -> Result<T, StoreError> {
+        self.transact(work)
+    }
+}
+
 impl RolloutLedger for Transaction<'_> {
     async fn begin(&mut self, id: &RolloutId, order: &Order) -> Result<(), Fault> {
         let Order { bundle, selector, canary_percent } = order;
@@ -121,7 +131,8 @@ impl RolloutLedger for Transaction<'_> {
     async fn direct(&mut self, id: &RolloutId, wave: Wave, nodes: &[NodeId], by: By<'_>) -> Result<(), Fault> {
         let mut statement = self.prepare_cached(
             "INSERT INTO directive (rollout_id, node_id, wave, state, is_current, updated_at_ms)
-             VALUES (?1, ?2, ?3, '<none>', 1, ?4)",
+             SELECT ?1, ?2, ?3, '<none>', 1, ?4
+             WHERE NOT EXISTS (SELECT 1 FROM directive WHERE node_id = ?2 AND is_current = 1)",
         )?;
         for node_id in nodes {
             statement.execute(params![id.as_str(), node_id.as_str(), wave.as_str(), signed(by.now_ms)])?;
@@ -129,25 +140,30 @@ impl RolloutLedger for Transaction<'_> {
         Ok(())
     }
 
-    async fn take(&mut self, nodes: &[NodeId]) -> Result<Vec<RolloutId>, Fault> {
-        let sql = "UPDATE directive SET is_current = 0 WHERE node_id = ?1 AND is_current = 1 RETURNING rollout_id";
-        let mut taken = Vec::new();
+    async fn take(&mut self, nodes: &[NodeId], by_rollout: Option<&RolloutId>) -> Result<Vec<RolloutId>, Fault> {
+        let sql = "UPDATE directive SET is_current = 0 WHERE node_id = ?1 AND is_current = 1 AND (?2 IS NULL OR
+                       (SELECT min(change_id) FROM rollout_history WHERE rollout_id = directive.rollout_id) <
+                       (SELECT min(change_id) FROM rollout_history WHERE rollout_id = ?2))
+                   RETURNING rollout_id";
+        let (by_rollout, mut taken) = (by_rollout.map(RolloutId::as_str), Vec::new());
         for node_id in nodes {
-            taken.extend(all(self, sql, [node_id.as_str()], |row| record::rollout_id(row))?);
+            taken.extend(all(self, sql, params![node_id.as_str(), by_rollout], |row| record::rollout_id(row))?);
         }
         Ok(taken)
     }
 
     async fn nodes(&mut self, id: &RolloutId, wave: Wave, state: &RolloutState) -> Result<Vec<NodeId>, Fault> {
-        let sql = "SELECT node_id FROM directive WHERE rollout_id = ?1 AND wave = ?2 AND state = ?3 AND is_current = 1
-                   ORDER BY node_id";
-        all(self, sql, params![id.as_str(), wave.as_str(), state.as_str()], |row| record::node_id(row))
+        let sql = "SELECT node_id FROM directive WHERE rollout_id = ?1 AND wave = ?2 AND state = ?3 AND is_current = 1 LIMIT ?4";
+        all(self, sql, params![id.as_str(), wave.as_str(), state.as_str(), signed(TOGETHER)], |row| {
+            record::node_id(row)
+        })
     }
 
     async fn left(&mut self, id: &RolloutId) -> Result<Vec<(NodeId, bool)>, Fault> {
-        let sql =
-            format!("SELECT {LEFT} WHERE rollout_id = ?1 AND is_current = 0 AND state IN ('acknowledged', 'active')");
-        all(self, &sql, [id.as_str()], |row| record::left(row))
+        let sql = format!(
+            "SELECT {LEFT} WHERE rollout_id = ?1 AND is_current = 0 AND state IN ('acknowledged', 'active') LIMIT ?2"
+        );
+        all(self, &sql, params![id.as_str(), signed(TOGETHER)], |row| record::left(row))
     }
 
     async fn mark(
