@@ -44,8 +44,8 @@ use crate::{
     enrollment::{
         Changes, IfActive, Query as Rows, Store, StoreError,
         wire::{
-            ChangesQuery, Count, CountQuery, Enroll, Found, History, HistoryQuery, ListQuery, PAGE, Page, SetRollout,
-            WAIT_MS,
+            BODY_BYTES, ChangesQuery, Count, CountQuery, Enroll, Found, History, HistoryQuery, ListQuery, PAGE, Page,
+            SetRollout, WAIT_MS,
         },
     },
     gate::{new_audit_id, now_ms},
@@ -80,7 +80,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What all clients together may take: each runtime keeps a request for changes open.
 pub fn limits() -> Limits {
-    Limits { max_connections: 16 * 1024, max_body_bytes: 64 * 1024, ..Limits::default() }
+    Limits { max_connections: 16 * 1024, max_body_bytes: BODY_BYTES, ..Limits::default() }
 }
 
 /// Answers for a store.

@@ -229,7 +229,8 @@ fn a_bundle_that_does_not_work_stops_at_its_canary() {
         let (code, error) = create(version, "--canary 1 --wait");
         if code == 2 {
             // The command does not even begin; other programs may.
-            assert!(error.contains(why), "{error}");
+            let none = "declares enrollment ref `fleet-b`, and no node of `all` is enrolled with it";
+            assert!(error.contains(why) || error.contains(none), "{error}");
             let bundle = format!("{}/fleet/policies@{digest}", fleet.registry.address);
             let order = json!({"bundle": bundle, "selector": "all", "canary_percent": 1}).to_string();
             let (status, created) = fleet.ask("POST", "/v1/rollouts", "operator.token", &order);
@@ -350,6 +351,65 @@ fn a_rollout_is_paused_resumed_and_taken_back() {
         assert_eq!(fleet.home.run(&create).status.code(), Some(0));
         assert_eq!(waiting.join().unwrap().status.code(), Some(3));
     });
+}
+
+#[test]
+fn whoever_waits_for_a_rollout_rides_over_an_orchestrator_that_is_away_and_does_not_wait_for_ever() {
+    let mut fleet = Fleet::start();
+    fleet.push("1.1.0", "fleet-a", POLICY);
+    let bundle = format!("{}/fleet/policies:1.1.0 --allow-insecure-registry", fleet.registry.address);
+    let create = format!("rollout create --bundle {bundle} --node-id robot-1 {}", fleet.operator());
+    let waited = fleet.home.run(&format!("{create} --wait=2s"));
+    let error = String::from_utf8(waited.stderr).unwrap();
+    assert_eq!(waited.status.code(), Some(3), "{error}");
+    let line = "is not done within 2s, and goes on: 1 pending; see `autonomy rollout show ";
+    assert!(error.contains(line) && !error.trim_end().contains('\n'), "{error}");
+
+    let (address, begun) = (fleet.orchestrator.address.clone(), Instant::now());
+    let is_there = |fleet: &Fleet| fleet.json("rollout list")["rollouts"].as_array().unwrap().len() == 2;
+    let list = format!("rollout list {} --output json", fleet.operator());
+    let home = &fleet.home;
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| home.run(&format!("{create} --wait")));
+        while home.ok(&list).matches("\"selector\"").count() < 2 {
+            assert!(begun.elapsed() < PATIENCE);
+        }
+        fleet.orchestrator.signal(Signal::KILL);
+        thread::sleep(Duration::from_secs(2));
+        let serve = format!("orchestrator serve --store fleet.sqlite --signing-key lease.pem --listen {address}");
+        fleet.orchestrator = Service::start(home, &serve);
+        let token = fs::read_to_string(home.path("operator.token")).unwrap();
+        let authorization = format!("authorization: Bearer {}\r\n", token.trim_end());
+        let mut connection = fleet.orchestrator.connect();
+        let (_, current) = connection.exchange("GET", "/v1/directives/robot-1", &authorization, "").unwrap();
+        for state in ["acknowledged", "active"] {
+            let report = json!({"rollout_id": current["directive"]["rollout_id"], "state": state}).to_string();
+            let (status, answer) =
+                connection.exchange("PUT", "/v1/directives/robot-1", &authorization, &report).unwrap();
+            assert_eq!(status, 200, "{answer}");
+        }
+        let waited = waits.join().unwrap();
+        let error = String::from_utf8(waited.stderr).unwrap();
+        assert_eq!(waited.status.code(), Some(0), "{error}");
+        assert!(error.contains("asking again: cannot ask the orchestrator at `"), "{error}");
+    });
+    assert!(is_there(&fleet));
+
+    // What is asked for in vain is said before anything is done.
+    let id = fleet.json("rollout list")["rollouts"][0]["rollout_id"].as_str().unwrap().to_owned();
+    let nodes: String = (0..3000).map(|n| format!(" --node-id robot-of-the-third-hall-{n}")).collect();
+    for (line, message) in [
+        ("rollout rollback".to_owned(), format!("say which rollout is taken back: the latest are `{id}` (finished, ")),
+        (
+            format!("rollout create --bundle {bundle} --node-id robot-1{nodes}"),
+            " bytes and an orchestrator takes 65536: name fewer nodes, or choose them with `--selector`".to_owned(),
+        ),
+    ] {
+        let refused = fleet.home.run(&format!("{line} {}", fleet.operator()));
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(2) && error.contains(&message), "{error}");
+    }
+    assert!(is_there(&fleet));
 }
 
 #[test]

@@ -26,7 +26,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 use super::{
     Change, Changes, IfActive, Mutation, Observation, Query, Row, Source, Store, StoreError,
     rollout::RolloutStore,
-    wire::{Count, Enroll, Found, History, PAGE, Page, SetRollout, WAIT_MS},
+    wire::{BODY_BYTES, Count, Enroll, Found, History, PAGE, Page, SetRollout, WAIT_MS},
 };
 use crate::{
     ErrorClass,
@@ -90,6 +90,14 @@ pub enum RemoteError {
         /// Where.
         url: String,
     },
+    /// The orchestrator would close the connection before it has read it.
+    #[error(
+        "the request has {bytes} bytes and an orchestrator takes {BODY_BYTES}: name fewer nodes, or choose them with `--selector`"
+    )]
+    TooLarge {
+        /// Its bytes.
+        bytes: usize,
+    },
     /// The orchestrator refused.
     #[error("{error}")]
     Refused {
@@ -112,7 +120,9 @@ impl RemoteError {
     /// Whose turn it is.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Url(_) | Self::Cleartext { .. } | Self::Unauthorized { .. } => ErrorClass::Usage,
+            Self::Url(_) | Self::Cleartext { .. } | Self::Unauthorized { .. } | Self::TooLarge { .. } => {
+                ErrorClass::Usage
+            }
             Self::Token(error) => error.class(),
             Self::Refused { status, .. } if *status < 500 && *status != 429 => ErrorClass::Usage,
             Self::Tls(_)
@@ -162,6 +172,9 @@ impl OrchestratorClient {
         fresh: bool,
         total_timeout: Duration,
     ) -> Result<Bytes, RemoteError> {
+        if body.len() > BODY_BYTES {
+            return Err(RemoteError::TooLarge { bytes: body.len() });
+        }
         let text = format!("{}{path}", self.base);
         let unreachable = |cause: String| RemoteError::Unreachable { url: self.base.clone(), cause };
         let target = Url::parse(&text)?.target().map_err(|error| unreachable(error.to_string()))?;
