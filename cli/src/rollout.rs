@@ -329,9 +329,9 @@ impl Create {
         if !may_pass(&*store, &order.selector, declared.as_ref())? {
             let declared = declared.as_ref().map_or("<none>", EnrollmentRef::as_str);
             return Err(CliError::usage(format!(
-                "the bundle declares enrollment ref `{declared}`, and no node of `{}` is enrolled with it: roll out the bundle of \
+                "the bundle declares enrollment ref `{declared}`, and no node of `{:.80}` is enrolled with it: roll out the bundle of \
                  their ref, see `autonomy node list`",
-                order.selector
+                order.selector.to_string()
             )));
         }
         let rollout = rollouts.create(&order, &who, time::now_ms())?;
