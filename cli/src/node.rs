@@ -27,7 +27,7 @@ pub(crate) enum Command {
     /// Enroll a node: from now on it may run under bundles that declare this enrollment ref.
     #[command(after_help = "Examples:
   autonomy node enroll --node-id robot-7 --enrollment-ref fleet-a
-  autonomy node enroll --node-id robot-7 --enrollment-ref fleet-b \\
+  autonomy node enroll --node-id robot-8 --enrollment-ref fleet-b \\
     --replace --by ops@example.com
   autonomy node enroll --node-id robot-7 --enrollment-ref fleet-a \\
     --orchestrator-url https://fleet.example.com \\

@@ -9,7 +9,7 @@ use host_native::{
     enrollment::{PostgresStore, SqliteStore, Store},
     key::PrivateKey,
     orchestrator::{self, Access, Caller, Orchestrator, Role},
-    serve::{Listener, Metrics, Tls},
+    serve::{Listener, Metrics, Report, Tls},
 };
 use serde::Serialize;
 
@@ -274,9 +274,15 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
         out.line(format_args!("listening on {listener}"))?;
     }
     out.flush()?;
-    orchestrator::run(listener, Arc::new(orchestrator), orchestrator::limits(), shutdown).await;
+    let Report { cut, .. } =
+        orchestrator::run(listener, Arc::new(orchestrator), orchestrator::limits(), shutdown).await;
     if context.out.format() == Format::Text {
-        context.out.line("stopped: requests in flight were answered")?;
+        context.out.line(match cut {
+            0 => "stopped: requests in flight were answered".to_owned(),
+            cut => format!(
+                "stopped: {cut} connections were cut before their answer: look whether what was asked there was done"
+            ),
+        })?;
     }
     Ok(Exit::Success)
 }

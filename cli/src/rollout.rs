@@ -1,12 +1,18 @@
 //! `autonomy rollout`
 
-use std::{collections::BTreeSet, path::PathBuf, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    ops::ControlFlow,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use clap::{
     Args, Subcommand,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
-use gate_core::{Bundle, NodeId, RolloutState};
+use gate_core::{Bundle, Enrollment, EnrollmentRef, NodeId, RolloutState, Status};
 use host_native::{
     ErrorClass,
     config::Config,
@@ -24,7 +30,7 @@ use crate::{
     context::{self, Access, Context, Flags},
     error::{CliError, Exit},
     node::{self, By},
-    output::{Cell, Format},
+    output::{Cell, Format, Output},
     progress, time, usage,
 };
 
@@ -41,6 +47,8 @@ pub(crate) enum Command {
     --all --canary 10%
   autonomy rollout create --bundle registry.example/fleet/policies:1.1.0 \\
     --node-id robot-7 --node-id robot-8 --wait
+  autonomy rollout create --bundle registry.example/fleet/policies:1.1.0 \\
+    --all --canary 10% --wait=30m
   autonomy rollout create --bundle registry.example/fleet/policies:1.1.0 \\
     --selector enrollment_ref=fleet-a
   autonomy rollout create --bundle oci:layout:1.0.0 --node-id robot-7")]
@@ -100,22 +108,23 @@ pub(crate) enum Command {
     },
     /// Take a rollout back: THE GATE DENIES ITS NODES in `enforce` from then on, until another rollout reaches them.
     ///
-    /// Every node that was asked for something or runs the bundle is `rolled_back`, and goes back to the bundle that it ran
-    /// before. Nodes that failed stay `failed`; nodes that were never asked are not touched. To move a fleet to another
-    /// bundle without denying a call, create a rollout of that bundle.
+    /// Every node that was asked for something or may run the bundle is `rolled_back`, and goes back to the bundle that it ran
+    /// before; so is one that a later rollout has chosen, or that was enrolled again, and that runs no later bundle yet. Nodes
+    /// that failed stay `failed`; nodes that were never asked are not touched. To move a fleet to another bundle without
+    /// denying a call, create a rollout of that bundle.
     #[command(after_help = "Examples:
   autonomy rollout rollback 0196a3b2-7c1d-7e4f-8a9b-0c1d2e3f4a5b \\
     --orchestrator-url https://fleet.example.com")]
     Rollback {
-        /// The rollout.
-        rollout_id: RolloutId,
+        /// The rollout, which is never the latest one by itself.
+        rollout_id: Option<RolloutId>,
         #[command(flatten)]
         change: Change,
     },
     /// Set what the gate sees of a node's rollout, by hand. The node's very next decision sees it.
     ///
     /// `none`, `pending`, `acknowledged` and `active` are good; `rolled_back` and `failed` deny. It holds until the node's
-    /// directive, if it has one, goes a step further.
+    /// directive, if it has one, goes a step further; `rolled_back` until it is `active`.
     #[command(after_help = "Examples:
   autonomy rollout set --node-id robot-7 --state pending
   autonomy rollout set --node-id robot-7 --state failed \\
@@ -134,6 +143,12 @@ pub(crate) enum Command {
     },
 }
 
+/// Between two looks at a rollout that is waited for.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The same after one that was in vain.
+const PAUSE: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Args)]
 pub(crate) struct Create {
     /// The bundle: `<host>[:<port>]/<repository>:<tag>`, or `oci:<directory>[:<tag>]`; or `@sha256:<digest>` in the place
@@ -145,9 +160,11 @@ pub(crate) struct Create {
     /// How many of a hundred nodes go first, at least one; the others follow when all of those are active.
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     canary: Option<u64>,
-    /// Watch until it has ended; exit with 3 unless every node is active.
-    #[arg(long)]
-    wait: bool,
+    /// Watch until it has ended, an hour unless a time is given; exit with 3 unless every node is active. While the orchestrator
+    /// cannot be asked it is asked again.
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "1h",
+          value_parser = time::parse_duration)]
+    wait: Option<Duration>,
     #[command(flatten)]
     by: By,
     #[command(flatten)]
@@ -261,7 +278,7 @@ impl Command {
             }
             Self::Pause { rollout_id, change } => change.run(context, rollout_id, Verb::Pause),
             Self::Resume { rollout_id, change } => change.run(context, rollout_id, Verb::Resume),
-            Self::Rollback { rollout_id, change } => change.run(context, Some(rollout_id), Verb::Rollback),
+            Self::Rollback { rollout_id, change } => change.run(context, rollout_id, Verb::Rollback),
             Self::Set { node_id, state, by, store } => {
                 let config = context.config(&store.add_to(Flags::default()))?;
                 let who = by.name(&config)?;
@@ -285,6 +302,19 @@ fn or_latest(rollouts: &dyn RolloutStore, id: Option<RolloutId>) -> Result<Rollo
     latest.ok_or_else(|| CliError::usage("there is no rollout yet: `autonomy rollout create` begins one"))
 }
 
+/// A rollback denies, so it is said of what.
+fn which(rollouts: &dyn RolloutStore) -> Result<CliError, CliError> {
+    let shown = |Rollout { rollout_id, phase, bundle, .. }| format!("`{rollout_id}` ({phase}, {bundle})");
+    let latest: Vec<_> = rollouts.latest(None, 3)?.into_iter().map(shown).collect();
+    Ok(CliError::usage(match latest.is_empty() {
+        true => "there is no rollout to take back".to_owned(),
+        false => format!(
+            "say which rollout is taken back: the latest are {}; `autonomy rollout list` has the others",
+            latest.join(", ")
+        ),
+    }))
+}
+
 impl Create {
     fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         let Self { bundle, nodes, canary, wait, by, store, registry, trust } = self;
@@ -294,8 +324,16 @@ impl Create {
         let rollouts = store.rollouts();
         let (artifact, tar) = progress::moving(registry.access()?, |access| oci::pull(&bundle, access))?;
         let bundle = Pinned::new(bundle, artifact.manifest);
-        check(context, &config, &bundle, &tar)?;
+        let declared = check(context, &config, &bundle, &tar)?;
         let order = Order { bundle, selector: nodes.into(), canary_percent: canary };
+        if !may_pass(&*store, &order.selector, declared.as_ref())? {
+            let declared = declared.as_ref().map_or("<none>", EnrollmentRef::as_str);
+            return Err(CliError::usage(format!(
+                "the bundle declares enrollment ref `{declared}`, and no node of `{:.80}` is enrolled with it: roll out the bundle of \
+                 their ref, see `autonomy node list`",
+                order.selector.to_string()
+            )));
+        }
         let rollout = rollouts.create(&order, &who, time::now_ms())?;
         let id = rollout.rollout_id.clone();
         let out = &mut context.out;
@@ -306,18 +344,18 @@ impl Create {
             if canary > 0 {
                 out.line(format_args!("{canary} go first"))?;
             }
-            if !wait {
+            if wait.is_none() {
                 out.note(format_args!("`autonomy rollout show {id}` says how far it has come"))?;
             }
             out.flush()?;
         }
-        if !wait {
+        let Some(wait) = wait else {
             if out.format() == Format::Json {
                 out.json(&rollout)?;
             }
             return Ok(Exit::Success);
-        }
-        let ended = watch(rollouts, rollout)?;
+        };
+        let ended = watch(out, rollouts, rollout, wait)?;
         if out.format() == Format::Json {
             out.json(&ended)?;
         } else {
@@ -327,38 +365,95 @@ impl Create {
         if ended.phase == Phase::Finished && counts.active == counts.total() {
             return Ok(Exit::Success);
         }
-        Err(CliError::Failed {
-            class: ErrorClass::Unavailable,
-            message: format!(
-                "rollout `{id}` is `{}` and not active everywhere: see `autonomy rollout show {id} --failed`",
-                ended.phase
+        let message = match ended.phase {
+            Phase::Running => format!(
+                "rollout `{id}` is not done within {wait:?}, and goes on: {}; see `autonomy rollout show {id}`",
+                words(&Counts { active: 0, ..counts })
             ),
-        })
+            phase @ (Phase::Paused | Phase::Stopped | Phase::Finished | Phase::RolledBack) => format!(
+                "rollout `{id}` is `{phase}` and not active everywhere: see `autonomy rollout show {id} --failed`"
+            ),
+        };
+        Err(CliError::Failed { class: ErrorClass::Unavailable, message })
     }
 }
 
-/// What no runtime would take is not ordered.
-fn check(context: &mut Context<'_>, config: &Config, bundle: &Pinned, tar: &[u8]) -> Result<(), CliError> {
+/// What no runtime would take is not ordered. The enrollment ref that it declares.
+fn check(
+    context: &mut Context<'_>,
+    config: &Config,
+    bundle: &Pinned,
+    tar: &[u8],
+) -> Result<Option<EnrollmentRef>, CliError> {
     let source = PathBuf::from(bundle.to_string());
     let refused = |error| bundle::refused(&source, &error);
     if config.trusted_keys()?.is_empty() {
         let (checked, _) = Bundle::inspect(tar).map_err(refused)?;
         bundle::compile(&source, &checked)?;
-        return context.out.note("no keys are trusted here, so who signed the bundle is left to the nodes to check");
+        context.out.note("no keys are trusted here, so who signed the bundle is left to the nodes to check")?;
+        return Ok(checked.manifest.declared_ref().cloned());
     }
     let keys = context::trusted_keys(config)?;
-    bundle::compile(&source, &Bundle::verify(tar, &keys).map_err(refused)?)
+    let checked = Bundle::verify(tar, &keys).map_err(refused)?;
+    bundle::compile(&source, &checked)?;
+    Ok(checked.manifest.declared_ref().cloned())
 }
 
-/// Looks until the rollout has ended, or goes on only when somebody resumes it.
-fn watch(rollouts: &dyn RolloutStore, mut rollout: Rollout) -> Result<Rollout, CliError> {
+/// Whether some node of these is enrolled with the ref, or they are for the store to refuse.
+fn may_pass(store: &dyn Store, nodes: &Selector, declared: Option<&EnrollmentRef>) -> Result<bool, CliError> {
+    let (mut any, mut passes) = (false, false);
+    let mut look = |row: Enrollment| {
+        let is_chosen = row.status == Status::Active
+            && match nodes {
+                Selector::All | Selector::Nodes(_) => true,
+                Selector::EnrollmentRef(enrollment_ref) => row.enrollment_ref == *enrollment_ref,
+                Selector::RolloutState(state) => row.rollout_state == *state,
+            };
+        any |= is_chosen;
+        passes |= is_chosen && Some(&row.enrollment_ref) == declared;
+        if passes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    match nodes {
+        Selector::Nodes(ids) => {
+            for id in ids {
+                if let Some(row) = store.get(id)?
+                    && look(row.enrollment).is_break()
+                {
+                    break;
+                }
+            }
+        }
+        Selector::All | Selector::EnrollmentRef(_) | Selector::RolloutState(_) => store.for_each(&mut look)?,
+    }
+    Ok(passes || !any)
+}
+
+/// Looks until the rollout has ended, or goes on only when somebody resumes it, or for so long. Whoever cannot be asked is asked
+/// again.
+fn watch(
+    out: &mut Output,
+    rollouts: &dyn RolloutStore,
+    mut rollout: Rollout,
+    wait: Duration,
+) -> Result<Rollout, CliError> {
+    let (begun, mut said) = (Instant::now(), String::new());
     let bar = progress::bar(both(&rollout).total(), "{bar:40} {pos}/{len} nodes {msg}");
-    while rollout.phase == Phase::Running {
+    while rollout.phase == Phase::Running && begun.elapsed() < wait {
         let counts = both(&rollout);
         bar.set_position(counts.active.saturating_add(counts.failed));
         bar.set_message(words(&counts));
-        thread::sleep(Duration::from_millis(500));
-        rollout = rollouts.rollout(&rollout.rollout_id)?;
+        thread::sleep(if said.is_empty() { LOOK } else { PAUSE });
+        match rollouts.rollout(&rollout.rollout_id) {
+            Ok(looked) => (rollout, said) = (looked, String::new()),
+            Err(error) if error.class() == ErrorClass::Unavailable && begun.elapsed() < wait => {
+                let error = error.to_string();
+                if said != error {
+                    bar.suspend(|| out.warning(format_args!("asking again: {error}")))?;
+                    said = error;
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     bar.finish_and_clear();
     Ok(rollout)
@@ -371,7 +466,12 @@ impl Change {
         let who = by.name(&config)?;
         let store = context::store(&config, Access::Change)?;
         let rollouts = store.rollouts();
-        let rollout = rollouts.command(&or_latest(rollouts, rollout_id)?, verb, &who, time::now_ms())?;
+        let id = match (rollout_id, verb) {
+            (Some(id), _) => id,
+            (None, Verb::Pause | Verb::Resume) => or_latest(rollouts, None)?,
+            (None, Verb::Rollback) => return Err(which(rollouts)?),
+        };
+        let rollout = rollouts.command(&id, verb, &who, time::now_ms())?;
         let out = &mut context.out;
         if out.format() == Format::Json {
             out.json(&rollout)?;
@@ -379,18 +479,10 @@ impl Change {
         }
         let Rollout { rollout_id, phase, .. } = &rollout;
         out.line(format_args!("rollout {rollout_id} is {phase}: {}", words(&both(&rollout))))?;
-        let Counts { pending, acknowledged, active, rolled_back, .. } = both(&rollout);
-        let left = pending.saturating_add(acknowledged).saturating_add(active);
-        if *phase == Phase::RolledBack && left > 0 {
-            out.warning(format_args!(
-                "{left} of its nodes are not taken back, for a later rollout has chosen them: give them another bundle by \
-                 `autonomy rollout create`, or stop them by `autonomy rollout set --node-id <id> --state rolled_back`"
-            ))?;
-        }
-        if *phase == Phase::RolledBack && rolled_back > 0 {
+        if *phase == Phase::RolledBack && both(&rollout).rolled_back > 0 {
             out.warning(
-                "nodes that are `rolled_back` are denied in `enforce` until another rollout reaches them: \
-                 `autonomy rollout create`",
+                "nodes that run no later bundle are denied in `enforce` until they do: `autonomy rollout create`, or wait for \
+                 the rollout that has them",
             )?;
         }
         Ok(Exit::Success)

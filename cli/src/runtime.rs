@@ -233,7 +233,8 @@ fn http_get(config: &Config) -> Result<HttpGetConfig, CliError> {
 async fn source(config: &Config) -> Result<(Option<Box<dyn Source>>, Option<watch::Receiver<()>>), CliError> {
     let Some(node_id) = config.node_id().cloned() else { return Ok((None, None)) };
     if let Some(client) = context::orchestrator(config)? {
-        let source = LeaseSource::start(client, node_id, context::lease_keys(config)?, &config.leases_dir()).await;
+        let (keys, max_skew_ms) = (context::lease_keys(config)?, config.freshness().max_skew_ms);
+        let source = LeaseSource::start(client, node_id, keys, max_skew_ms, &config.leases_dir()).await;
         let changes = source.changes();
         return Ok((Some(Box::new(source)), Some(changes)));
     }

@@ -7,7 +7,11 @@ mod shelf;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use gate_core::{NodeId, RolloutState};
 use tokio::{runtime::Handle, sync::watch, time::timeout};
@@ -15,7 +19,6 @@ use tokio::{runtime::Handle, sync::watch, time::timeout};
 pub use shelf::{Entry, Shelf, ShelfError};
 
 use crate::{
-    ErrorClass,
     enrollment::{
         StoreError,
         rollout::{Directive, Phase, Report, RolloutId, RolloutStore},
@@ -31,8 +34,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The same while nothing is: whatever comes next is a change of the node, and told. A fleet asks for this all the time.
 const REST: Duration = Duration::from_secs(60);
 
-/// How often a bundle is asked for in vain before the directive has failed.
-const ATTEMPTS: u32 = 3;
+/// How long a registry may be away before the directive has failed. Little where it is tested.
+const LONGEST: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(15 * 60) };
+
+/// Longest pause between two attempts meanwhile; the first one is [`PATIENCE`].
+const PAUSE: Duration = Duration::from_secs(60);
 
 /// Follows one node's directives.
 pub struct Follower {
@@ -43,8 +49,8 @@ pub struct Follower {
     access: Access,
     /// What the gate began with, where that was not on the shelf.
     first: Option<Vec<u8>>,
-    /// How often the bundle of which rollout could not be had.
-    in_vain: Option<(RolloutId, u32)>,
+    /// Whose bundle cannot be had for now, since when, and how long to wait until the next attempt.
+    away: Option<(RolloutId, Instant, Duration)>,
     /// What was last said to be wrong.
     said: String,
 }
@@ -59,7 +65,7 @@ impl Follower {
         first: Option<Vec<u8>>,
         access: Access,
     ) -> Self {
-        Self { orders, node_id, gate, shelf, access, first, in_vain: None, said: String::new() }
+        Self { orders, node_id, gate, shelf, access, first, away: None, said: String::new() }
     }
 
     /// Follows directives until the process ends, on the thread that calls. It looks each time that `changes` says so, and
@@ -96,14 +102,22 @@ impl Follower {
     }
 
     fn step(&mut self) -> Result<Duration, FollowError> {
-        let Some(directive) = self.orders.directive(&self.node_id)? else { return Ok(REST) };
-        let is_run = self.shelf.current().is_some_and(|entry| entry.rollout_id.as_ref() == Some(&directive.rollout_id));
+        let directive = self.orders.directive(&self.node_id)?;
+        let runs = self.shelf.current().and_then(|entry| entry.rollout_id.clone());
+        let is_run = runs.is_some() && runs.as_ref() == directive.as_ref().map(|directive| &directive.rollout_id);
+        // Another rollout, or another enrollment, came before the node had gone back.
+        if let Some(runs) = runs.filter(|_| !is_run)
+            && self.is_taken_back(&runs)?
+        {
+            self.roll_back(&runs)?;
+        }
+        let Some(directive) = directive else { return Ok(REST) };
         match (&directive.state, directive.phase) {
             (RolloutState::Pending | RolloutState::Acknowledged, Phase::Running) => {
-                self.roll_out(&directive, is_run)?
+                return self.roll_out(&directive, is_run);
             }
             (RolloutState::Pending | RolloutState::Acknowledged, _) => return Ok(PATIENCE),
-            (RolloutState::RolledBack, _) if is_run => self.roll_back(&directive)?,
+            (RolloutState::RolledBack, _) if is_run => self.roll_back(&directive.rollout_id)?,
             // The shelf was lost: what the node is known to run, it runs.
             (RolloutState::Active, _) if !is_run => {
                 let prepared = self.take(&directive)?;
@@ -121,13 +135,16 @@ impl Follower {
         Ok(REST)
     }
 
-    fn roll_out(&mut self, directive: &Directive, is_run: bool) -> Result<(), FollowError> {
+    fn roll_out(&mut self, directive: &Directive, is_run: bool) -> Result<Duration, FollowError> {
         if !is_run {
             let prepared = match self.take(directive) {
                 Ok(prepared) => prepared,
-                Err(error) if self.is_worth_another_try(directive, &error) => return Err(error),
-                Err(error) => return self.fail(directive, error),
+                Err(error) => match self.pause(directive, &error) {
+                    Some(pause) => return self.wait(directive, error, pause),
+                    None => return self.fail(directive, error),
+                },
             };
+            self.away = None;
             if directive.state == RolloutState::Pending {
                 self.report(directive, RolloutState::Acknowledged, None)?;
             }
@@ -136,17 +153,29 @@ impl Follower {
             }
             tracing::info!("rollout `{}` is active on node `{}`", directive.rollout_id, self.node_id);
         }
-        self.report(directive, RolloutState::Active, None)
+        self.report(directive, RolloutState::Active, None)?;
+        Ok(REST)
     }
 
-    /// Goes back to what ran before. Without anything before it the gate, which fails the node, is all that there is.
-    fn roll_back(&mut self, directive: &Directive) -> Result<(), FollowError> {
+    /// Goes back to what ran before. Without anything before it, or where that was taken back too, the gate, which fails the node,
+    /// is all that there is.
+    fn roll_back(&mut self, id: &RolloutId) -> Result<(), FollowError> {
         let Some((entry, tar)) = self.shelf.previous()? else { return Ok(()) };
+        if let Some(before) = &entry.rollout_id
+            && self.is_taken_back(before)?
+        {
+            return Ok(());
+        }
         let prepared = self.gate.prepare(tar)?;
         self.gate.activate(prepared)?;
         self.shelf.put(entry, None)?;
-        tracing::warn!("rollout `{}` was taken back on node `{}`", directive.rollout_id, self.node_id);
+        tracing::warn!("rollout `{id}` was taken back on node `{}`", self.node_id);
         Ok(())
+    }
+
+    fn is_taken_back(&self, id: &RolloutId) -> Result<bool, FollowError> {
+        let directive = self.orders.directive_of(&self.node_id, id)?;
+        Ok(directive.is_some_and(|directive| directive.state == RolloutState::RolledBack))
     }
 
     /// The bundle that the directive names, pulled and checked as far as it can be before it runs.
@@ -181,18 +210,30 @@ impl Follower {
         Ok(())
     }
 
-    fn is_worth_another_try(&mut self, directive: &Directive, error: &FollowError) -> bool {
-        let before = match &self.in_vain {
-            Some((id, times)) if *id == directive.rollout_id => *times,
-            Some(_) | None => 0,
+    /// How long to wait before the bundle is asked for again; nothing where it would be in vain, or has been for too long.
+    fn pause(&mut self, directive: &Directive, error: &FollowError) -> Option<Duration> {
+        let (since, pause) = match &self.away {
+            Some((id, since, pause)) if *id == directive.rollout_id => (*since, pause.saturating_mul(2).min(PAUSE)),
+            Some(_) | None => (Instant::now(), PATIENCE),
         };
-        self.in_vain = Some((directive.rollout_id.clone(), before.saturating_add(1)));
-        error.may_pass() && before.saturating_add(1) < ATTEMPTS
+        self.away = Some((directive.rollout_id.clone(), since, pause));
+        (error.may_pass() && since.elapsed() < LONGEST).then_some(pause)
     }
 
-    fn fail(&self, directive: &Directive, error: FollowError) -> Result<(), FollowError> {
+    /// The bundle before runs on, and operators see what is waited for.
+    fn wait(&mut self, directive: &Directive, error: FollowError, pause: Duration) -> Result<Duration, FollowError> {
+        let waits = format!("waits for the bundle: {error}");
+        if directive.detail.as_ref() != Some(&waits) {
+            tracing::warn!("rollout `{}` waits on node `{}`: {error}", directive.rollout_id, self.node_id);
+            self.report(directive, directive.state.clone(), Some(waits))?;
+        }
+        Ok(pause)
+    }
+
+    fn fail(&self, directive: &Directive, error: FollowError) -> Result<Duration, FollowError> {
         tracing::error!("rollout `{}` failed on node `{}`: {error}", directive.rollout_id, self.node_id);
-        self.report(directive, RolloutState::Failed, Some(error.to_string()))
+        self.report(directive, RolloutState::Failed, Some(error.to_string()))?;
+        Ok(REST)
     }
 
     fn report(&self, directive: &Directive, state: RolloutState, detail: Option<String>) -> Result<(), FollowError> {
@@ -229,7 +270,7 @@ impl FollowError {
     /// Whether the same may go well a little later.
     fn may_pass(&self) -> bool {
         match self {
-            Self::Pull(error) => error.class() == ErrorClass::Unavailable,
+            Self::Pull(error) => error.may_pass(),
             Self::Store(_) | Self::Bundle(_) | Self::EnrollmentRef { .. } | Self::Shelf(_) => false,
         }
     }

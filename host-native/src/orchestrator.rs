@@ -44,8 +44,8 @@ use crate::{
     enrollment::{
         Changes, IfActive, Query as Rows, Store, StoreError,
         wire::{
-            ChangesQuery, Count, CountQuery, Enroll, Found, History, HistoryQuery, ListQuery, PAGE, Page, SetRollout,
-            WAIT_MS,
+            BODY_BYTES, ChangesQuery, Count, CountQuery, Enroll, Found, History, HistoryQuery, ListQuery, PAGE, Page,
+            SetRollout, WAIT_MS,
         },
     },
     gate::{new_audit_id, now_ms},
@@ -73,13 +73,14 @@ const ROLLOUTS: &str = "/v1/rollouts";
 const ONE_ROLLOUT: &str = "/v1/rollouts/{rollout_id}";
 const COMMAND: &str = "/v1/rollouts/{rollout_id}/{command}";
 const DIRECTIVE: &str = "/v1/directives/{node_id}";
+const ONE_DIRECTIVE: &str = "/v1/directives/{node_id}/{rollout_id}";
 
 /// Names a request in the answer and in the service's own log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What all clients together may take: each runtime keeps a request for changes open.
 pub fn limits() -> Limits {
-    Limits { max_connections: 16 * 1024, max_body_bytes: 64 * 1024, ..Limits::default() }
+    Limits { max_connections: 16 * 1024, max_body_bytes: BODY_BYTES, ..Limits::default() }
 }
 
 /// Answers for a store.
@@ -191,6 +192,7 @@ pub fn router(orchestrator: Arc<Orchestrator>, readiness: Readiness) -> Router {
         .route(ONE_ROLLOUT, get(rollouts::show))
         .route(COMMAND, post(rollouts::command))
         .route(DIRECTIVE, get(rollouts::directive).put(rollouts::report))
+        .route(ONE_DIRECTIVE, get(rollouts::directive_of))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&orchestrator), admit))
         .with_state(orchestrator);
     fallbacks(api.merge(health_routes(readiness, metrics)))

@@ -557,6 +557,58 @@ fn a_replica_that_is_killed_in_the_midst_of_a_rollout_leaves_nothing_half_writte
     assert!(orders >= 8 && reports >= 24 && in_between > 0, "too little happened");
 }
 
+#[test]
+fn a_revoke_is_taken_while_a_rollout_to_many_nodes_is_made_and_taken_back() {
+    const MANY: usize = 20_000;
+    let (home, port) = home();
+    let cluster = Cluster::start(Some(port), &[]);
+    let service = orchestrator(&home, &tcp(&cluster.address()));
+    let operator = authorization(&home, "operator.token");
+    let many = format!(
+        "INSERT INTO autonomy.enrollment SELECT 'many-' || n, 'fleet-a', 'active', '<none>', 1, 1, 1
+         FROM generate_series(1, {MANY}) AS n"
+    );
+    cluster.psql("postgres", &many);
+    let is_over = AtomicBool::new(false);
+    let bundle = format!("registry.example/fleet/policies@sha256:{}", "0".repeat(64));
+    let order = json!({"bundle": bundle, "selector": "enrollment_ref=fleet-a"}).to_string();
+    thread::scope(|scope| {
+        let revokes = scope.spawn(|| {
+            let (mut longest, mut count, mut connection) = (Duration::ZERO, 0, service.connect());
+            while !is_over.load(Ordering::SeqCst) {
+                let (node, begun) = (format!("extra-{count}"), Instant::now());
+                let body = json!({"enrollment_ref": "fleet-b"}).to_string();
+                for (method, path, body) in [
+                    ("PUT", format!("/v1/enrollments/{node}"), body.as_str()),
+                    ("POST", format!("/v1/enrollments/{node}/revoke"), ""),
+                ] {
+                    let (status, answer) = connection.exchange(method, &path, &operator, body).unwrap();
+                    assert_eq!(status, 200, "{answer}");
+                }
+                longest = longest.max(begun.elapsed());
+                count += 1;
+            }
+            (longest, count)
+        });
+        let over = Over(&is_over);
+        let (mut connection, begun) = (service.connect(), Instant::now());
+        let (status, created) = connection.exchange("POST", "/v1/rollouts", &operator, &order).unwrap();
+        let made = begun.elapsed();
+        assert_eq!((status, &created["rest"]["pending"]), (200, &json!(MANY)), "{created}");
+        let back = format!("/v1/rollouts/{}/rollback", created["rollout_id"].as_str().unwrap());
+        let (status, back) = connection.exchange("POST", &back, &operator, "").unwrap();
+        assert_eq!((status, &back["rest"]["rolled_back"]), (200, &json!(MANY)), "{back}");
+        let taken_back = begun.elapsed() - made;
+        drop(over);
+        let (longest, count) = revokes.join().unwrap();
+        println!(
+            "a rollout to {MANY} nodes was made in {made:?} and taken back in {taken_back:?}; meanwhile {count} nodes were \
+             enrolled and revoked, in {longest:?} at the longest"
+        );
+        assert!(count > 20, "too little happened: {count}");
+    });
+}
+
 /// The ids of the rollouts that were created until nobody answered.
 fn create(address: &str, operator: &str, answers: &AtomicUsize) -> Vec<String> {
     let (mut connection, mut created) = (Connection::open(address).unwrap(), Vec::new());

@@ -229,7 +229,8 @@ fn a_bundle_that_does_not_work_stops_at_its_canary() {
         let (code, error) = create(version, "--canary 1 --wait");
         if code == 2 {
             // The command does not even begin; other programs may.
-            assert!(error.contains(why), "{error}");
+            let none = "declares enrollment ref `fleet-b`, and no node of `all` is enrolled with it";
+            assert!(error.contains(why) || error.contains(none), "{error}");
             let bundle = format!("{}/fleet/policies@{digest}", fleet.registry.address);
             let order = json!({"bundle": bundle, "selector": "all", "canary_percent": 1}).to_string();
             let (status, created) = fleet.ask("POST", "/v1/rollouts", "operator.token", &order);
@@ -306,7 +307,7 @@ fn a_rollout_is_paused_resumed_and_taken_back() {
     let back = fleet.home.run(&format!("rollout rollback {id} {}", fleet.operator()));
     let (said, warned) = (String::from_utf8(back.stdout).unwrap(), String::from_utf8(back.stderr).unwrap());
     assert_eq!(said, format!("rollout {id} is rolled_back: 3 rolled_back\n"));
-    assert!(warned.contains("are denied in `enforce` until another rollout reaches them"), "{warned}");
+    assert!(warned.contains("are denied in `enforce` until they do: `autonomy rollout create`"), "{warned}");
     clients.iter_mut().for_each(|client| until(client, "fleet/policies@1.0.0", "attestation: rollout_incoherent"));
     let id = fleet.create("1.2.0", "--selector rollout_state=rolled_back --wait");
     clients.iter_mut().for_each(|client| until(client, "fleet/policies@1.2.0", "allow"));
@@ -320,13 +321,22 @@ fn a_rollout_is_paused_resumed_and_taken_back() {
         .collect();
     assert_eq!(who, ["running", "finished"]);
 
-    // A rollout takes back what a later one has not chosen, and says so.
+    // Nobody who runs a later bundle is denied.
     fleet.create("1.3.0", "--all --wait");
-    let back = fleet.home.run(&format!("rollout rollback {id} {}", fleet.operator()));
-    let (said, warned) = (String::from_utf8(back.stdout).unwrap(), String::from_utf8(back.stderr).unwrap());
-    assert_eq!(said, format!("rollout {id} is rolled_back: 3 active\n"));
-    assert!(warned.contains("3 of its nodes are not taken back") && !warned.contains("are denied"), "{warned}");
+    let back = fleet.ok(&format!("rollout rollback {id}"));
+    assert_eq!(back, format!("rollout {id} is rolled_back: 3 rolled_back\n"));
     clients.iter_mut().for_each(|client| until(client, "fleet/policies@1.3.0", "allow"));
+    // Whoever only waits in a later rollout runs the bundle no more, and that rollout goes on.
+    let bad = fleet.create("1.4.0", "--all --wait");
+    running.iter().for_each(|service| service.signal(Signal::STOP));
+    let next = fleet.create("1.5.0", "--all --canary 30");
+    fleet.ok(&format!("rollout pause {next}"));
+    running.iter().for_each(|service| service.signal(Signal::CONT));
+    fleet.ok(&format!("rollout rollback {bad}"));
+    clients.iter_mut().for_each(|client| until(client, "fleet/policies@1.3.0", "attestation: rollout_incoherent"));
+    fleet.ok(&format!("rollout resume {next}"));
+    clients.iter_mut().for_each(|client| until(client, "fleet/policies@1.5.0", "allow"));
+    fleet.until_phase(&next, "finished");
 
     // Whoever waits for a rollout that another one took the nodes from is not told that all is well.
     fleet.ok("node enroll --node-id robot-9 --enrollment-ref fleet-a");
@@ -341,6 +351,65 @@ fn a_rollout_is_paused_resumed_and_taken_back() {
         assert_eq!(fleet.home.run(&create).status.code(), Some(0));
         assert_eq!(waiting.join().unwrap().status.code(), Some(3));
     });
+}
+
+#[test]
+fn whoever_waits_for_a_rollout_rides_over_an_orchestrator_that_is_away_and_does_not_wait_for_ever() {
+    let mut fleet = Fleet::start();
+    fleet.push("1.1.0", "fleet-a", POLICY);
+    let bundle = format!("{}/fleet/policies:1.1.0 --allow-insecure-registry", fleet.registry.address);
+    let create = format!("rollout create --bundle {bundle} --node-id robot-1 {}", fleet.operator());
+    let waited = fleet.home.run(&format!("{create} --wait=2s"));
+    let error = String::from_utf8(waited.stderr).unwrap();
+    assert_eq!(waited.status.code(), Some(3), "{error}");
+    let line = "is not done within 2s, and goes on: 1 pending; see `autonomy rollout show ";
+    assert!(error.contains(line) && !error.trim_end().contains('\n'), "{error}");
+
+    let (address, begun) = (fleet.orchestrator.address.clone(), Instant::now());
+    let is_there = |fleet: &Fleet| fleet.json("rollout list")["rollouts"].as_array().unwrap().len() == 2;
+    let list = format!("rollout list {} --output json", fleet.operator());
+    let home = &fleet.home;
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| home.run(&format!("{create} --wait")));
+        while home.ok(&list).matches("\"selector\"").count() < 2 {
+            assert!(begun.elapsed() < PATIENCE);
+        }
+        fleet.orchestrator.signal(Signal::KILL);
+        thread::sleep(Duration::from_secs(2));
+        let serve = format!("orchestrator serve --store fleet.sqlite --signing-key lease.pem --listen {address}");
+        fleet.orchestrator = Service::start(home, &serve);
+        let token = fs::read_to_string(home.path("operator.token")).unwrap();
+        let authorization = format!("authorization: Bearer {}\r\n", token.trim_end());
+        let mut connection = fleet.orchestrator.connect();
+        let (_, current) = connection.exchange("GET", "/v1/directives/robot-1", &authorization, "").unwrap();
+        for state in ["acknowledged", "active"] {
+            let report = json!({"rollout_id": current["directive"]["rollout_id"], "state": state}).to_string();
+            let (status, answer) =
+                connection.exchange("PUT", "/v1/directives/robot-1", &authorization, &report).unwrap();
+            assert_eq!(status, 200, "{answer}");
+        }
+        let waited = waits.join().unwrap();
+        let error = String::from_utf8(waited.stderr).unwrap();
+        assert_eq!(waited.status.code(), Some(0), "{error}");
+        assert!(error.contains("asking again: cannot ask the orchestrator at `"), "{error}");
+    });
+    assert!(is_there(&fleet));
+
+    // What is asked for in vain is said before anything is done.
+    let id = fleet.json("rollout list")["rollouts"][0]["rollout_id"].as_str().unwrap().to_owned();
+    let nodes: String = (0..3000).map(|n| format!(" --node-id robot-of-the-third-hall-{n}")).collect();
+    for (line, message) in [
+        ("rollout rollback".to_owned(), format!("say which rollout is taken back: the latest are `{id}` (finished, ")),
+        (
+            format!("rollout create --bundle {bundle} --node-id robot-1{nodes}"),
+            " bytes and an orchestrator takes 65536: name fewer nodes, or choose them with `--selector`".to_owned(),
+        ),
+    ] {
+        let refused = fleet.home.run(&format!("{line} {}", fleet.operator()));
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(2) && error.contains(&message), "{error}");
+    }
+    assert!(is_there(&fleet));
 }
 
 #[test]
@@ -359,6 +428,10 @@ fn the_store_refuses_over_http_what_it_refuses() {
         // Who may do what.
         ("GET", mine, "robot-1", String::new(), 200, "\"state\":\"pending\""),
         ("GET", mine, "reader", String::new(), 200, "\"state\":\"pending\""),
+        ("GET", &format!("{mine}/{id}"), "robot-1", String::new(), 200, "\"state\":\"pending\""),
+        ("GET", &format!("{mine}/{id}"), "robot-2", String::new(), 403, "may not read about node `robot-1`"),
+        ("GET", &format!("{mine}/{other}"), "robot-1", String::new(), 200, "\"directive\":null"),
+        ("GET", &format!("{mine}/x"), "robot-1", String::new(), 400, "rollout id `x` is no UUID"),
         ("GET", mine, "robot-2", String::new(), 403, "may not read about node `robot-1`"),
         (
             "PUT",

@@ -20,10 +20,10 @@ use gate_core::{
 use tokio::time::{Instant, timeout};
 use tokio_postgres::{
     IsolationLevel, Transaction,
+    error::SqlState,
     types::{ToSql, Type},
 };
 
-pub(super) use self::server::STEP;
 use self::server::{CALL, STATE, Server, Session};
 use super::{
     Change, Changes, IfActive, Mutation, Query, Row, Store, StoreError,
@@ -35,7 +35,11 @@ use super::{
 use crate::{ErrorClass, client::SetUpError};
 
 /// Each entry takes the schema from its index to the next version. An entry that was released never changes.
-const MIGRATIONS: &[&str] = &[include_str!("schema/postgres/1.sql"), include_str!("schema/postgres/2.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/postgres/1.sql"),
+    include_str!("schema/postgres/2.sql"),
+    include_str!("schema/postgres/3.sql"),
+];
 
 /// The version that [`MIGRATIONS`] lead to.
 const SCHEMA_VERSION: u64 = MIGRATIONS.len() as u64;
@@ -61,8 +65,8 @@ const PAGE: usize = 1000;
 /// A [`Store`] in a PostgreSQL database. Any number of processes on any number of machines may use the database at once.
 ///
 /// A change is on the server's disk when the call that made it returns, and on that of each synchronous standby. Every
-/// call returns within five seconds, whatever becomes of the server, and a step of a rollout with many nodes within a
-/// minute; each new connection goes to a server that may be written to, so that nobody is answered by a standby. It waits
+/// call returns within five seconds, whatever becomes of the server, but for a step of a rollout with many nodes, which is such a
+/// call for each thousand of them; each new connection goes to a server that may be written to, so that nobody is answered by a standby. It waits
 /// on the thread that calls, which must not be one of an async runtime.
 pub struct PostgresStore {
     server: Server,
@@ -89,16 +93,15 @@ impl PostgresStore {
     fn change(&self, node_id: &NodeId, request: &Request<'_>, who: &str, now_ms: u64) -> Result<Mutation, StoreError> {
         let by = By::new(who, now_ms)?;
         request.check()?;
-        self.transact(CALL, async |ledger| ledger::change(ledger, node_id, request, by).await)
+        self.transact(async |ledger| ledger::change(ledger, node_id, request, by).await)
     }
 
     /// One transaction, which is committed when the call returns. Nobody else changes anything meanwhile.
     pub(super) fn transact<T>(
         &self,
-        within: Duration,
         work: impl AsyncFnOnce(&mut PostgresLedger<'_>) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let done = self.server.call(within, async |Session { client, commits, .. }| {
+        let done = self.server.call(async |Session { client, commits, .. }| {
             let transaction = within_call(client.transaction()).await?;
             let State { version, revision } = State::read(&within_call(transaction.query_typed(LOCK, &[])).await?)?;
             // A newer version may have migrated the database since it was connected to.
@@ -145,7 +148,7 @@ impl PostgresStore {
     }
 
     fn ask<T>(&self, work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>) -> Result<T, StoreError> {
-        Ok(self.server.block_on(self.server.call(CALL, work))?)
+        Ok(self.server.block_on(self.server.call(work))?)
     }
 }
 
@@ -448,6 +451,7 @@ impl From<tokio_postgres::Error> for Fault {
     fn from(error: tokio_postgres::Error) -> Self {
         let why = why(&error);
         Self::Postgres(match error.as_db_error() {
+            Some(error) if *error.code() == SqlState::LOCK_NOT_AVAILABLE => PostgresError::Locked,
             Some(_) => PostgresError::Refused { why },
             None => PostgresError::Lost { why },
         })
@@ -528,6 +532,12 @@ pub enum PostgresError {
         /// What the connection says.
         why: String,
     },
+    /// Somebody else's transaction did not end in time. Those of an orchestrator are short.
+    #[error(
+        "somebody else holds what is to be changed in the database, for more than three seconds: ask again, or find who it is in \
+         `pg_stat_activity`, such as a backup or a shell, and end that"
+    )]
+    Locked,
     /// The server did not do it.
     #[error("the database refused ({why}): look at its log, and ask again")]
     Refused {
@@ -563,6 +573,7 @@ impl PostgresError {
             | Self::Unreachable { .. }
             | Self::Late { .. }
             | Self::Lost { .. }
+            | Self::Locked
             | Self::Refused { .. }
             | Self::Unknown { .. }
             | Self::Schema { .. }

@@ -26,7 +26,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 use super::{
     Change, Changes, IfActive, Mutation, Observation, Query, Row, Source, Store, StoreError,
     rollout::RolloutStore,
-    wire::{Count, Enroll, Found, History, PAGE, Page, SetRollout, WAIT_MS},
+    wire::{BODY_BYTES, Count, Enroll, Found, History, PAGE, Page, SetRollout, WAIT_MS},
 };
 use crate::{
     ErrorClass,
@@ -90,6 +90,14 @@ pub enum RemoteError {
         /// Where.
         url: String,
     },
+    /// The orchestrator would close the connection before it has read it.
+    #[error(
+        "the request has {bytes} bytes and an orchestrator takes {BODY_BYTES}: name fewer nodes, or choose them with `--selector`"
+    )]
+    TooLarge {
+        /// Its bytes.
+        bytes: usize,
+    },
     /// The orchestrator refused.
     #[error("{error}")]
     Refused {
@@ -112,7 +120,9 @@ impl RemoteError {
     /// Whose turn it is.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Url(_) | Self::Cleartext { .. } | Self::Unauthorized { .. } => ErrorClass::Usage,
+            Self::Url(_) | Self::Cleartext { .. } | Self::Unauthorized { .. } | Self::TooLarge { .. } => {
+                ErrorClass::Usage
+            }
             Self::Token(error) => error.class(),
             Self::Refused { status, .. } if *status < 500 && *status != 429 => ErrorClass::Usage,
             Self::Tls(_)
@@ -162,6 +172,9 @@ impl OrchestratorClient {
         fresh: bool,
         total_timeout: Duration,
     ) -> Result<Bytes, RemoteError> {
+        if body.len() > BODY_BYTES {
+            return Err(RemoteError::TooLarge { bytes: body.len() });
+        }
         let text = format!("{}{path}", self.base);
         let unreachable = |cause: String| RemoteError::Unreachable { url: self.base.clone(), cause };
         let target = Url::parse(&text)?.target().map_err(|error| unreachable(error.to_string()))?;
@@ -403,18 +416,33 @@ pub struct LeaseSource {
 
 impl LeaseSource {
     /// Asks for the node's lease, and from then on in the background. An orchestrator that does not answer is no error: it
-    /// may come back. The lease, signed by `keys`, is kept in the directory `leases`.
-    pub async fn start(client: OrchestratorClient, node_id: NodeId, keys: Option<TrustedKeys>, leases: &Path) -> Self {
+    /// may come back. The lease, signed by `keys` with a clock that may be so far ahead, is kept in the directory `leases`.
+    pub async fn start(
+        client: OrchestratorClient,
+        node_id: NodeId,
+        keys: Option<TrustedKeys>,
+        max_skew_ms: u64,
+        leases: &Path,
+    ) -> Self {
         let nothing = Answer::Unavailable { why: "no lease was asked for yet".to_owned() };
         let (tell, mut latest) = watch::channel(Observation::Changed(nothing));
         latest.mark_changed();
         let (wake, woken) = watch::channel(());
         let file = leases.join(format!("{node_id}.json"));
         let (orders, of) = (client.clone(), node_id.clone());
-        let mut renewal =
-            Renewal { client: orders, node_id: of, keys, tell, held: None, told: None, file, failing: false };
+        let mut renewal = Renewal {
+            client: orders,
+            node_id: of,
+            keys,
+            max_skew_ms,
+            tell,
+            held: None,
+            told: None,
+            file,
+            failing: false,
+        };
         if let Some(lease) = kept(&renewal.file) {
-            renewal.take(lease);
+            renewal.take(lease, now_ms());
         }
         let pause = renewal.fetch(true).await;
         let mut tasks = JoinSet::new();
@@ -473,7 +501,8 @@ impl LeaseLookup {
             return held.answer(node_id, &self.keys, self.max_skew_ms, now_ms, refresh_ms);
         }
         let keys = Some(self.keys.clone());
-        let source = LeaseSource::start(self.client.clone(), node_id.clone(), keys, &self.leases).await;
+        let source =
+            LeaseSource::start(self.client.clone(), node_id.clone(), keys, self.max_skew_ms, &self.leases).await;
         let nothing = Err(Answer::Unavailable { why: "no lease was asked for yet".to_owned() });
         let mut nodes = self.lock();
         if nodes.len() >= NODES {
@@ -509,7 +538,7 @@ impl Held {
             Err(answer) => return answer.clone(),
             Ok(lease) => lease,
         };
-        if now_ms > lease.expires_at_ms || now_ms < lease.issued_at_ms.saturating_sub(skew_ms) {
+        if !counts(lease, skew_ms, now_ms) {
             let (from, to) = (lease.issued_at_ms, lease.expires_at_ms);
             let why = format!(
                 "the lease counts from {from} to {to} and it is {now_ms}, in milliseconds since 1970: see that the \
@@ -526,9 +555,10 @@ struct Renewal {
     client: OrchestratorClient,
     node_id: NodeId,
     keys: Option<TrustedKeys>,
+    max_skew_ms: u64,
     tell: watch::Sender<Observation>,
-    /// The last lease that held, and its serial.
-    held: Option<(Bytes, u64)>,
+    /// The last lease that held.
+    held: Option<(Bytes, Lease)>,
     /// The last lease that the gate was told, if that was told last.
     told: Option<Bytes>,
     file: PathBuf,
@@ -556,7 +586,7 @@ impl Renewal {
                 self.failing = false;
                 // A third of its time, so that one renewal may fail.
                 let pause = lifetime(&lease).map_or(PAUSE, |lifetime| (lifetime / 3).max(PAUSE / 10));
-                if self.told.as_ref() != Some(&lease) && self.take(lease.clone()) {
+                if self.told.as_ref() != Some(&lease) && self.take(lease.clone(), now_ms()) {
                     self.keep(&lease).await;
                 }
                 pause
@@ -579,11 +609,18 @@ impl Renewal {
 
     /// Tells the gate of a lease, and whether it holds. The gate looks when a call comes, and may not have seen the one before:
     /// it is told that again where it needs its serial to know an older one.
-    fn take(&mut self, lease: Bytes) -> bool {
-        let seen = self.held.as_ref().map_or(0, |(_, serial)| *serial);
+    fn take(&mut self, lease: Bytes, now_ms: u64) -> bool {
+        let seen = self.held.as_ref().map_or(0, |(_, held)| held.serial);
         let envelopes = match Lease::verify(&lease, self.keys.as_ref(), Some(&self.node_id), seen) {
-            Ok(Lease { serial, .. }) => {
-                self.held = Some((lease.clone(), serial));
+            Ok(next) if self.is_early(&next, now_ms) => {
+                // The next time it is asked for, it is there again.
+                if self.told.as_ref() != self.held.as_ref().map(|(held, _)| held) {
+                    self.tell_held();
+                }
+                return false;
+            }
+            Ok(next) => {
+                self.held = Some((lease.clone(), next));
                 vec![lease.to_vec()]
             }
             Err(_) => self.held.iter().map(|(held, _)| held).chain([&lease]).map(|it| it.to_vec()).collect(),
@@ -592,6 +629,22 @@ impl Renewal {
         let holds = self.held.as_ref().is_some_and(|(held, _)| *held == lease);
         self.told = Some(lease);
         holds
+    }
+
+    /// Whether a lease does not count yet, of a clock that is ahead, and the one that is held counts and says the same of the node,
+    /// its serial among it: there is no change that it could keep from the gate, and none that it could tell.
+    fn is_early(&self, next: &Lease, now_ms: u64) -> bool {
+        let counts = |lease| counts(lease, self.max_skew_ms, now_ms);
+        self.held.as_ref().is_some_and(|(_, held)| {
+            counts(held) && !counts(next) && now_ms < next.issued_at_ms && held.enrollment() == next.enrollment()
+        })
+    }
+
+    fn tell_held(&mut self) {
+        if let Some((held, _)) = &self.held {
+            self.tell.send_replace(Observation::Leases(vec![held.to_vec()]));
+            self.told = Some(held.clone());
+        }
     }
 
     fn tell_answer(&mut self, answer: Answer) {
@@ -619,6 +672,11 @@ impl Renewal {
         }
         PAUSE
     }
+}
+
+/// Whether it is neither over nor from the future.
+fn counts(lease: &Lease, max_skew_ms: u64, now_ms: u64) -> bool {
+    (lease.issued_at_ms.saturating_sub(max_skew_ms)..=lease.expires_at_ms).contains(&now_ms)
 }
 
 /// The lease that was last kept, where it may still count. One that does not would only keep an orchestrator that was
@@ -745,7 +803,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let start = || {
             let node_id = NodeId::parse("robot-7").unwrap();
-            LeaseSource::start(client.clone(), node_id, Some(keys.clone()), dir.path())
+            LeaseSource::start(client.clone(), node_id, Some(keys.clone()), 5_000, dir.path())
         };
         let serve = async |lease: &Vec<u8>| {
             served.lock().unwrap().clone_from(lease);
@@ -773,5 +831,78 @@ mod tests {
         }
         serve(&new).await;
         assert_eq!(told(&mut source), [new]);
+    }
+
+    /// A lease of a clock that is ahead takes the place of one that counts, unless it says the very same.
+    #[tokio::test]
+    async fn a_lease_from_the_future_denies_unless_it_only_renews_one_that_counts() {
+        const NOW: u64 = 1_767_225_600_000;
+        const SKEW: u64 = 5_000;
+        let key = PrivateKey::generate().unwrap();
+        let node_id = NodeId::parse("robot-7").unwrap();
+        let signed = |row: &(u64, Status, RolloutState, &str), issued_at_ms: u64| {
+            let (serial, status, rollout_state, enrollment_ref) = row.clone();
+            let enrollment_ref = EnrollmentRef::parse(enrollment_ref).unwrap();
+            let expires_at_ms = issued_at_ms + 60_000;
+            let node_id = node_id.clone();
+            let lease = Lease { node_id, enrollment_ref, status, rollout_state, serial, issued_at_ms, expires_at_ms };
+            Bytes::from(key.seal(gate_core::lease::PAYLOAD_TYPE, json::write(&lease).into_bytes()))
+        };
+        // An allow, and everything that may come after it: the same, revoked, taken back, another ref; with a newer serial, and
+        // with the same, as of a store that was restored.
+        let held = (7, Status::Active, RolloutState::None, "fleet-a");
+        let mut rows = Vec::new();
+        for serial in [7, 8] {
+            for status in [Status::Active, Status::Revoked, Status::Unknown("paused".into())] {
+                for state in [RolloutState::None, RolloutState::Active, RolloutState::RolledBack] {
+                    rows.extend(["fleet-a", "fleet-b"].map(|to| (serial, status.clone(), state.clone(), to)));
+                }
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (mut withheld, mut told) = (0, 0);
+        for row in &rows {
+            // Over, at its end, in the middle, just issued, ahead by what may be.
+            for held_at in [NOW - 60_001, NOW - 60_000, NOW - 30_000, NOW, NOW + SKEW, NOW + SKEW + 1] {
+                for next_at in [NOW - 1, NOW, NOW + SKEW, NOW + SKEW + 1, NOW + 3_600_000] {
+                    let (tell, latest) = watch::channel(Observation::Unchanged);
+                    let mut renewal = Renewal {
+                        client: OrchestratorClient::new("http://127.0.0.1:1", None, None, None).unwrap(),
+                        node_id: node_id.clone(),
+                        keys: Some(TrustedKeys::new([key.public().clone()], 1).unwrap()),
+                        max_skew_ms: SKEW,
+                        tell,
+                        held: None,
+                        told: None,
+                        file: dir.path().join("robot-7.json"),
+                        failing: false,
+                    };
+                    let [first, next] = [signed(&held, held_at), signed(row, next_at)];
+                    renewal.take(first.clone(), held_at);
+                    renewal.take(next.clone(), NOW);
+                    let Observation::Leases(envelopes) = latest.borrow().clone() else { panic!("{row:?}") };
+                    let is_early = next_at > NOW + SKEW;
+                    let held_counts = (NOW - 60_000..=NOW + SKEW).contains(&held_at);
+                    let is_withheld = *row == held && is_early && held_counts;
+                    let wanted = if is_withheld { &first } else { &next };
+                    assert_eq!(envelopes, std::slice::from_ref(wanted), "{row:?} {held_at} {next_at}");
+                    assert!(!is_withheld || envelopes[0] == first, "what is told is what was told");
+                    if is_withheld {
+                        withheld += 1
+                    } else {
+                        told += 1
+                    }
+                    // Once it counts it is told, and what does not hold in between changes nothing of that.
+                    if is_withheld {
+                        renewal.take(Bytes::from_static(b"{}"), NOW);
+                        renewal.take(next.clone(), NOW);
+                        assert_eq!(latest.borrow().clone(), Observation::Leases(vec![first.to_vec()]));
+                        assert!(renewal.take(next.clone(), next_at - SKEW));
+                        assert_eq!(latest.borrow().clone(), Observation::Leases(vec![next.to_vec()]));
+                    }
+                }
+            }
+        }
+        assert_eq!((withheld, told), (8, rows.len() * 30 - 8));
     }
 }

@@ -33,9 +33,14 @@ impl<'a> By<'a> {
 
 /// What is asked of one node.
 pub(super) enum Request<'a> {
-    Enroll { enrollment_ref: &'a EnrollmentRef, if_active: IfActive },
+    Enroll {
+        enrollment_ref: &'a EnrollmentRef,
+        if_active: IfActive,
+    },
     Revoke,
     SetRollout(&'a RolloutState),
+    /// What follows from a step of the node's directive. A node that was taken back stays so, and is told that there is one.
+    Step(&'a RolloutState),
 }
 
 /// What a store finds under a node id, inside the transaction that will change it.
@@ -62,7 +67,7 @@ impl Request<'_> {
             (Found::Nothing { close: Some(existing) }, Self::Enroll { .. }) => {
                 return Err(StoreError::CaseConflict { node_id: node_id.clone(), existing });
             }
-            (Found::Nothing { close }, Self::Revoke | Self::SetRollout(_)) => {
+            (Found::Nothing { close }, Self::Revoke | Self::SetRollout(_) | Self::Step(_)) => {
                 return Err(StoreError::NotEnrolled { node_id: node_id.clone(), close });
             }
         };
@@ -79,7 +84,7 @@ impl Request<'_> {
             Self::SetRollout(RolloutState::Unknown(word)) => {
                 Err(StoreError::UnknownRolloutState { word: word.clone() })
             }
-            Self::SetRollout(_) | Self::Enroll { .. } | Self::Revoke => Ok(()),
+            Self::SetRollout(_) | Self::Step(_) | Self::Enroll { .. } | Self::Revoke => Ok(()),
         }
     }
 
@@ -99,7 +104,9 @@ impl Request<'_> {
                         });
                     }
                 };
-                Ok(Some((action, fresh(node_id, enrollment_ref, next_serial(before)?))))
+                let rollout_state = unless_taken_back(before, &RolloutState::None);
+                let after = fresh(node_id, enrollment_ref, next_serial(before)?);
+                Ok(Some((action, Enrollment { rollout_state, ..after })))
             }
             Self::Revoke if before.status == Status::Revoked => Ok(None),
             Self::Revoke => {
@@ -111,8 +118,23 @@ impl Request<'_> {
                 let (rollout_state, serial) = ((*state).clone(), next_serial(before)?);
                 Ok(Some((Action::SetRollout, Enrollment { rollout_state, serial, ..before.clone() })))
             }
+            Self::Step(state) => {
+                let rollout_state = unless_taken_back(before, state);
+                if rollout_state == before.rollout_state && rollout_state != RolloutState::RolledBack {
+                    return Ok(None);
+                }
+                let serial = next_serial(before)?;
+                Ok(Some((Action::SetRollout, Enrollment { rollout_state, serial, ..before.clone() })))
+            }
         }
     }
+}
+
+/// What was taken back from a node it may run still, until it says that it runs something else: whoever chooses or enrolls it
+/// again lifts nothing.
+fn unless_taken_back(before: &Enrollment, next: &RolloutState) -> RolloutState {
+    let is_taken_back = before.rollout_state == RolloutState::RolledBack && *next != RolloutState::Active;
+    if is_taken_back { RolloutState::RolledBack } else { next.clone() }
 }
 
 /// A rollout belongs to the enrollment it was ordered under: a new enrollment starts without one.

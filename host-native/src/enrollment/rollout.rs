@@ -26,22 +26,25 @@ use crate::{gate::new_audit_id, oci::Pinned};
 /// Keeps rollouts and the directives of their nodes.
 ///
 /// A directive's state is its node's rollout state: each step is one transaction with the node's row and history, so that
-/// the gate, leases and the change feed have it. What is not legal is refused in that transaction. A node's current
+/// the gate, leases and the change feed have it. A node that was taken back alone stays `rolled_back` until it runs another
+/// bundle. What is not legal is refused in that transaction. A node's current
 /// directive is that of the latest rollout that chose it, for as long as the enrollment lasts that it was chosen under.
 pub trait RolloutStore: Send + Sync {
-    /// Chooses nodes and orders the bundle for them; with canaries, for those first.
+    /// Chooses nodes and orders the bundle for them; with canaries, for those first. Others change what they will in between: it
+    /// is several transactions where there are many nodes. Where it breaks off, the rollout is there with a part of them, paused
+    /// until all are chosen.
     ///
     /// # Errors
     /// There is no such active node; the store cannot be used.
     fn create(&self, order: &Order, who: &str, now_ms: u64) -> Result<Rollout, StoreError>;
 
-    /// Pauses, resumes or rolls back. What already is so changes nothing.
+    /// Pauses, resumes or rolls back. What already is so changes nothing, and goes on where something broke off.
     ///
     /// # Errors
     /// There is no such rollout, or its phase does not allow it; the store cannot be used.
     fn command(&self, id: &RolloutId, command: Command, who: &str, now_ms: u64) -> Result<Rollout, StoreError>;
 
-    /// Takes down how far a node has come, and what follows from it. The state it has changes nothing.
+    /// Takes down how far a node has come, and what follows from it. The state it has changes nothing but what it waits for.
     ///
     /// # Errors
     /// The directive is not the node's current one, or the state does not follow from the one it has; the store cannot be
@@ -54,7 +57,7 @@ pub trait RolloutStore: Send + Sync {
     /// There is none; the store cannot be used.
     fn rollout(&self, id: &RolloutId) -> Result<Rollout, StoreError>;
 
-    /// Up to `limit` rollouts, the latest first; those before one.
+    /// Up to `limit` rollouts, the latest first, in the order in which the store came to have them; those before one.
     ///
     /// # Errors
     /// The store cannot be used.
@@ -71,6 +74,12 @@ pub trait RolloutStore: Send + Sync {
     /// # Errors
     /// The store cannot be used.
     fn directive(&self, node_id: &NodeId) -> Result<Option<Directive>, StoreError>;
+
+    /// A node's directive of a rollout, whether or not it is the current one.
+    ///
+    /// # Errors
+    /// The store cannot be used.
+    fn directive_of(&self, node_id: &NodeId, id: &RolloutId) -> Result<Option<Directive>, StoreError>;
 }
 
 /// Whether a directive in one state may come to be in another.
@@ -87,7 +96,7 @@ pub fn may_become(from: &RolloutState, to: &RolloutState) -> bool {
     }
 }
 
-/// Names a rollout: a UUID, by which rollouts sort in the order of their beginning.
+/// Names a rollout: a UUID.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(into = "String"))]
@@ -273,7 +282,7 @@ words! {
         Pause = "pause",
         /// Nodes go on.
         Resume = "resume",
-        /// Nodes go back to the bundle before; the gate fails them until another rollout has reached them.
+        /// Nodes that may run it go back to the bundle before; the gate fails them until they run that of another rollout.
         Rollback = "rollback",
     }
 }
@@ -301,9 +310,9 @@ impl Command {
 pub struct Report {
     /// The rollout that the directive is of.
     pub rollout_id: RolloutId,
-    /// `acknowledged`, `active` or `failed`.
+    /// `acknowledged`, `active` or `failed`; or the state that it has, to say what is waited for.
     pub state: RolloutState,
-    /// Why it failed, in a line.
+    /// Why it failed, or what is waited for, in a line.
     pub detail: Option<String>,
 }
 
@@ -313,8 +322,8 @@ impl Report {
     /// What can be refused without looking at the store.
     fn check(&self) -> Result<(), RolloutError> {
         match &self.state {
-            RolloutState::Acknowledged | RolloutState::Active | RolloutState::Failed => Ok(()),
-            RolloutState::None | RolloutState::Pending | RolloutState::RolledBack | RolloutState::Unknown(_) => {
+            RolloutState::Pending | RolloutState::Acknowledged | RolloutState::Active | RolloutState::Failed => Ok(()),
+            RolloutState::None | RolloutState::RolledBack | RolloutState::Unknown(_) => {
                 Err(RolloutError::NotReported { word: shown(self.state.as_str()) })
             }
         }
@@ -447,8 +456,10 @@ impl std::ops::Add for Counts {
 enum Next {
     /// Nothing yet, or nothing any more.
     Wait,
-    /// The rest has its turn.
-    GoOn,
+    /// A wave has its turn.
+    GoOn(Wave),
+    /// Its nodes are to be taken back.
+    TakeBack,
     /// A canary failed, or none is left.
     Stop(&'static str),
     /// There is nothing left to do.
@@ -460,12 +471,14 @@ impl Rollout {
         let Self { canary, rest, .. } = self;
         let has_canaries = self.canary_percent.is_some();
         match self.phase {
-            Phase::Stopped | Phase::Finished | Phase::RolledBack => Next::Wait,
+            Phase::Stopped | Phase::Finished => Next::Wait,
+            Phase::RolledBack => Next::TakeBack,
             Phase::Running | Phase::Paused if canary.failed > 0 => Next::Stop("a canary failed"),
             Phase::Paused => Next::Wait,
+            Phase::Running if canary.waiting > 0 => Next::GoOn(Wave::Canary),
             Phase::Running if canary.is_under_way() => Next::Wait,
             Phase::Running if rest.waiting > 0 && has_canaries && canary.active == 0 => Next::Stop("no canary is left"),
-            Phase::Running if rest.waiting > 0 => Next::GoOn,
+            Phase::Running if rest.waiting > 0 => Next::GoOn(Wave::Rest),
             Phase::Running if rest.is_under_way() => Next::Wait,
             Phase::Running => Next::Finish,
         }
@@ -499,7 +512,7 @@ pub struct Directive {
     pub wave: Wave,
     /// How far it has come; `<none>` before its turn.
     pub state: RolloutState,
-    /// Why it failed.
+    /// Why it failed, or what it waits for.
     pub detail: Option<String>,
     /// Whether it is the node's latest, and its enrollment the one it was chosen under.
     pub is_current: bool,
@@ -577,7 +590,7 @@ pub enum RolloutError {
         to: RolloutState,
     },
     /// Not a node's to say.
-    #[error("a node cannot report `{word}`: report `acknowledged`, `active` or `failed`")]
+    #[error("a node cannot report `{word}`: report `acknowledged`, `active` or `failed`, or `pending` while it waits")]
     NotReported {
         /// What was reported.
         word: String,

@@ -17,6 +17,9 @@ pub(crate) const ROLLOUTS: usize = 50;
 /// Longest time that a request for changes may wait for one, in milliseconds.
 pub(crate) const WAIT_MS: u64 = 30_000;
 
+/// Largest body of a request, in bytes.
+pub(crate) const BODY_BYTES: usize = 64 * 1024;
+
 /// `PUT /v1/enrollments/{node_id}`
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
@@ -94,7 +97,7 @@ pub(crate) struct Directives {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Current {
-    /// `null` when nothing was ordered since the node was enrolled.
+    /// `null` when nothing was ordered: since the node was enrolled, or by the rollout that was asked for.
     pub(crate) directive: Option<Directive>,
 }
 

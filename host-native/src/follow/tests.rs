@@ -78,6 +78,9 @@ impl RolloutStore for Line {
     fn directive(&self, node_id: &NodeId) -> Result<Option<Directive>, StoreError> {
         self.over(|store| store.directive(node_id))
     }
+    fn directive_of(&self, node_id: &NodeId, id: &RolloutId) -> Result<Option<Directive>, StoreError> {
+        self.over(|store| store.directive_of(node_id, id))
+    }
 }
 
 /// A runtime between its start and its end.
@@ -245,36 +248,28 @@ async fn what_cannot_run_is_failed_with_its_reason_and_the_bundle_before_runs_on
     let stranger = PrivateKey::generate().unwrap();
     let missing = rig.push("9.0.0", &rig.good("9.0.0"));
     fs::remove_file(rig.dir.path().join("layout/blobs/sha256").join(missing.digest().hex())).unwrap();
-    for (bundle, rounds, why) in [
+    for (bundle, why) in [
         (
             rig.push("2.0.0", &rig.bundle("2.0.0", Some("fleet-a"), "package autonomy\nallow if {", &rig.key)),
-            1,
             "policy does not compile",
         ),
         (
             rig.push("2.0.1", &rig.bundle("2.0.1", Some("fleet-a"), "package other\nallow := true", &rig.key)),
-            1,
             "no module defines `data.autonomy.allow`",
         ),
         (
             rig.push("2.0.2", &rig.bundle("2.0.2", Some("fleet-b"), POLICY, &rig.key)),
-            1,
             "the bundle declares enrollment ref `fleet-b` and the node is enrolled with `fleet-a`",
         ),
         (
             rig.push("2.0.3", &rig.bundle("2.0.3", None, POLICY, &rig.key)),
-            1,
             "the bundle declares enrollment ref `<none>`",
         ),
-        (rig.push("2.0.4", &rig.bundle("2.0.4", Some("fleet-a"), POLICY, &stranger)), 1, "bundle is refused"),
-        (rig.push("2.0.5", b"this is no bundle"), 1, "bundle is refused"),
-        (missing, ATTEMPTS, "No such file or directory"),
+        (rig.push("2.0.4", &rig.bundle("2.0.4", Some("fleet-a"), POLICY, &stranger)), "bundle is refused"),
+        (rig.push("2.0.5", b"this is no bundle"), "bundle is refused"),
+        (missing, "No such file or directory"),
     ] {
         rig.roll_out(bundle);
-        for _ in 1..rounds {
-            running.follower.round();
-            assert_eq!(rig.state(), (RolloutState::Pending, None), "it is tried again: {why}");
-        }
         running.follower.round();
         let (state, detail) = rig.state();
         let detail = detail.unwrap();
@@ -300,6 +295,44 @@ async fn what_cannot_run_is_failed_with_its_reason_and_the_bundle_before_runs_on
     assert_eq!(state, RolloutState::Failed);
     assert!(detail.unwrap().contains("current.json"));
     assert_eq!(running.follower.gate.policy_ref().unwrap().as_str(), "fleet/policies@1.2.0");
+}
+
+#[tokio::test]
+async fn a_registry_that_is_away_is_waited_for_and_a_bundle_that_is_not_there_is_not() {
+    let rig = Rig::new();
+    let mut running = rig.start(NEVER, false).await;
+    let good = rig.push("1.1.0", &rig.good("1.1.0"));
+    // A port that nobody has, until somebody does.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let away = || Pinned::parse(&format!("{address}/fleet/policies@{}", good.digest())).unwrap();
+    rig.roll_out(away());
+    let begun = Instant::now();
+    let pauses: Vec<_> = (0..6).map(|_| running.follower.round()).collect();
+    assert!(begun.elapsed() >= LONGEST || pauses == [5, 10, 20, 40, 60, 60].map(Duration::from_secs), "{pauses:?}");
+    if begun.elapsed() < LONGEST {
+        let (state, detail) = rig.state();
+        let detail = detail.unwrap();
+        assert_eq!(state, RolloutState::Pending);
+        assert!(
+            detail.starts_with("waits for the bundle: registry `127.0.0.1:") && detail.contains("refused"),
+            "{detail}"
+        );
+        assert_eq!(running.call().await, "fleet/policies@1.0.0", "the bundle before runs on");
+    }
+    thread::sleep(LONGEST);
+    assert_eq!(running.follower.round(), REST);
+    assert_eq!(rig.state().0, RolloutState::Failed, "not without an end");
+
+    // Each directive has its own time, and what is there in the end runs.
+    rig.roll_out(away());
+    running.follower.round();
+    assert_eq!(rig.state().0, RolloutState::Pending);
+    rig.roll_out(good);
+    assert_eq!(running.follower.round(), REST);
+    assert_eq!(rig.state(), (RolloutState::Active, None));
+    assert_eq!(running.call().await, "fleet/policies@1.1.0");
 }
 
 /// A node asks again soon only where what comes next may not be a change of the node.
@@ -345,6 +378,64 @@ async fn a_rollout_that_is_taken_back_leaves_the_bundle_before() {
     rig.roll_out(rig.push("1.3.0", &rig.good("1.3.0")));
     running.follower.round();
     assert_eq!(running.call().await, "fleet/policies@1.3.0");
+}
+
+#[tokio::test]
+async fn a_node_that_is_chosen_or_enrolled_again_goes_back_from_what_was_taken_back_first() {
+    let rig = Rig::new();
+    let mut running = rig.start(NEVER, false).await;
+    let runs = |running: &Running| running.follower.gate.policy_ref().unwrap().as_str().to_owned();
+    let denied = "attestation: rollout_incoherent";
+    let gone = |version: &str| {
+        let pinned = rig.push(version, &rig.good(version));
+        fs::remove_file(rig.dir.path().join("layout/blobs/sha256").join(pinned.digest().hex())).unwrap();
+        pinned
+    };
+    let fleet = EnrollmentRef::parse("fleet-a").unwrap();
+    let bad = rig.roll_out(rig.push("1.1.0", &rig.good("1.1.0")));
+    running.follower.round();
+    rig.store.command(&bad, Command::Rollback, "ana", now_ms()).unwrap();
+    // Chosen again, for what cannot be had.
+    rig.roll_out(gone("1.2.0"));
+    assert_eq!((running.call().await.as_str(), runs(&running).as_str()), (denied, "fleet/policies@1.1.0"));
+    running.follower.round();
+    assert_eq!((running.call().await.as_str(), runs(&running).as_str()), (denied, "fleet/policies@1.0.0"));
+    rig.roll_out(rig.push("1.3.0", &rig.good("1.3.0")));
+    running.follower.round();
+    assert_eq!(running.call().await, "fleet/policies@1.3.0");
+
+    // Chosen again, and then taken back.
+    let bad = rig.roll_out(rig.push("1.4.0", &rig.good("1.4.0")));
+    running.follower.round();
+    let next = rig.roll_out(rig.push("1.5.0", &rig.good("1.5.0")));
+    rig.store.command(&next, Command::Pause, "ana", now_ms()).unwrap();
+    rig.store.command(&bad, Command::Rollback, "ana", now_ms()).unwrap();
+    assert_eq!((running.call().await.as_str(), runs(&running).as_str()), (denied, "fleet/policies@1.4.0"));
+    running.follower.round();
+    assert_eq!((running.call().await.as_str(), runs(&running).as_str()), (denied, "fleet/policies@1.3.0"));
+    rig.store.command(&next, Command::Resume, "ana", now_ms()).unwrap();
+    running.follower.round();
+    assert_eq!(running.call().await, "fleet/policies@1.5.0");
+
+    // Enrolled again. The one before it, 1.3.0, is what is left.
+    rig.store.revoke(&rig.node_id, "ana", now_ms()).unwrap();
+    rig.store.enroll(&rig.node_id, &fleet, IfActive::Refuse, "ana", now_ms()).unwrap();
+    rig.store.command(&next, Command::Rollback, "ana", now_ms()).unwrap();
+    running.follower.round();
+    assert_eq!((running.call().await.as_str(), runs(&running).as_str()), (denied, "fleet/policies@1.3.0"));
+
+    // Two that were taken back: neither is one to go back to.
+    let two = ["1.6.0", "1.7.0"].map(|version| {
+        let id = rig.roll_out(rig.push(version, &rig.good(version)));
+        running.follower.round();
+        id
+    });
+    for (id, runs_then) in two.iter().zip(["fleet/policies@1.7.0"; 2]) {
+        rig.store.command(id, Command::Rollback, "ana", now_ms()).unwrap();
+        running.follower.round();
+        assert_eq!(runs(&running), runs_then);
+    }
+    assert_eq!(running.call().await, denied);
 }
 
 /// Old policies with new facts, or the other way round, would be a decision on a bundle that never was.

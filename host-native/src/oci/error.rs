@@ -231,7 +231,54 @@ impl OciError {
     }
 }
 
+impl OciError {
+    /// Whether the same may go well a little later, though nobody changes anything here: the registry, or the way to it, is what
+    /// was wrong, and not what was asked for or what it has.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Registry { fault, .. } => fault.may_pass(),
+            Self::Reference { .. }
+            | Self::PushToDigest { .. }
+            | Self::BundleTooLarge { .. }
+            | Self::NoSuchTag { .. }
+            | Self::WhichOne { .. }
+            | Self::NotALayout { .. }
+            | Self::Refused { .. }
+            | Self::Io { .. }
+            | Self::AuthFile { .. }
+            | Self::SetUp(_) => false,
+        }
+    }
+}
+
 impl Fault {
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable(_)
+            | Self::Tls(_)
+            | Self::Lost(_)
+            | Self::TimedOut(_)
+            | Self::NoRuntime(_)
+            | Self::TooManyRequests(_)
+            | Self::Failed { .. } => true,
+            Self::Elsewhere { status, .. } => *status >= 500,
+            Self::NotPlain(_)
+            | Self::CredentialsInClear
+            | Self::Unauthenticated(_)
+            | Self::CredentialsRefused { .. }
+            | Self::Forbidden(_)
+            | Self::NotFound { .. }
+            | Self::Unexpected { .. }
+            | Self::TooManyRedirects(_)
+            | Self::Downgrade(_)
+            | Self::RealmElsewhere(_)
+            | Self::UploadElsewhere(_)
+            | Self::NotSpoken(_)
+            | Self::Refused { .. }
+            | Self::Stored(_) => false,
+        }
+    }
+
     fn class(&self) -> ErrorClass {
         match self {
             Self::NotPlain(_)

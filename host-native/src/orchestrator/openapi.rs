@@ -4,7 +4,8 @@ use gate_core::NodeId;
 use serde_json::{Value, json};
 
 use super::{
-    CHANGES, COMMAND, COUNT, DIRECTIVE, ENROLLMENT, ENROLLMENTS, HISTORY, LEASE, ONE_ROLLOUT, REVOKE, ROLLOUT, ROLLOUTS,
+    CHANGES, COMMAND, COUNT, DIRECTIVE, ENROLLMENT, ENROLLMENTS, HISTORY, LEASE, ONE_DIRECTIVE, ONE_ROLLOUT, REVOKE,
+    ROLLOUT, ROLLOUTS,
 };
 use crate::{
     enrollment::{
@@ -106,12 +107,13 @@ pub fn openapi() -> Value {
                 rollout_id.clone(), query("after", schema("NodeId")), limit.clone(),
             ], None)},
             COMMAND: {"post": operation("command_rollout", "pauses, resumes or takes back a rollout", answers("Rollout", &[404, 408, 409, 413]), vec![
-                rollout_id, json!({"name": "command", "in": "path", "required": true, "schema": schema("Command")}),
+                rollout_id.clone(), json!({"name": "command", "in": "path", "required": true, "schema": schema("Command")}),
             ], None)},
             DIRECTIVE: {
                 "get": operation("directive", "what a node is asked to do", answers("Current", &[]), vec![node_id.clone()], None),
                 "put": operation("report", "says how far a node has come", answers("Directive", &[404, 408, 409, 413]), vec![node_id.clone()], Some("Report")),
             },
+            ONE_DIRECTIVE: {"get": operation("directive_of", "what a node was asked to do by a rollout", answers("Current", &[]), vec![node_id.clone(), rollout_id], None)},
             HISTORY: {"get": operation("history", "a node's changes, oldest first", answers("History", &[]), vec![
                 node_id.clone(), query("after", number()), limit.clone(),
             ], None)},

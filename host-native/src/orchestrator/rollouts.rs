@@ -113,6 +113,18 @@ pub(super) async fn directive(
     Ok(found(&Current { directive }))
 }
 
+pub(super) async fn directive_of(
+    State(app): App,
+    Extension(caller): Extension<Caller>,
+    asked: Result<Path<(String, String)>, PathRejection>,
+) -> Answer {
+    let (node_id, id) = path(asked)?;
+    let (node_id, id) = (node(Ok(Path(node_id)))?, rollout_id(&id)?);
+    caller.to_read(&node_id)?;
+    let directive = app.ask(move |store| store.rollouts().directive_of(&node_id, &id)).await?;
+    Ok(found(&Current { directive }))
+}
+
 pub(super) async fn report(
     State(app): App,
     Extension(caller): Extension<Caller>,

@@ -35,10 +35,6 @@ const CONNECTIONS: usize = 8;
 /// Longest that a call waits: for its turn, for a connection and for all of the answers together.
 pub(super) const CALL: Duration = Duration::from_secs(5);
 
-/// Longest that a step of a rollout takes, which is as many statements as it has thousands of nodes. Each of them is waited
-/// for as long as for a call.
-pub(in crate::enrollment) const STEP: Duration = Duration::from_secs(60);
-
 /// Longest that one address is tried: within a call another has its turn.
 const ADDRESS: Duration = Duration::from_secs(2);
 
@@ -151,23 +147,19 @@ impl Server {
         }
     }
 
-    /// Does `work` on a connection, all of it in so long.
-    pub(super) async fn call<T>(
-        &self,
-        within: Duration,
-        work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
-        let begun = Instant::now();
-        let (mut session, _turn) = self.session(begun + CALL).await?;
-        let done = timeout_at(begun + within, work(&mut session)).await;
-        let done = done.unwrap_or_else(|_| Err(PostgresError::Late { within }.into()));
+    /// Does `work` on a connection, all of it in [`CALL`].
+    pub(super) async fn call<T>(&self, work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>) -> Result<T, Fault> {
+        let deadline = Instant::now() + CALL;
+        let (mut session, _turn) = self.session(deadline).await?;
+        let done = timeout_at(deadline, work(&mut session)).await;
+        let done = done.unwrap_or_else(|_| Err(PostgresError::Late { within: CALL }.into()));
         let commits = std::mem::take(&mut session.commits);
         let mut idle = lock(&self.idle);
         match &done {
             // A rule's refusal, too, is an answer.
             Ok(_) | Err(Fault::Rule(_)) if session.epoch == idle.epoch => idle.sessions.push(session),
             // What the server says of a statement concerns this connection alone.
-            Ok(_) | Err(Fault::Rule(_) | Fault::Postgres(PostgresError::Refused { .. })) => {}
+            Ok(_) | Err(Fault::Rule(_) | Fault::Postgres(PostgresError::Refused { .. } | PostgresError::Locked)) => {}
             // What takes one connection away takes all.
             Err(Fault::Postgres(_)) => {
                 idle.sessions.clear();

@@ -1,5 +1,7 @@
 //! What every [`RolloutStore`] must do. Each store's tests run the whole of it, on stores that are new and empty.
 
+use std::slice;
+
 use gate_core::{NodeId, RolloutState};
 
 use super::{Command, Counts, Directive, Order, Phase, Report, Rollout, RolloutId, RolloutStore, Selector, Wave};
@@ -25,6 +27,8 @@ pub(in crate::enrollment) fn check(new: &dyn Fn() -> Box<dyn Store>) {
         refuses_what_does_not_follow,
         pauses_and_resumes,
         takes_a_rollout_back,
+        takes_back_whoever_may_run_the_bundle,
+        lifts_what_was_taken_back_by_another_bundle_alone,
         chooses_active_nodes_alone,
         lets_the_latest_rollout_count,
         lets_an_enrollment_end_a_directive,
@@ -42,11 +46,13 @@ pub(in crate::enrollment) fn check(new: &dyn Fn() -> Box<dyn Store>) {
     }
 }
 
-/// The node's rollout state is that of its current directive, once it has one that was handed out.
+/// The node's rollout state is that of its current directive, once it has one that was handed out; or the node was taken back,
+/// and has not come to run another bundle.
 fn is_what_the_gate_sees(store: &dyn Store, node_id: &NodeId) {
     let directive = store.rollouts().directive(node_id).unwrap();
     if let Some(Directive { state, .. }) = directive.filter(|directive| directive.state != RolloutState::None) {
-        assert_eq!(state_of(store, node_id), state, "{node_id}");
+        let (seen, back) = (state_of(store, node_id), RolloutState::RolledBack);
+        assert!(seen == state || seen == back && state != RolloutState::Active, "{node_id}: {seen} and {state}");
     }
 }
 
@@ -100,7 +106,10 @@ fn rolls_out_to_all_at_once(store: &dyn Store, rollouts: &dyn RolloutStore) {
     };
     assert_eq!((what, selector, canary_percent), (&bundle(), &Selector::All, &None));
     assert_eq!(begun.rest, Counts { pending: 5, ..Counts::default() });
-    assert_eq!((history[0].who.as_str(), history[0].at_ms, history.len()), ("ana", 10, 1));
+    // As many as are chosen in several transactions.
+    let phases: Vec<_> = history.iter().map(|change| (change.phase, change.detail.as_deref())).collect();
+    assert_eq!(phases, [(Phase::Paused, Some("its nodes are being chosen")), (Phase::Running, None)]);
+    assert_eq!((history[0].who.as_str(), history[0].at_ms), ("ana", 10));
     assert_eq!(store.revision().unwrap(), before + 5, "each node's change is a change");
 
     for id_of in ["a", "b", "c", "d", "e"].map(node) {
@@ -119,8 +128,11 @@ fn rolls_out_to_all_at_once(store: &dyn Store, rollouts: &dyn RolloutStore) {
     }
     let ended = rollouts.rollout(id).unwrap();
     assert_eq!((ended.phase, ended.rest), (Phase::Finished, Counts { active: 5, ..Counts::default() }));
-    assert_eq!(ended.history.len(), 2);
-    assert_eq!((ended.history[1].who.as_str(), ended.history[1].phase), ("e", Phase::Finished));
+    assert_eq!(ended.history.len(), 3);
+    assert_eq!(
+        (ended.history.last().unwrap().who.as_str(), ended.history.last().unwrap().phase),
+        ("e", Phase::Finished)
+    );
 }
 
 fn holds_the_rest_back_until_every_canary_is_active(store: &dyn Store, rollouts: &dyn RolloutStore) {
@@ -133,8 +145,10 @@ fn holds_the_rest_back_until_every_canary_is_active(store: &dyn Store, rollouts:
     activate(rollouts, &id, &canaries[0]);
     waiting(3);
     assert!(rest.iter().all(|node| state_of(store, node) == RolloutState::None));
-    let early = rollouts.report(&rest[0], &report(&id, RolloutState::Acknowledged), "x", 11).unwrap_err();
-    assert!(early.to_string().contains("is `<none>` and cannot become `acknowledged`"), "{early}");
+    for state in [RolloutState::Pending, RolloutState::Acknowledged] {
+        let early = rollouts.report(&rest[0], &report(&id, state.clone()), "x", 11).unwrap_err();
+        assert!(early.to_string().contains(&format!("is `<none>` and cannot become `{state}`")), "{early}");
+    }
     activate(rollouts, &id, &canaries[1]);
     waiting(0);
     assert!(rest.iter().all(|node| state_of(store, node) == RolloutState::Pending));
@@ -151,7 +165,7 @@ fn stops_when_a_canary_fails(store: &dyn Store, rollouts: &dyn RolloutStore) {
     activate(rollouts, &id, &canaries[1]);
     let ended = rollouts.rollout(&id).unwrap();
     assert_eq!((ended.phase, ended.rest.waiting), (Phase::Stopped, 3));
-    assert_eq!(ended.history[1].detail.as_deref(), Some("a canary failed"));
+    assert_eq!(ended.history.last().unwrap().detail.as_deref(), Some("a canary failed"));
     assert!(rest.iter().all(|node| state_of(store, node) == RolloutState::None));
     for command in [Command::Pause, Command::Resume] {
         let refused = rollouts.command(&id, command, "ana", 12).unwrap_err().to_string();
@@ -172,12 +186,12 @@ fn refuses_what_does_not_follow(store: &dyn Store, rollouts: &dyn RolloutStore) 
     use RolloutState::{Acknowledged, Active, Failed, None, Pending, RolledBack};
     let a = node("a");
     for (path, from, legal) in [
-        (&[][..], Pending, &[Acknowledged, Failed][..]),
+        (&[][..], Pending, &[Pending, Acknowledged, Failed][..]),
         (&[Acknowledged], Acknowledged, &[Acknowledged, Active, Failed]),
         (&[Acknowledged, Active], Active, &[Active]),
         (&[Failed], Failed, &[Failed]),
     ] {
-        for to in [Acknowledged, Active, Failed] {
+        for to in [Pending, Acknowledged, Active, Failed] {
             let id = rollouts.create(&order("node_id=a", Option::None), "ana", 10).unwrap().rollout_id;
             for state in path {
                 rollouts.report(&a, &report(&id, state.clone()), "a", 11).unwrap();
@@ -197,18 +211,22 @@ fn refuses_what_does_not_follow(store: &dyn Store, rollouts: &dyn RolloutStore) 
                 }
             }
             if from == to {
-                assert_eq!(
-                    (rollouts.directive(&a).unwrap(), store.revision().unwrap()),
-                    (before, revision),
-                    "said twice"
-                );
+                let (said, twice) = (rollouts.directive(&a).unwrap(), (before, revision));
+                assert_eq!((said.clone(), store.revision().unwrap()), twice, "said twice");
+                // What it waits for alone is news, and of nobody else's concern.
+                let waits = Report { detail: Some("waits\nfor".to_owned()), ..report(&id, to.clone()) };
+                let told = rollouts.report(&a, &waits, "a", 13).unwrap();
+                let wanted = Directive { detail: Some("waits for".to_owned()), updated_at_ms: 13, ..said.unwrap() };
+                assert_eq!((told, store.revision().unwrap()), (wanted, revision));
             }
         }
     }
     let id = rollouts.create(&order("node_id=a", Option::None), "ana", 10).unwrap().rollout_id;
-    for state in [None, Pending, RolledBack, RolloutState::from_word("lost")] {
+    for state in [None, RolledBack, RolloutState::from_word("lost")] {
         let error = rollouts.report(&a, &report(&id, state.clone()), "a", 11).unwrap_err();
-        let why = format!("a node cannot report `{state}`: report `acknowledged`, `active` or `failed`");
+        let why = format!(
+            "a node cannot report `{state}`: report `acknowledged`, `active` or `failed`, or `pending` while it waits"
+        );
         assert_eq!(error.to_string(), why);
     }
     for percent in [0, 101] {
@@ -231,13 +249,13 @@ fn pauses_and_resumes(_: &dyn Store, rollouts: &dyn RolloutStore) {
     // What was under way is said all the same, and the rest waits.
     activate(rollouts, &id, &canary);
     let paused = rollouts.rollout(&id).unwrap();
-    assert_eq!((paused.phase, paused.rest.waiting, paused.history.len()), (Phase::Paused, 4, 2));
+    assert_eq!((paused.phase, paused.rest.waiting, paused.history.len()), (Phase::Paused, 4, 3));
     for _ in 0..2 {
         let resumed = rollouts.command(&id, Command::Resume, "cy", 12).unwrap();
         assert_eq!((resumed.phase, resumed.rest.pending), (Phase::Running, 4));
     }
     let who: Vec<_> = rollouts.rollout(&id).unwrap().history.into_iter().map(|change| change.who).collect();
-    assert_eq!(who, ["ana", "bo", "cy"]);
+    assert_eq!(who, ["ana", "ana", "bo", "cy"]);
     // A canary that fails stops a rollout that is paused as well.
     let id = rollouts.create(&order("all", Some(20)), "ana", 20).unwrap().rollout_id;
     rollouts.command(&id, Command::Pause, "bo", 21).unwrap();
@@ -257,7 +275,7 @@ fn takes_a_rollout_back(store: &dyn Store, rollouts: &dyn RolloutStore) {
     for _ in 0..2 {
         let back = rollouts.command(&id, Command::Rollback, "bo", 12).unwrap();
         assert_eq!((back.phase, back.canary.rolled_back, back.canary.failed), (Phase::RolledBack, 3, 1));
-        assert_eq!((back.rest.waiting, back.history.len()), (1, 3));
+        assert_eq!((back.rest.waiting, back.history.len()), (1, 4));
     }
     for (node, state) in canaries.iter().chain([&rest]).zip([RolledBack, RolledBack, Failed, RolledBack, None]) {
         assert_eq!(state_of(store, node), state, "{node}");
@@ -273,6 +291,98 @@ fn takes_a_rollout_back(store: &dyn Store, rollouts: &dyn RolloutStore) {
     }
     assert_eq!(phase(rollouts, &id), Phase::Finished);
     assert_eq!(rollouts.command(&id, Command::Rollback, "bo", 21).unwrap().rest.rolled_back, 3);
+}
+
+/// Whatever became of a node that ran the bundle, each way once.
+fn takes_back_whoever_may_run_the_bundle(store: &dyn Store, rollouts: &dyn RolloutStore) {
+    use RolloutState::{Acknowledged, Active, Failed, None, Pending, RolledBack};
+    let a = &node("a");
+    // Where the next rollout has come with it, and the one after that; or another enrollment.
+    let reaches = |states: &'static [RolloutState]| {
+        move || {
+            let id = rollouts.create(&order("node_id=a", Option::None), "ana", 20).unwrap().rollout_id;
+            for state in states {
+                rollouts.report(a, &report(&id, state.clone()), "a", 21).unwrap();
+            }
+            id
+        }
+    };
+    let waits = || drop(rollouts.create(&order("all", Some(1)), "ana", 20).unwrap());
+    let [pending, acknowledged, failed, active] =
+        [&[][..], &[Acknowledged], &[Failed], &[Acknowledged, Active]].map(&reaches);
+    let enroll = |to: &str| drop(store.enroll(a, &enrollment_ref(to), IfActive::Replace, "ana", 22).unwrap());
+    let revoke = || drop(store.revoke(a, "ana", 22).unwrap());
+    let back = |id: RolloutId| drop(rollouts.command(&id, Command::Rollback, "bo", 23).unwrap());
+    let cases: [(&str, &dyn Fn(), RolloutState); 13] = [
+        ("nothing", &|| {}, RolledBack),
+        ("waits", &|| waits(), RolledBack),
+        ("pending", &|| drop(pending()), RolledBack),
+        ("acknowledged", &|| drop(acknowledged()), RolledBack),
+        ("failed", &|| drop(failed()), RolledBack),
+        ("active", &|| drop(active()), Active),
+        ("active, then taken back", &|| back(active()), RolledBack),
+        ("active, then pending", &|| [active(), pending()].into_iter().for_each(drop), Pending),
+        ("active, then failed", &|| [active(), failed()].into_iter().for_each(drop), Failed),
+        ("active, then enrolled again", &|| (drop(active()), revoke(), enroll("fleet/a")).0, None),
+        ("revoked", &revoke, RolledBack),
+        ("enrolled again", &|| (revoke(), enroll("fleet/a")).0, RolledBack),
+        ("enrolled with another ref", &|| enroll("fleet/b"), RolledBack),
+    ];
+    for (what, then, wanted) in cases {
+        for came_to in [&[Acknowledged][..], &[Acknowledged, Active]] {
+            enroll("fleet/a");
+            // Who was taken back is not what the next case begins with.
+            drop(active());
+            let first = reaches(came_to)();
+            then();
+            let before = state_of(store, a);
+            for _ in 0..2 {
+                rollouts.command(&first, Command::Rollback, "bo", 30).unwrap();
+                assert_eq!(state_of(store, a), wanted, "{what}, which was {before}");
+                assert_eq!(rollouts.directive_of(a, &first).unwrap().unwrap().state, RolledBack, "{what}");
+            }
+        }
+    }
+    // Who was asked and has not even begun has nothing to go back from.
+    enroll("fleet/a");
+    drop(active());
+    let (first, second) = (pending(), pending());
+    rollouts.command(&first, Command::Rollback, "bo", 30).unwrap();
+    assert_eq!(state_of(store, a), Pending);
+    assert_eq!(rollouts.rollout(&first).unwrap().rest.withdrawn, 1);
+    assert_eq!(rollouts.directive_of(&node("b"), &second).unwrap(), Option::None);
+    history_replays_to_the_row(store, a);
+}
+
+fn lifts_what_was_taken_back_by_another_bundle_alone(store: &dyn Store, rollouts: &dyn RolloutStore) {
+    use RolloutState::{Acknowledged, Active, Failed, None, Pending, RolledBack};
+    let a = node("a");
+    let (is, revision) = (|| state_of(store, &a), || store.revision().unwrap());
+    let first = rollouts.create(&order("all", Option::None), "ana", 10).unwrap().rollout_id;
+    activate(rollouts, &first, &a);
+    rollouts.command(&first, Command::Rollback, "bo", 11).unwrap();
+    for came_to in [&[][..], &[Acknowledged], &[Failed], &[Acknowledged, Failed]] {
+        let before = revision();
+        let id = rollouts.create(&order("rollout_state=rolled_back", Option::None), "ana", 12).unwrap().rollout_id;
+        assert!(revision() > before && is() == RolledBack, "it is told, and not let go");
+        for state in came_to {
+            rollouts.report(&a, &report(&id, state.clone()), "a", 13).unwrap();
+            assert_eq!(is(), RolledBack);
+        }
+    }
+    store.revoke(&a, "ana", 14).unwrap();
+    for to in ["fleet/a", "fleet/b"] {
+        store.enroll(&a, &enrollment_ref(to), IfActive::Replace, "ana", 15).unwrap();
+        assert_eq!(is(), RolledBack);
+    }
+    // By hand it is lifted, and by a bundle that runs.
+    store.set_rollout(&a, &None, "ana", 16).unwrap();
+    let id = rollouts.create(&order("node_id=a", Option::None), "ana", 17).unwrap().rollout_id;
+    assert_eq!(is(), Pending);
+    rollouts.command(&id, Command::Rollback, "bo", 18).unwrap();
+    let id = rollouts.create(&order("node_id=a", Option::None), "ana", 19).unwrap().rollout_id;
+    activate(rollouts, &id, &a);
+    assert_eq!(is(), Active);
 }
 
 fn chooses_active_nodes_alone(store: &dyn Store, rollouts: &dyn RolloutStore) {
@@ -320,7 +430,7 @@ fn lets_the_latest_rollout_count(_: &dyn Store, rollouts: &dyn RolloutStore) {
     );
     let old = rollouts.directives(&first, None, 100).unwrap();
     assert!(old.iter().all(|directive| directive.is_current == (directive.node_id != canaries[1])));
-    // Taking the first one back leaves alone whom the second one has.
+    // Taking the first one back leaves alone whom the second one has, and who never came to run it.
     rollouts.command(&first, Command::Rollback, "bo", 13).unwrap();
     assert_eq!(rollouts.directive(&canaries[1]).unwrap().unwrap().state, RolloutState::Pending);
     assert_eq!(rollouts.directive(&rest[0]).unwrap().unwrap().state, RolloutState::RolledBack);
@@ -333,7 +443,7 @@ fn lets_the_latest_rollout_count(_: &dyn Store, rollouts: &dyn RolloutStore) {
     let canary = of_wave(rollouts, &fourth, Wave::Canary).remove(0);
     rollouts.create(&order(&format!("node_id={canary}"), None), "ana", 16).unwrap();
     let stopped = rollouts.rollout(&fourth).unwrap();
-    assert_eq!(stopped.history[1].detail.as_deref(), Some("no canary is left"));
+    assert_eq!(stopped.history.last().unwrap().detail.as_deref(), Some("no canary is left"));
 }
 
 fn lets_an_enrollment_end_a_directive(store: &dyn Store, rollouts: &dyn RolloutStore) {
@@ -351,6 +461,27 @@ fn lets_an_enrollment_end_a_directive(store: &dyn Store, rollouts: &dyn RolloutS
     assert_eq!((ended.phase, ended.rest.withdrawn, ended.rest.active), (Phase::Finished, 2, 1));
     let back = rollouts.command(&id, Command::Rollback, "ana", 15).unwrap();
     assert_eq!((back.rest.rolled_back, state_of(store, &node("a"))), (1, RolloutState::None));
+}
+
+/// A rollout of an orchestrator whose clock is ahead, as a shell writes it down.
+pub(in crate::enrollment) const AHEAD: &str = "ffffffff-ffff-7fff-bfff-ffffffffffff";
+
+/// `insert` writes [`AHEAD`] down.
+pub(in crate::enrollment) fn lists_in_the_order_of_their_beginning(rollouts: &dyn RolloutStore, insert: impl FnOnce()) {
+    let create = || rollouts.create(&order("all", None), "ana", 10).unwrap().rollout_id;
+    let first = create();
+    insert();
+    let last = create();
+    let ids = |before, limit| {
+        let page = rollouts.latest(before, limit).unwrap().into_iter();
+        page.map(|rollout| rollout.rollout_id).collect::<Vec<_>>()
+    };
+    let ahead = RolloutId::parse(AHEAD).unwrap();
+    assert_eq!(ids(None, 1), slice::from_ref(&last));
+    assert_eq!(ids(None, 9), [last.clone(), ahead.clone(), first.clone()]);
+    assert_eq!(ids(Some(&last), 9), [ahead.clone(), first.clone()]);
+    assert_eq!(ids(Some(&ahead), 9), slice::from_ref(&first));
+    assert_eq!(ids(Some(&first), 9), []);
 }
 
 fn lists_in_pages(_: &dyn Store, rollouts: &dyn RolloutStore) {

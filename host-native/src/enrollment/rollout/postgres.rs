@@ -5,11 +5,11 @@ use tokio_postgres::{Transaction, types::Type};
 
 use super::{
     Command, Directive, Order, Phase, Report, Rollout, RolloutError, RolloutId, RolloutStore, Wave, record,
-    steps::{self, Counting, RolloutLedger},
+    steps::{self, Counting, RolloutLedger, Steps, TOGETHER},
 };
 use crate::enrollment::{
     PostgresStore, StoreError,
-    postgres::{Fault, Param, PostgresLedger, STEP, ids, within_call},
+    postgres::{Fault, Param, PostgresLedger, ids, within_call},
     record::signed,
     request::By,
 };
@@ -18,6 +18,13 @@ use crate::enrollment::{
 const DIRECTIVE: &str = "node_id, rollout_id, bundle, phase, wave, state, detail, is_current::int::text,
     directive.updated_at_ms::text, enrollment_ref
     FROM autonomy.directive JOIN autonomy.rollout USING (rollout_id) JOIN autonomy.enrollment USING (node_id)";
+
+/// A node and whether it may run the bundle of a directive that is not its current one, in the order of [`record::left`].
+const LEFT: &str = "node_id, (NOT EXISTS (
+        SELECT FROM autonomy.directive AS later WHERE later.node_id = directive.node_id AND later.state = 'active' AND
+            (SELECT min(change_id) FROM autonomy.rollout_history WHERE rollout_id = later.rollout_id) >
+            (SELECT min(change_id) FROM autonomy.rollout_history WHERE rollout_id = directive.rollout_id)))::int::text
+    FROM autonomy.directive";
 
 /// The counts of directives, in the order of [`record::count`].
 const EACH: &str = "SELECT rollout_id, wave, state, is_current::int::text, count(*)::text FROM autonomy.directive
@@ -34,18 +41,19 @@ impl RolloutStore for PostgresStore {
     fn create(&self, order: &Order, who: &str, now_ms: u64) -> Result<Rollout, StoreError> {
         let by = By::new(who, now_ms)?;
         order.check()?;
-        self.transact(STEP, async |ledger| steps::create(ledger, order, by).await)
+        self.rollout(&steps::create(self, order, by)?)
     }
 
     fn command(&self, id: &RolloutId, command: Command, who: &str, now_ms: u64) -> Result<Rollout, StoreError> {
         let by = By::new(who, now_ms)?;
-        self.transact(STEP, async |ledger| steps::command(ledger, id, command, by).await)
+        steps::command(self, id, command, by)?;
+        self.rollout(id)
     }
 
     fn report(&self, node_id: &NodeId, report: &Report, who: &str, now_ms: u64) -> Result<Directive, StoreError> {
         let by = By::new(who, now_ms)?;
         report.check()?;
-        self.transact(STEP, async |ledger| steps::report(ledger, node_id, report, by).await)
+        steps::report(self, node_id, report, by)
     }
 
     fn rollout(&self, id: &RolloutId) -> Result<Rollout, StoreError> {
@@ -55,8 +63,9 @@ impl RolloutStore for PostgresStore {
     }
 
     fn latest(&self, before: Option<&RolloutId>, limit: usize) -> Result<Vec<Rollout>, StoreError> {
-        let (before, limit) = (before.map_or("~", RolloutId::as_str), signed(limit));
-        let latest = "rollout_id < $1 ORDER BY rollout_id DESC LIMIT $2";
+        let (before, limit) = (before.map(RolloutId::as_str), signed(limit));
+        let latest = "$1 IS NULL OR begun < (SELECT min(change_id) FROM autonomy.rollout_history WHERE rollout_id = $1)
+                      ORDER BY begun DESC LIMIT $2";
         let params: [Param<'_>; 2] = [(&before, Type::TEXT), (&limit, Type::INT8)];
         self.read(async |snapshot| load(snapshot, latest, &params, Counting::Each).await)
     }
@@ -70,6 +79,21 @@ impl RolloutStore for PostgresStore {
     fn directive(&self, node_id: &NodeId) -> Result<Option<Directive>, StoreError> {
         let current = format!("SELECT {DIRECTIVE} WHERE node_id = $1 AND is_current");
         Ok(self.select(&current, &[(&node_id.as_str(), Type::TEXT)], record::directive)?.pop())
+    }
+
+    fn directive_of(&self, node_id: &NodeId, id: &RolloutId) -> Result<Option<Directive>, StoreError> {
+        let sql = format!("SELECT {DIRECTIVE} WHERE rollout_id = $1 AND node_id = $2");
+        let params: [Param<'_>; 2] = [(&id.as_str(), Type::TEXT), (&node_id.as_str(), Type::TEXT)];
+        Ok(self.select(&sql, &params, record::directive)?.pop())
+    }
+}
+
+impl Steps for PostgresStore {
+    type Fault = Fault;
+    type Ledger<'a> = PostgresLedger<'a>;
+
+    fn step<T>(&self, work: impl AsyncFnOnce(&mut PostgresLedger<'_>) -> Result<T, Fault>) -> Result<T, StoreError> {
+        self.transact(work)
     }
 }
 
@@ -122,7 +146,8 @@ impl RolloutLedger for PostgresLedger<'_> {
 
     async fn direct(&mut self, id: &RolloutId, wave: Wave, nodes: &[NodeId], by: By<'_>) -> Result<(), Fault> {
         let sql = "INSERT INTO autonomy.directive (rollout_id, node_id, wave, state, is_current, updated_at_ms)
-                   SELECT $1, node_id, $2, '<none>', true, $3 FROM unnest($4) AS node_id";
+                   SELECT $1, chosen, $2, '<none>', true, $3 FROM unnest($4) AS chosen
+                   WHERE NOT EXISTS (SELECT FROM autonomy.directive WHERE node_id = chosen AND is_current)";
         let params: [Param<'_>; 4] = [
             (&id.as_str(), Type::TEXT),
             (&wave.as_str(), Type::TEXT),
@@ -132,19 +157,33 @@ impl RolloutLedger for PostgresLedger<'_> {
         self.execute(sql, &params).await
     }
 
-    async fn take(&mut self, nodes: &[NodeId]) -> Result<Vec<RolloutId>, Fault> {
-        let sql = "UPDATE autonomy.directive SET is_current = false WHERE node_id = ANY ($1) AND is_current
+    async fn take(&mut self, nodes: &[NodeId], by_rollout: Option<&RolloutId>) -> Result<Vec<RolloutId>, Fault> {
+        let sql = "UPDATE autonomy.directive SET is_current = false
+                   WHERE node_id = ANY ($1) AND is_current AND ($2 IS NULL OR
+                       (SELECT min(change_id) FROM autonomy.rollout_history WHERE rollout_id = directive.rollout_id) <
+                       (SELECT min(change_id) FROM autonomy.rollout_history WHERE rollout_id = $2))
                    RETURNING rollout_id";
-        self.returning(sql, &[(&ids(nodes), Type::TEXT_ARRAY)], record::rollout_id).await
+        let by_rollout = by_rollout.map(RolloutId::as_str);
+        let params: [Param<'_>; 2] = [(&ids(nodes), Type::TEXT_ARRAY), (&by_rollout, Type::TEXT)];
+        self.returning(sql, &params, record::rollout_id).await
     }
 
     async fn nodes(&mut self, id: &RolloutId, wave: Wave, state: &RolloutState) -> Result<Vec<NodeId>, Fault> {
-        let sql =
-            "SELECT node_id FROM autonomy.directive WHERE rollout_id = $1 AND wave = $2 AND state = $3 AND is_current
-                   ORDER BY node_id";
-        let params: [Param<'_>; 3] =
-            [(&id.as_str(), Type::TEXT), (&wave.as_str(), Type::TEXT), (&state.as_str(), Type::TEXT)];
+        let sql = "SELECT node_id FROM autonomy.directive WHERE rollout_id = $1 AND wave = $2 AND state = $3 AND is_current LIMIT $4";
+        let params: [Param<'_>; 4] = [
+            (&id.as_str(), Type::TEXT),
+            (&wave.as_str(), Type::TEXT),
+            (&state.as_str(), Type::TEXT),
+            (&signed(TOGETHER), Type::INT8),
+        ];
         self.query(sql, &params, record::node_id).await
+    }
+
+    async fn left(&mut self, id: &RolloutId) -> Result<Vec<(NodeId, bool)>, Fault> {
+        let sql = format!(
+            "SELECT {LEFT} WHERE rollout_id = $1 AND NOT is_current AND state IN ('acknowledged', 'active') LIMIT $2"
+        );
+        self.query(&sql, &[(&id.as_str(), Type::TEXT), (&signed(TOGETHER), Type::INT8)], record::left).await
     }
 
     async fn mark(
@@ -156,7 +195,7 @@ impl RolloutLedger for PostgresLedger<'_> {
         by: By<'_>,
     ) -> Result<(), Fault> {
         let sql = "UPDATE autonomy.directive SET state = $3, detail = $4, updated_at_ms = $5
-                   WHERE rollout_id = $1 AND node_id = ANY ($2) AND is_current";
+                   WHERE rollout_id = $1 AND node_id = ANY ($2)";
         let params: [Param<'_>; 5] = [
             (&id.as_str(), Type::TEXT),
             (&ids(nodes), Type::TEXT_ARRAY),
@@ -184,7 +223,10 @@ async fn load(
     counting: Counting,
 ) -> Result<Vec<Rollout>, Fault> {
     let sql = format!(
-        "SELECT rollout_id, bundle, selector, canary_percent::text, phase FROM autonomy.rollout WHERE {chosen}"
+        "SELECT rollout_id, bundle, selector, canary_percent::text, phase
+         FROM autonomy.rollout, LATERAL (SELECT min(change_id) AS begun FROM autonomy.rollout_history AS history
+                                         WHERE history.rollout_id = rollout.rollout_id) AS history
+         WHERE {chosen}"
     );
     let ask = |sql, params| within_call(transaction.query_typed(sql, params));
     let found = ask(&sql, params).await?;

@@ -71,6 +71,12 @@ pub(super) fn node_id<R: Record>(record: &R) -> Result<NodeId, R::Fault> {
     OnDisk { record, node_id: record.text(0)? }.parse("node_id", 0, NodeId::parse)
 }
 
+/// Reads a node, and a 0 or 1 of it.
+pub(super) fn left<R: Record>(record: &R) -> Result<(NodeId, bool), R::Fault> {
+    let on_disk = OnDisk { record, node_id: record.text(0)? };
+    Ok((node_id(record)?, on_disk.count("may_run", 1)? != 0))
+}
+
 pub(super) fn rollout_id<R: Record>(record: &R) -> Result<RolloutId, R::Fault> {
     OnDisk { record, node_id: record.text(0)? }.parse("rollout_id", 0, RolloutId::parse)
 }

@@ -45,4 +45,9 @@ impl RolloutStore for RemoteStore {
         let Current { directive } = self.ask(Method::GET, &format!("/v1/directives/{node_id}"), String::new())?;
         Ok(directive)
     }
+
+    fn directive_of(&self, node_id: &NodeId, id: &RolloutId) -> Result<Option<Directive>, StoreError> {
+        let Current { directive } = self.ask(Method::GET, &format!("/v1/directives/{node_id}/{id}"), String::new())?;
+        Ok(directive)
+    }
 }

@@ -5,13 +5,20 @@ use rusqlite::{Connection, Row, Transaction, params};
 
 use super::{
     Command, Directive, Order, Phase, Report, Rollout, RolloutError, RolloutId, RolloutStore, Wave, record,
-    steps::{self, Counting, RolloutLedger},
+    steps::{self, Counting, RolloutLedger, Steps, TOGETHER},
 };
 use crate::enrollment::{StoreError, database::Fault, record::signed, request::By, sqlite::SqliteStore};
 
 /// The columns of a directive, in the order of [`record::directive`].
 const DIRECTIVE: &str = "node_id, rollout_id, bundle, phase, wave, state, detail, is_current, directive.updated_at_ms,
     enrollment_ref FROM directive JOIN rollout USING (rollout_id) JOIN enrollment USING (node_id)";
+
+/// A node and whether it may run the bundle of a directive that is not its current one, in the order of [`record::left`].
+const LEFT: &str = "node_id, NOT EXISTS (
+        SELECT 1 FROM directive AS later WHERE later.node_id = directive.node_id AND later.state = 'active' AND
+            (SELECT min(change_id) FROM rollout_history WHERE rollout_id = later.rollout_id) >
+            (SELECT min(change_id) FROM rollout_history WHERE rollout_id = directive.rollout_id))
+    FROM directive";
 
 /// The counts of directives, in the order of [`record::count`].
 const EACH: &str = "SELECT rollout_id, wave, state, is_current, count(*) FROM directive WHERE rollout_id = ?1
@@ -29,18 +36,19 @@ impl RolloutStore for SqliteStore {
     fn create(&self, order: &Order, who: &str, now_ms: u64) -> Result<Rollout, StoreError> {
         let by = By::new(who, now_ms)?;
         order.check()?;
-        self.transact(async |transaction| steps::create(transaction, order, by).await)
+        self.rollout(&steps::create(self, order, by)?)
     }
 
     fn command(&self, id: &RolloutId, command: Command, who: &str, now_ms: u64) -> Result<Rollout, StoreError> {
         let by = By::new(who, now_ms)?;
-        self.transact(async |transaction| steps::command(transaction, id, command, by).await)
+        steps::command(self, id, command, by)?;
+        self.rollout(id)
     }
 
     fn report(&self, node_id: &NodeId, report: &Report, who: &str, now_ms: u64) -> Result<Directive, StoreError> {
         let by = By::new(who, now_ms)?;
         report.check()?;
-        self.transact(async |transaction| steps::report(transaction, node_id, report, by).await)
+        steps::report(self, node_id, report, by)
     }
 
     fn rollout(&self, id: &RolloutId) -> Result<Rollout, StoreError> {
@@ -49,9 +57,11 @@ impl RolloutStore for SqliteStore {
     }
 
     fn latest(&self, before: Option<&RolloutId>, limit: usize) -> Result<Vec<Rollout>, StoreError> {
-        let (before, limit) = (before.map_or("~", RolloutId::as_str), signed(limit));
+        let (before, limit) = (before.map(RolloutId::as_str), signed(limit));
         self.read(|reader| {
-            let sql = "SELECT rollout_id FROM rollout WHERE rollout_id < ?1 ORDER BY rollout_id DESC LIMIT ?2";
+            let sql = "SELECT rollout_id FROM rollout_history GROUP BY rollout_id
+                       HAVING ?1 IS NULL OR min(change_id) < (SELECT min(change_id) FROM rollout_history WHERE rollout_id = ?1)
+                       ORDER BY min(change_id) DESC LIMIT ?2";
             let ids = all(reader, sql, params![before, limit], |row| record::rollout_id(row))?;
             ids.iter().filter_map(|id| load(reader, id, Counting::Each).transpose()).collect()
         })
@@ -67,6 +77,22 @@ impl RolloutStore for SqliteStore {
 
     fn directive(&self, node_id: &NodeId) -> Result<Option<Directive>, StoreError> {
         self.read(|reader| current(reader, node_id))
+    }
+
+    fn directive_of(&self, node_id: &NodeId, id: &RolloutId) -> Result<Option<Directive>, StoreError> {
+        self.read(|reader| {
+            let sql = format!("SELECT {DIRECTIVE} WHERE rollout_id = ?1 AND node_id = ?2");
+            Ok(all(reader, &sql, [id.as_str(), node_id.as_str()], |row| record::directive(row))?.pop())
+        })
+    }
+}
+
+impl Steps for SqliteStore {
+    type Fault = Fault;
+    type Ledger<'a> = Transaction<'a>;
+
+    fn step<T>(&self, work: impl AsyncFnOnce(&mut Transaction<'_>) -> Result<T, Fault>) -> Result<T, StoreError> {
+        self.transact(work)
     }
 }
 
@@ -105,7 +131,8 @@ impl RolloutLedger for Transaction<'_> {
     async fn direct(&mut self, id: &RolloutId, wave: Wave, nodes: &[NodeId], by: By<'_>) -> Result<(), Fault> {
         let mut statement = self.prepare_cached(
             "INSERT INTO directive (rollout_id, node_id, wave, state, is_current, updated_at_ms)
-             VALUES (?1, ?2, ?3, '<none>', 1, ?4)",
+             SELECT ?1, ?2, ?3, '<none>', 1, ?4
+             WHERE NOT EXISTS (SELECT 1 FROM directive WHERE node_id = ?2 AND is_current = 1)",
         )?;
         for node_id in nodes {
             statement.execute(params![id.as_str(), node_id.as_str(), wave.as_str(), signed(by.now_ms)])?;
@@ -113,19 +140,30 @@ impl RolloutLedger for Transaction<'_> {
         Ok(())
     }
 
-    async fn take(&mut self, nodes: &[NodeId]) -> Result<Vec<RolloutId>, Fault> {
-        let sql = "UPDATE directive SET is_current = 0 WHERE node_id = ?1 AND is_current = 1 RETURNING rollout_id";
-        let mut taken = Vec::new();
+    async fn take(&mut self, nodes: &[NodeId], by_rollout: Option<&RolloutId>) -> Result<Vec<RolloutId>, Fault> {
+        let sql = "UPDATE directive SET is_current = 0 WHERE node_id = ?1 AND is_current = 1 AND (?2 IS NULL OR
+                       (SELECT min(change_id) FROM rollout_history WHERE rollout_id = directive.rollout_id) <
+                       (SELECT min(change_id) FROM rollout_history WHERE rollout_id = ?2))
+                   RETURNING rollout_id";
+        let (by_rollout, mut taken) = (by_rollout.map(RolloutId::as_str), Vec::new());
         for node_id in nodes {
-            taken.extend(all(self, sql, [node_id.as_str()], |row| record::rollout_id(row))?);
+            taken.extend(all(self, sql, params![node_id.as_str(), by_rollout], |row| record::rollout_id(row))?);
         }
         Ok(taken)
     }
 
     async fn nodes(&mut self, id: &RolloutId, wave: Wave, state: &RolloutState) -> Result<Vec<NodeId>, Fault> {
-        let sql = "SELECT node_id FROM directive WHERE rollout_id = ?1 AND wave = ?2 AND state = ?3 AND is_current = 1
-                   ORDER BY node_id";
-        all(self, sql, params![id.as_str(), wave.as_str(), state.as_str()], |row| record::node_id(row))
+        let sql = "SELECT node_id FROM directive WHERE rollout_id = ?1 AND wave = ?2 AND state = ?3 AND is_current = 1 LIMIT ?4";
+        all(self, sql, params![id.as_str(), wave.as_str(), state.as_str(), signed(TOGETHER)], |row| {
+            record::node_id(row)
+        })
+    }
+
+    async fn left(&mut self, id: &RolloutId) -> Result<Vec<(NodeId, bool)>, Fault> {
+        let sql = format!(
+            "SELECT {LEFT} WHERE rollout_id = ?1 AND is_current = 0 AND state IN ('acknowledged', 'active') LIMIT ?2"
+        );
+        all(self, &sql, params![id.as_str(), signed(TOGETHER)], |row| record::left(row))
     }
 
     async fn mark(
@@ -138,7 +176,7 @@ impl RolloutLedger for Transaction<'_> {
     ) -> Result<(), Fault> {
         let mut statement = self.prepare_cached(
             "UPDATE directive SET state = ?3, detail = ?4, updated_at_ms = ?5
-             WHERE rollout_id = ?1 AND node_id = ?2 AND is_current = 1",
+             WHERE rollout_id = ?1 AND node_id = ?2",
         )?;
         for node_id in nodes {
             statement.execute(params![id.as_str(), node_id.as_str(), state.as_str(), detail, signed(by.now_ms)])?;

@@ -1,8 +1,10 @@
-//! The steps of a rollout in any store, each with what follows from it, in one transaction.
+//! The steps of a rollout in any store: transactions of a bounded number of nodes, each of which leaves what the next goes on
+//! from.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    slice,
+    slice, thread,
+    time::Duration,
 };
 
 use gate_core::{NodeId, RolloutState, enrollment::Status, identity::EnrollmentRef};
@@ -17,10 +19,13 @@ use crate::enrollment::{
     request::{By, Found, Request},
 };
 
-/// Nodes whose rows are held at once. Few where it is tested, so that every step has more of them.
-const TOGETHER: usize = if cfg!(test) { 2 } else { 1000 };
+/// Nodes of one transaction. Few where it is tested, so that every step has more of them.
+pub(super) const TOGETHER: usize = if cfg!(test) { 2 } else { 1000 };
 
-/// What a transaction can do to rollouts. Of a rollout's directives those that are not current are never changed.
+/// Between two transactions, for whoever waits to have the turn.
+const BETWEEN: Duration = Duration::from_millis(5);
+
+/// What a transaction can do to rollouts.
 pub(in crate::enrollment) trait RolloutLedger: Ledger {
     /// Writes a rollout down that has no directives yet.
     async fn begin(&mut self, id: &RolloutId, order: &Order) -> Result<(), Self::Fault>;
@@ -41,16 +46,21 @@ pub(in crate::enrollment) trait RolloutLedger: Ledger {
         rollout_state: Option<&RolloutState>,
     ) -> Result<Vec<NodeId>, Self::Fault>;
 
-    /// Gives each node a current directive that waits. They have none.
+    /// Gives each node that has none a current directive, which waits.
     async fn direct(&mut self, id: &RolloutId, wave: Wave, nodes: &[NodeId], by: By<'_>) -> Result<(), Self::Fault>;
 
-    /// Takes their current directives from these nodes: the rollouts that they were of.
-    async fn take(&mut self, nodes: &[NodeId]) -> Result<Vec<RolloutId>, Self::Fault>;
+    /// Takes their current directives from these nodes, those of later rollouts than this one excepted: the rollouts that they
+    /// were of.
+    async fn take(&mut self, nodes: &[NodeId], by_rollout: Option<&RolloutId>) -> Result<Vec<RolloutId>, Self::Fault>;
 
-    /// The nodes of a wave whose current directive is this rollout's and in this state, in the order of their ids.
+    /// Up to [`TOGETHER`] nodes of a wave whose current directive is this rollout's and in this state.
     async fn nodes(&mut self, id: &RolloutId, wave: Wave, state: &RolloutState) -> Result<Vec<NodeId>, Self::Fault>;
 
-    /// The state of these nodes' current directives.
+    /// Up to [`TOGETHER`] nodes that have come so far that they may run this rollout's bundle, and have another directive now, or none; and
+    /// whether they may run it still: none of a later rollout is active.
+    async fn left(&mut self, id: &RolloutId) -> Result<Vec<(NodeId, bool)>, Self::Fault>;
+
+    /// The state of these nodes' directives.
     async fn mark(
         &mut self,
         id: &RolloutId,
@@ -74,59 +84,162 @@ pub(in crate::enrollment) enum Counting {
     Any,
 }
 
-pub(super) async fn create<L: RolloutLedger>(ledger: &mut L, order: &Order, by: By<'_>) -> Result<Rollout, L::Fault> {
-    let nodes = selected(ledger, &order.selector).await?;
-    let id = RolloutId::generate();
-    ledger.begin(&id, order).await?;
-    ledger.set_phase(&id, Phase::Running, None, by).await?;
-    let canaries = order.canary_percent.map(|percent| canaries(&id, &nodes, percent)).unwrap_or_default();
-    let (first, rest) = nodes.into_iter().partition::<Vec<_>, _>(|node_id| canaries.contains(node_id));
-    let mut left = BTreeSet::new();
-    for (wave, nodes) in [(Wave::Canary, first), (Wave::Rest, rest)] {
-        for nodes in nodes.chunks(TOGETHER) {
-            left.extend(ledger.take(nodes).await?);
-            ledger.direct(&id, wave, nodes, by).await?;
-        }
-    }
-    issue(ledger, &id, Wave::Canary, by).await?;
-    // Whom these nodes were taken from has fewer to wait for.
-    for id in &left {
-        advance(ledger, id, by).await?;
-    }
-    advance(ledger, &id, by).await?;
-    load(ledger, &id, Counting::Each).await
+/// A store, as the steps of a rollout know it.
+pub(super) trait Steps {
+    type Fault: From<StoreError>;
+    type Ledger<'a>: RolloutLedger<Fault = Self::Fault>;
+
+    /// One transaction, which is committed when the call returns. Nobody else changes anything meanwhile, so it has a thousand
+    /// nodes at most: a revoke waits no longer than for those.
+    fn step<T>(&self, work: impl AsyncFnOnce(&mut Self::Ledger<'_>) -> Result<T, Self::Fault>)
+    -> Result<T, StoreError>;
 }
 
-pub(super) async fn command<L: RolloutLedger>(
+/// Until all nodes are chosen the rollout is paused: where that breaks off, nobody was asked for anything.
+pub(super) fn create(store: &impl Steps, order: &Order, by: By<'_>) -> Result<RolloutId, StoreError> {
+    let Begun { id, more, mut left } = store.step(async |ledger| begin(ledger, order, by).await)?;
+    for nodes in more.chunks(TOGETHER) {
+        thread::sleep(BETWEEN);
+        match store.step(async |ledger| choose_more(ledger, &id, nodes, by).await)? {
+            Some(taken_from) => left.extend(taken_from),
+            // Somebody took it back.
+            None => return Ok(id),
+        }
+    }
+    if !more.is_empty() {
+        store.step(async |ledger| start(ledger, &id, by).await)?;
+    }
+    // Whom the nodes were taken from has fewer to wait for.
+    for id in left.iter().chain([&id]) {
+        go_on(store, id, by)?;
+    }
+    Ok(id)
+}
+
+pub(super) fn command(store: &impl Steps, id: &RolloutId, asked: Command, by: By<'_>) -> Result<(), StoreError> {
+    store.step(async |ledger| set_command(ledger, id, asked, by).await)?;
+    go_on(store, id, by)
+}
+
+pub(super) fn report(
+    store: &impl Steps,
+    node_id: &NodeId,
+    report: &Report,
+    by: By<'_>,
+) -> Result<Directive, StoreError> {
+    let (directive, goes_on) = store.step(async |ledger| take_report(ledger, node_id, report, by).await)?;
+    if goes_on && let Err(error) = go_on(store, &report.rollout_id, by) {
+        // What the node said is written down.
+        tracing::warn!(
+            "rollout `{}` has not come to all of its nodes ({error}): it goes on when a node reports, or with `autonomy \
+             rollout resume`",
+            report.rollout_id
+        );
+    }
+    Ok(directive)
+}
+
+/// Does what follows, as long as something does. Whoever is next goes on where this breaks off.
+fn go_on(store: &impl Steps, id: &RolloutId, by: By<'_>) -> Result<(), StoreError> {
+    while store.step(async |ledger| advance(ledger, id, by).await)? {
+        thread::sleep(BETWEEN);
+    }
+    Ok(())
+}
+
+/// A rollout with the first of its nodes.
+struct Begun {
+    id: RolloutId,
+    /// The nodes that are still to be chosen.
+    more: Vec<(Wave, NodeId)>,
+    /// The rollouts that nodes were taken from.
+    left: BTreeSet<RolloutId>,
+}
+
+async fn begin<L: RolloutLedger>(ledger: &mut L, order: &Order, by: By<'_>) -> Result<Begun, L::Fault> {
+    let nodes = selected(ledger, &order.selector).await?;
+    let id = RolloutId::generate();
+    let canaries = order.canary_percent.map(|percent| canaries(&id, &nodes, percent)).unwrap_or_default();
+    let (first, rest) = nodes.into_iter().partition::<Vec<_>, _>(|node_id| canaries.contains(node_id));
+    let of = |wave| move |node_id| (wave, node_id);
+    let mut nodes: Vec<_> =
+        first.into_iter().map(of(Wave::Canary)).chain(rest.into_iter().map(of(Wave::Rest))).collect();
+    let more = nodes.split_off(nodes.len().min(TOGETHER));
+    ledger.begin(&id, order).await?;
+    match more.is_empty() {
+        true => ledger.set_phase(&id, Phase::Running, None, by).await?,
+        false => ledger.set_phase(&id, Phase::Paused, Some("its nodes are being chosen"), by).await?,
+    }
+    let left = choose(ledger, &id, &nodes, by).await?;
+    if more.is_empty() {
+        advance(ledger, &id, by).await?;
+    }
+    Ok(Begun { id, more, left })
+}
+
+/// Chooses nodes for a rollout that has not ended.
+async fn choose_more<L: RolloutLedger>(
+    ledger: &mut L,
+    id: &RolloutId,
+    nodes: &[(Wave, NodeId)],
+    by: By<'_>,
+) -> Result<Option<BTreeSet<RolloutId>>, L::Fault> {
+    match load(ledger, id, Counting::Any).await?.phase {
+        Phase::Running | Phase::Paused => Ok(Some(choose(ledger, id, nodes, by).await?)),
+        Phase::Stopped | Phase::Finished | Phase::RolledBack => Ok(None),
+    }
+}
+
+/// Gives the nodes that are active still a directive, and says which rollouts they were taken from.
+async fn choose<L: RolloutLedger>(
+    ledger: &mut L,
+    id: &RolloutId,
+    nodes: &[(Wave, NodeId)],
+    by: By<'_>,
+) -> Result<BTreeSet<RolloutId>, L::Fault> {
+    let ids: Vec<_> = nodes.iter().map(|(_, node_id)| node_id.clone()).collect();
+    let rows = ledger.rows(&ids).await?.into_iter().map(|row| row.enrollment);
+    let active: BTreeSet<_> = rows.filter(|row| row.status == Status::Active).map(|row| row.node_id).collect();
+    let left = ledger.take(&ids, Some(id)).await?.into_iter().collect();
+    for &wave in Wave::ALL {
+        let of_wave = nodes.iter().filter(|(of, node_id)| *of == wave && active.contains(node_id));
+        let of_wave: Vec<_> = of_wave.map(|(_, node_id)| node_id.clone()).collect();
+        if !of_wave.is_empty() {
+            ledger.direct(id, wave, &of_wave, by).await?;
+        }
+    }
+    Ok(left)
+}
+
+/// All nodes are chosen.
+async fn start<L: RolloutLedger>(ledger: &mut L, id: &RolloutId, by: By<'_>) -> Result<(), L::Fault> {
+    match load(ledger, id, Counting::Any).await?.phase {
+        Phase::Paused => ledger.set_phase(id, Phase::Running, None, by).await,
+        Phase::Running | Phase::Stopped | Phase::Finished | Phase::RolledBack => Ok(()),
+    }
+}
+
+async fn set_command<L: RolloutLedger>(
     ledger: &mut L,
     id: &RolloutId,
     command: Command,
     by: By<'_>,
-) -> Result<Rollout, L::Fault> {
+) -> Result<(), L::Fault> {
     let Rollout { phase, .. } = load(ledger, id, Counting::Any).await?;
     match command.applied_to(phase) {
-        Some(Some(phase)) => ledger.set_phase(id, phase, None, by).await?,
-        Some(None) => {}
-        None => return refuse(RolloutError::Phase { rollout_id: id.clone(), phase, command }),
+        Some(Some(phase)) => ledger.set_phase(id, phase, None, by).await,
+        Some(None) => Ok(()),
+        None => refuse(RolloutError::Phase { rollout_id: id.clone(), phase, command }),
     }
-    if command == Command::Rollback {
-        for &wave in Wave::ALL {
-            for state in [RolloutState::Pending, RolloutState::Acknowledged, RolloutState::Active] {
-                let nodes = ledger.nodes(id, wave, &state).await?;
-                set_state(ledger, id, &nodes, &RolloutState::RolledBack, None, by).await?;
-            }
-        }
-    }
-    advance(ledger, id, by).await?;
-    load(ledger, id, Counting::Each).await
 }
 
-pub(super) async fn report<L: RolloutLedger>(
+/// The directive, and whether something follows from it that others have to wait for.
+async fn take_report<L: RolloutLedger>(
     ledger: &mut L,
     node_id: &NodeId,
     report: &Report,
     by: By<'_>,
-) -> Result<Directive, L::Fault> {
+) -> Result<(Directive, bool), L::Fault> {
     let of = || node_id.clone();
     let current = current(ledger, node_id).await?;
     let Report { rollout_id: reported, state: to, .. } = report;
@@ -134,15 +247,21 @@ pub(super) async fn report<L: RolloutLedger>(
         let (current, reported) = (current.rollout_id, reported.clone());
         return refuse(RolloutError::Superseded { node_id: of(), current, reported });
     }
+    let detail = report.detail();
     if current.state == *to {
-        return Ok(current);
+        if detail.is_none() || detail == current.detail {
+            return Ok((current, false));
+        }
+        ledger.mark(reported, slice::from_ref(node_id), to, detail.as_deref(), by).await?;
+        return Ok((self::current(ledger, node_id).await?, false));
     }
-    if !may_become(&current.state, to) {
+    // Nobody takes a turn that was not given.
+    if *to == RolloutState::Pending || !may_become(&current.state, to) {
         return refuse(RolloutError::Transition { node_id: of(), from: current.state, to: to.clone() });
     }
-    set_state(ledger, reported, slice::from_ref(node_id), to, report.detail().as_deref(), by).await?;
-    advance(ledger, reported, by).await?;
-    self::current(ledger, node_id).await
+    set_state(ledger, reported, slice::from_ref(node_id), to, detail.as_deref(), by).await?;
+    let goes_on = advance(ledger, reported, by).await?;
+    Ok((self::current(ledger, node_id).await?, goes_on))
 }
 
 /// Takes a node's directive from it: its enrollment is not the one any more that it was chosen under.
@@ -151,7 +270,7 @@ pub(in crate::enrollment) async fn withdraw<L: RolloutLedger>(
     node_id: &NodeId,
     by: By<'_>,
 ) -> Result<(), L::Fault> {
-    for id in ledger.take(slice::from_ref(node_id)).await? {
+    for id in ledger.take(slice::from_ref(node_id), None).await? {
         advance(ledger, &id, by).await?;
     }
     Ok(())
@@ -185,25 +304,49 @@ async fn selected<L: RolloutLedger>(ledger: &mut L, selector: &Selector) -> Resu
     Ok(nodes)
 }
 
-/// Does what follows from how far the rollout has come, until there is nothing to do.
-async fn advance<L: RolloutLedger>(ledger: &mut L, id: &RolloutId, by: By<'_>) -> Result<(), L::Fault> {
+/// Does what follows from how far the rollout has come, for a thousand nodes at most; says whether there are more.
+async fn advance<L: RolloutLedger>(ledger: &mut L, id: &RolloutId, by: By<'_>) -> Result<bool, L::Fault> {
     loop {
         match load(ledger, id, Counting::Any).await?.next() {
-            Next::Wait => return Ok(()),
-            Next::GoOn => issue(ledger, id, Wave::Rest, by).await?,
+            Next::Wait => return Ok(false),
+            Next::GoOn(wave) => {
+                let nodes = ledger.nodes(id, wave, &RolloutState::None).await?;
+                set_state(ledger, id, &nodes, &RolloutState::Pending, None, by).await?;
+                return Ok(nodes.len() == TOGETHER);
+            }
+            Next::TakeBack => return take_back(ledger, id, by).await,
             Next::Stop(why) => ledger.set_phase(id, Phase::Stopped, Some(why), by).await?,
             Next::Finish => ledger.set_phase(id, Phase::Finished, None, by).await?,
         }
     }
 }
 
-/// Hands out the directives of a wave.
-async fn issue<L: RolloutLedger>(ledger: &mut L, id: &RolloutId, wave: Wave, by: By<'_>) -> Result<(), L::Fault> {
-    let nodes = ledger.nodes(id, wave, &RolloutState::None).await?;
-    set_state(ledger, id, &nodes, &RolloutState::Pending, None, by).await
+/// Takes some nodes back that are not yet, and says whether there were any.
+async fn take_back<L: RolloutLedger>(ledger: &mut L, id: &RolloutId, by: By<'_>) -> Result<bool, L::Fault> {
+    let back = RolloutState::RolledBack;
+    for &wave in Wave::ALL {
+        for state in [RolloutState::Pending, RolloutState::Acknowledged, RolloutState::Active] {
+            let nodes = ledger.nodes(id, wave, &state).await?;
+            if !nodes.is_empty() {
+                set_state(ledger, id, &nodes, &back, None, by).await?;
+                return Ok(true);
+            }
+        }
+    }
+    let left = ledger.left(id).await?;
+    if left.is_empty() {
+        return Ok(false);
+    }
+    let of =
+        |may_run| left.iter().filter(move |(_, may)| *may == may_run).map(|(node_id, _)| node_id.clone()).collect();
+    let (may_run, beyond): (Vec<_>, Vec<_>) = (of(true), of(false));
+    set_state(ledger, id, &may_run, &back, None, by).await?;
+    // What they run is another's. What they must not go back to is said here.
+    ledger.mark(id, &beyond, &back, None, by).await?;
+    Ok(true)
 }
 
-/// The directives' state, and the nodes' with it.
+/// The directives' state, and what follows for the nodes.
 async fn set_state<L: RolloutLedger>(
     ledger: &mut L,
     id: &RolloutId,
@@ -212,16 +355,16 @@ async fn set_state<L: RolloutLedger>(
     detail: Option<&str>,
     by: By<'_>,
 ) -> Result<(), L::Fault> {
-    for nodes in nodes.chunks(TOGETHER) {
-        ledger.mark(id, nodes, state, detail, by).await?;
-        let mut changes = Vec::new();
-        for row in ledger.rows(nodes).await? {
-            let node_id = row.enrollment.node_id.clone();
-            changes.extend(Request::SetRollout(state).on(&node_id, Found::Row(row), by)?.change);
-        }
-        ledger.write(&changes).await?;
+    if nodes.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    ledger.mark(id, nodes, state, detail, by).await?;
+    let mut changes = Vec::new();
+    for row in ledger.rows(nodes).await? {
+        let node_id = row.enrollment.node_id.clone();
+        changes.extend(Request::Step(state).on(&node_id, Found::Row(row), by)?.change);
+    }
+    ledger.write(&changes).await
 }
 
 async fn load<L: RolloutLedger>(ledger: &mut L, id: &RolloutId, counting: Counting) -> Result<Rollout, L::Fault> {

@@ -1,14 +1,16 @@
-use std::fs;
+use std::{cell::Cell, fs};
 
 use rusqlite::Connection;
 
 use super::{
     conformance::{self, bundle},
+    steps::Steps,
     *,
 };
 use crate::enrollment::{
     IfActive, SqliteStore, Store,
     conformance::{enrollment_ref, node},
+    request::By,
 };
 
 #[test]
@@ -108,13 +110,19 @@ fn what_comes_next_follows_from_the_counts() {
         rollout.next()
     };
     let (failed, none_left) = (Next::Stop("a canary failed"), Next::Stop("no canary is left"));
+    let rest_goes_on = Next::GoOn(Wave::Rest);
     for (percent, canary, rest, running, paused) in [
         // Without canaries.
-        (None, [0, 0, 0, 0, 0], [9, 0, 0, 0, 0], Next::GoOn, Next::Wait),
+        (None, [0, 0, 0, 0, 0], [9, 0, 0, 0, 0], rest_goes_on, Next::Wait),
+        (None, [0, 0, 0, 0, 0], [5, 3, 0, 1, 0], rest_goes_on, Next::Wait),
         (None, [0, 0, 0, 0, 0], [0, 9, 0, 0, 0], Next::Wait, Next::Wait),
         (None, [0, 0, 0, 0, 0], [0, 0, 1, 7, 1], Next::Wait, Next::Wait),
         (None, [0, 0, 0, 0, 0], [0, 0, 0, 8, 1], Next::Finish, Next::Wait),
         (None, [0, 0, 0, 0, 0], [0, 0, 0, 0, 9], Next::Finish, Next::Wait),
+        // Canaries that were not asked yet, some of them or all.
+        (Some(10), [2, 0, 0, 0, 0], [9, 0, 0, 0, 0], Next::GoOn(Wave::Canary), Next::Wait),
+        (Some(10), [1, 0, 1, 1, 0], [9, 0, 0, 0, 0], Next::GoOn(Wave::Canary), Next::Wait),
+        (Some(10), [1, 0, 0, 0, 1], [9, 0, 0, 0, 0], failed, failed),
         // Canaries under way.
         (Some(10), [0, 2, 0, 0, 0], [9, 0, 0, 0, 0], Next::Wait, Next::Wait),
         (Some(10), [0, 0, 1, 1, 0], [9, 0, 0, 0, 0], Next::Wait, Next::Wait),
@@ -123,7 +131,7 @@ fn what_comes_next_follows_from_the_counts() {
         (Some(10), [0, 0, 0, 1, 1], [9, 0, 0, 0, 0], failed, failed),
         (Some(100), [0, 0, 0, 0, 1], [0, 0, 0, 0, 0], failed, failed),
         // All of them active.
-        (Some(10), [0, 0, 0, 2, 0], [9, 0, 0, 0, 0], Next::GoOn, Next::Wait),
+        (Some(10), [0, 0, 0, 2, 0], [9, 0, 0, 0, 0], rest_goes_on, Next::Wait),
         (Some(10), [0, 0, 0, 2, 0], [0, 9, 0, 0, 0], Next::Wait, Next::Wait),
         (Some(10), [0, 0, 0, 2, 0], [0, 0, 0, 8, 1], Next::Finish, Next::Wait),
         (Some(100), [0, 0, 0, 2, 0], [0, 0, 0, 0, 0], Next::Finish, Next::Wait),
@@ -133,8 +141,10 @@ fn what_comes_next_follows_from_the_counts() {
     ] {
         assert_eq!(next(Phase::Running, percent, canary, rest), running, "running: {percent:?} {canary:?} {rest:?}");
         assert_eq!(next(Phase::Paused, percent, canary, rest), paused, "paused: {percent:?} {canary:?} {rest:?}");
-        for ended in [Phase::Stopped, Phase::Finished, Phase::RolledBack] {
-            assert_eq!(next(ended, percent, canary, rest), Next::Wait, "{ended}: {percent:?} {canary:?} {rest:?}");
+        for (ended, wanted) in
+            [(Phase::Stopped, Next::Wait), (Phase::Finished, Next::Wait), (Phase::RolledBack, Next::TakeBack)]
+        {
+            assert_eq!(next(ended, percent, canary, rest), wanted, "{ended}: {percent:?} {canary:?} {rest:?}");
         }
     }
 }
@@ -180,12 +190,193 @@ fn ids_and_selectors_are_read_as_they_are_written() {
     }
 }
 
+/// A store whose n-th transaction fails, and each after it.
+struct Failing {
+    store: SqliteStore,
+    left: Cell<usize>,
+}
+
+impl Steps for Failing {
+    type Fault = <SqliteStore as Steps>::Fault;
+    type Ledger<'a> = <SqliteStore as Steps>::Ledger<'a>;
+
+    fn step<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Self::Ledger<'_>) -> Result<T, Self::Fault>,
+    ) -> Result<T, StoreError> {
+        match self.left.get().checked_sub(1) {
+            Some(left) => self.left.set(left),
+            None => return Err(StoreError::Locked { path: "a test".into() }),
+        }
+        self.store.step(work)
+    }
+}
+
+/// Whoever does something breaks off after each of its transactions in turn, and somebody else goes on.
+#[test]
+fn wherever_a_step_for_many_nodes_breaks_off_another_goes_on() {
+    use RolloutState::{Acknowledged, Active, None, Pending, RolledBack};
+    let by = By::new("ana", 10).unwrap();
+    let (dir, nodes) = (tempfile::tempdir().unwrap(), ["a", "b", "c", "d", "e", "f", "g"].map(node));
+    let new = |left| {
+        let store = SqliteStore::open(dir.path().join(format!("{}.db", RolloutId::generate()))).unwrap();
+        for node in &nodes {
+            store.enroll(node, &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
+        }
+        Failing { store, left: Cell::new(left) }
+    };
+    let states =
+        |store: &SqliteStore| nodes.each_ref().map(|node| store.get(node).unwrap().unwrap().enrollment.rollout_state);
+    let order = |canary_percent| Order { bundle: bundle(), selector: Selector::All, canary_percent };
+    let reports = |store: &SqliteStore, id: &RolloutId, node: &NodeId| {
+        for state in [Acknowledged, Active] {
+            let report = Report { rollout_id: id.clone(), state, detail: Option::None };
+            store.report(node, &report, "x", 11).unwrap();
+        }
+    };
+    let phase = |store: &SqliteStore, id: &RolloutId| store.rollout(id).unwrap().phase;
+
+    // A rollout is created.
+    for nth in 0.. {
+        let failing = new(nth);
+        let created = steps::create(&failing, &order(Option::None), by);
+        let store = &failing.store;
+        let Some(begun) = store.latest(Option::None, 1).unwrap().pop() else {
+            assert_eq!((nth, states(store)), (0, nodes.each_ref().map(|_| None)));
+            continue;
+        };
+        let id = begun.rollout_id;
+        if begun.phase == Phase::Paused {
+            assert_eq!(states(store), nodes.each_ref().map(|_| None), "{nth}: nobody is asked for anything");
+        }
+        // Those that were chosen go on, or all of them with another.
+        store.command(&id, Command::Resume, "bo", 12).unwrap();
+        let chosen = store.rollout(&id).unwrap().rest;
+        assert_eq!(chosen, Counts { pending: chosen.total(), ..Counts::default() }, "{nth}");
+        assert_eq!(chosen.total(), 7.min(2 * nth as u64));
+        let again = store.create(&order(Option::None), "bo", 13).unwrap();
+        assert_eq!((again.rest.pending, phase(store, &id)), (7, Phase::Finished));
+        if created.is_ok() {
+            assert!(nth > 8, "{nth}");
+            break;
+        }
+    }
+
+    // The last canary is active, and the rest has its turn; a rollout is taken back.
+    let mut before = 8;
+    for nth in 1.. {
+        let failing = new(nth);
+        let store = &failing.store;
+        let id = store.create(&order(Some(1)), "ana", 10).unwrap().rollout_id;
+        let canary = nodes.iter().find(|node| store.directive(node).unwrap().unwrap().wave == Wave::Canary).unwrap();
+        let report = |state| Report { rollout_id: id.clone(), state, detail: Option::None };
+        store.report(canary, &report(Acknowledged), "x", 11).unwrap();
+        let told = steps::report(&failing, canary, &report(Active), by).unwrap();
+        assert_eq!(told.state, Active, "{nth}: what was said is written down");
+        let waiting = store.rollout(&id).unwrap().rest.waiting;
+        assert_eq!(waiting, 6u64.saturating_sub(2 * nth as u64), "{nth}");
+        // A node that was asked goes on with it.
+        let asked = nodes.iter().find(|node| store.directive(node).unwrap().unwrap().state == Pending).unwrap();
+        reports(store, &id, asked);
+        assert_eq!(store.rollout(&id).unwrap().rest.waiting, 0, "{nth}");
+
+        failing.left.set(nth);
+        let back = steps::command(&failing, &id, Command::Rollback, by);
+        assert_eq!(phase(store, &id), Phase::RolledBack, "{nth}");
+        let left = states(store).iter().filter(|state| **state != RolledBack).count();
+        assert!(left < before || left == 0, "{nth}: {left}");
+        before = left;
+        store.command(&id, Command::Rollback, "bo", 14).unwrap();
+        assert_eq!(states(store), nodes.each_ref().map(|_| RolledBack), "{nth}");
+        if back.is_ok() {
+            assert!(nth > 4, "{nth}");
+            break;
+        }
+    }
+}
+
+/// A store that somebody else uses before its n-th transaction.
+struct Shared<'a> {
+    store: &'a SqliteStore,
+    left: Cell<usize>,
+    between: &'a dyn Fn(&SqliteStore),
+}
+
+impl Steps for Shared<'_> {
+    type Fault = <SqliteStore as Steps>::Fault;
+    type Ledger<'a> = <SqliteStore as Steps>::Ledger<'a>;
+
+    fn step<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Self::Ledger<'_>) -> Result<T, Self::Fault>,
+    ) -> Result<T, StoreError> {
+        if self.left.get() == 1 {
+            (self.between)(self.store);
+        }
+        self.left.set(self.left.get().saturating_sub(1));
+        self.store.step(work)
+    }
+}
+
+#[test]
+fn what_others_do_while_nodes_are_chosen_counts() {
+    let (dir, nodes) = (tempfile::tempdir().unwrap(), ["a", "b", "c", "d", "e"].map(node));
+    let order = Order { bundle: bundle(), selector: Selector::All, canary_percent: None };
+    for nth in 2..6 {
+        let store = SqliteStore::open(dir.path().join(format!("{nth}.db"))).unwrap();
+        for node in &nodes {
+            store.enroll(node, &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
+        }
+        let create = |between: &dyn Fn(&SqliteStore)| {
+            let shared = Shared { store: &store, left: Cell::new(nth), between };
+            let id = steps::create(&shared, &order, By::new("ana", 10).unwrap()).unwrap();
+            store.rollout(&id).unwrap()
+        };
+        // Another is created: it is the later one, and has every node.
+        let other = Cell::new(None);
+        let first = create(&|store| other.set(Some(store.create(&order, "bo", 11).unwrap().rollout_id)));
+        let other = store.rollout(&other.take().unwrap()).unwrap();
+        assert_eq!((other.phase, other.rest.pending), (Phase::Running, 5), "{nth}");
+        let chosen = 5.min(2 * (nth as u64 - 1));
+        assert_eq!((first.phase, first.rest.withdrawn, first.rest.total()), (Phase::Finished, chosen, chosen), "{nth}");
+        // The last node is revoked: it is not asked, or not any more.
+        let revoked = create(&|store| drop(store.revoke(&nodes[4], "bo", 12).unwrap()));
+        assert_eq!(revoked.rest.pending, 4, "{nth}");
+        assert_eq!(store.directive(&nodes[4]).unwrap(), None, "{nth}");
+        store.enroll(&nodes[4], &enrollment_ref("r"), IfActive::Refuse, "ana", 13).unwrap();
+        // It is taken back.
+        let taken_back = create(&|store| {
+            let id = store.latest(None, 1).unwrap().remove(0).rollout_id;
+            store.command(&id, Command::Rollback, "bo", 14).unwrap();
+        });
+        let Counts { pending, acknowledged, active, .. } = taken_back.rest;
+        assert_eq!((taken_back.phase, pending + acknowledged + active), (Phase::RolledBack, 0), "{nth}");
+    }
+}
+
 #[test]
 fn sqlite_keeps_rollouts() {
     let dir = tempfile::tempdir().unwrap();
     conformance::check(&|| {
         let path = dir.path().join(format!("{}.db", RolloutId::generate()));
         Box::new(SqliteStore::open(path).unwrap())
+    });
+}
+
+#[test]
+fn the_latest_rollout_is_the_one_that_began_last_whatever_its_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("enrollment.db");
+    let store = SqliteStore::open(&path).unwrap();
+    store.enroll(&node("n"), &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
+    conformance::lists_in_the_order_of_their_beginning(&store, || {
+        let sql = format!(
+            "INSERT INTO rollout VALUES ('{0}', '{1}', 'all', NULL, 'finished');
+             INSERT INTO rollout_history (rollout_id, phase, who, at_ms) VALUES ('{0}', 'finished', 'bo', 1)",
+            conformance::AHEAD,
+            bundle()
+        );
+        Connection::open(&path).unwrap().execute_batch(&sql).unwrap();
     });
 }
 
