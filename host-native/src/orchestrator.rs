@@ -528,7 +528,7 @@ async fn changes(
     let deadline = tokio::time::Instant::now() + wait;
     let mut waits = app.waiting.subscribe(node_id.as_ref());
     loop {
-        // Marked as seen before the store is asked: a change in between ends the wait at once.
+        // In this order, and marked as seen before the store is asked: a change in between ends the wait at once.
         let (seen, told) = (app.waiting.seen(), *waits.borrow_and_update());
         let changes = match seen.none_after(after, told).filter(|_| !wait.is_zero()) {
             Some(cursor) => Changes { changes: Vec::new(), cursor },

@@ -41,8 +41,8 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Up to which revision a group that was told this since, or later, is known to have no change after `after`; nothing where that
-    /// is not known.
+    /// Up to which revision a group is known to have no change after `after`; nothing where that is not known. What it was told must
+    /// have been read after this.
     pub(super) fn none_after(self, after: u64, told: Told) -> Option<u64> {
         ((self.after..=self.up_to).contains(&after) && told.latest <= after).then_some(self.up_to)
     }
