@@ -142,12 +142,8 @@ fn status(context: &mut Context<'_>, node: &NodeFlag, store: &StoreFlag) -> Resu
     })?;
     table.finish()?;
     if row.is_none() {
-        let lower = NodeId::parse(&node_id.as_str().to_ascii_lowercase()).ok();
-        match lower.and_then(|lower| store.get(&lower).ok().flatten()) {
-            Some(close) => out.note(format_args!(
-                "node `{node_id}` is not enrolled: `{}` is, did you mean that?",
-                close.enrollment.node_id
-            ))?,
+        match context::mistyped(&*store, &node_id) {
+            Some(not_enrolled) => out.note(not_enrolled)?,
             None => out.note(format_args!(
                 "node `{node_id}` is not enrolled: run `autonomy node enroll --node-id {node_id} --enrollment-ref REF`"
             ))?,

@@ -72,6 +72,9 @@ struct Listed {
     calls: VecDeque<Call>,
     /// Whether older calls were left out.
     more: bool,
+    /// A node with calls whose id differs from the wanted one only in case.
+    #[serde(skip)]
+    close: Option<NodeId>,
 }
 
 impl Command {
@@ -148,17 +151,25 @@ impl List {
             && self.node_id.as_ref().is_none_or(|node_id| call.node_id.as_ref() == Some(node_id))
     }
 
+    /// Whether the call is on a node whose id differs from the wanted one only in case.
+    fn is_close(&self, Call { node_id, .. }: &Call) -> bool {
+        let (Some(wanted), Some(found)) = (&self.node_id, node_id) else { return false };
+        wanted != found && wanted.as_str().eq_ignore_ascii_case(found.as_str())
+    }
+
     /// The latest calls that are wanted.
     fn listed(&self, log: Walk) -> Result<Listed, AuditError> {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let (mut walk, mut calls, mut more) = (Calls::open(log)?, VecDeque::new(), false);
+        let (mut walk, mut calls, mut more, mut close) = (Calls::open(log)?, VecDeque::new(), false, None);
         while let Some(call) = walk.next_call()? {
             if self.wants(&call) {
                 more |= calls.len() == limit && calls.pop_front().is_some();
                 calls.push_back(call);
+            } else if close.is_none() && self.is_close(&call) {
+                close = call.node_id;
             }
         }
-        Ok(Listed { calls, more })
+        Ok(Listed { calls, more, close })
     }
 
     fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
@@ -169,7 +180,7 @@ impl List {
             out.json(&listed)?;
             return Ok(Exit::Success);
         }
-        let Listed { calls, more } = listed;
+        let Listed { calls, more, close } = listed;
         let mut table = out.table(["AT", "AUDIT_ID", "NODE_ID", "TOOL", "MODE", "OUTCOME", "REASON", "WOULD_DENY"]);
         for call in &calls {
             table.row([
@@ -184,10 +195,16 @@ impl List {
             ])?;
         }
         let out = table.finish()?;
-        if calls.is_empty() {
-            out.note("no such call in this log")?;
-        } else if more {
+        if more {
             out.note("there are older ones: raise `--limit`, or narrow with `--since`")?;
+        }
+        if calls.is_empty() {
+            match close {
+                None => out.note("no such call in this log")?,
+                Some(close) => {
+                    out.note(format_args!("no such call in this log: node `{close}` has some, did you mean that?"))?;
+                }
+            }
         }
         Ok(Exit::Success)
     }

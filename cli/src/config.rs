@@ -23,7 +23,7 @@ pub(crate) enum Command {
   autonomy config get attestation.mode
   autonomy config get store.path --output json")]
     Get {
-        /// The setting.
+        /// The setting: `autonomy config show` lists them.
         #[arg(value_parser = keys(), hide_possible_values = true)]
         key: String,
     },
@@ -34,7 +34,7 @@ pub(crate) enum Command {
   autonomy config set runtime.http_allow \\
     https://api.example.com,https://api.example.org")]
     Set {
-        /// The setting.
+        /// The setting: `autonomy config show` lists them.
         #[arg(value_parser = keys(), hide_possible_values = true)]
         key: String,
         /// Its value; lists are joined by commas, lists of paths as in `PATH`.
@@ -44,7 +44,7 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   autonomy config unset attestation.mode")]
     Unset {
-        /// The setting.
+        /// The setting: `autonomy config show` lists them.
         #[arg(value_parser = keys(), hide_possible_values = true)]
         key: String,
     },
@@ -81,7 +81,7 @@ impl Command {
     pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         let config = context.config(&Flags::default())?;
         let settings: Vec<_> = config.show()?.into_iter().map(Setting::new).collect();
-        let file = &config.places.config_file;
+        let file = config.file();
         let named = |name: &str| settings.iter().find(|setting| setting.key == name);
         let out = &mut context.out;
         match self {

@@ -6,7 +6,7 @@ use gate_core::{NodeId, TrustedKeys};
 use host_native::{
     config::{self, Config, Variables},
     drain::Exporter,
-    enrollment::{OrchestratorClient, RemoteStore, SqliteStore, Store},
+    enrollment::{OrchestratorClient, RemoteStore, SqliteStore, Store, StoreError},
     key::{self, PrivateKey},
     wal::Signing,
     wasm::{self, Wasmtime},
@@ -118,6 +118,13 @@ pub(crate) fn orchestrator(config: &Config) -> Result<Option<OrchestratorClient>
         }
     };
     Ok(Some(OrchestratorClient::new(url, token_file.as_deref(), ca.as_deref(), identity)?))
+}
+
+/// That a node is not enrolled, where another is whose id differs from its only in case: what people mistype.
+pub(crate) fn mistyped(store: &dyn Store, node_id: &NodeId) -> Option<StoreError> {
+    let lower = NodeId::parse(&node_id.as_str().to_ascii_lowercase()).ok()?;
+    let close = store.get(&lower).ok()??.enrollment.node_id;
+    Some(StoreError::NotEnrolled { node_id: node_id.clone(), close: Some(close) })
 }
 
 /// Where enrollments come from, in a word.

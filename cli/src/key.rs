@@ -45,7 +45,7 @@ impl Command {
     pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         let Self::Generate { out, trust } = self;
         let config = context.config(&Flags::default())?;
-        let private_key = out.unwrap_or_else(|| config.places.data.join("keys").join("bundle.pem"));
+        let private_key = out.unwrap_or_else(|| config.bundle_signing_key());
         let key = PrivateKey::generate()?;
         let public_key = key.write(&private_key)?;
         let trusted_as = trust.then(|| key::trust(key.public(), &config.trust_dir())).transpose()?;

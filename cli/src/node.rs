@@ -216,8 +216,10 @@ impl Command {
                 let config = context.config(&store.add_to(node.add_to(Flags::default())))?;
                 let node_id = context::node_id(&config)?;
                 let store = context::store(&config, Access::Read)?;
-                let row =
-                    store.get(&node_id)?.ok_or(StoreError::NotEnrolled { node_id: node_id.clone(), close: None })?;
+                let row = store.get(&node_id)?.ok_or_else(|| {
+                    let unknown = || StoreError::NotEnrolled { node_id: node_id.clone(), close: None };
+                    context::mistyped(&*store, &node_id).unwrap_or_else(unknown)
+                })?;
                 let first = row.enrollment.serial.saturating_sub(u64::from(history));
                 let changes = store.history(&node_id, first, usize::MAX)?;
                 print_node(context, &row, &changes)

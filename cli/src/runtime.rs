@@ -6,12 +6,13 @@ use clap::{Args, Subcommand};
 use gate_core::{
     Freshness, Mode, TrustedKeys,
     facts::{SubCheck, SubCheckOutcome},
+    reason::Attestation,
 };
 use host_native::{
     Gate, Policies, bundle,
     config::{Config, Engine, Origin},
     drain,
-    enrollment::{LeaseSource, LocalSource, RemoteStore, Source, rollout::RolloutId},
+    enrollment::{LeaseSource, LocalSource, RemoteStore, Source, StoreError, rollout::RolloutId},
     follow::{Follower, Shelf},
     gate::OpenError,
     oci::Access,
@@ -176,7 +177,7 @@ async fn serve(context: &mut Context<'_>, config: &Config, access: Access) -> Re
     let _drain = exporter.map(|to| drain::Task::start(config.wal_dir(), to, Arc::clone(&metrics))).transpose()?;
     announce(context, config, &listener, &gate, &opened, shelf.as_ref())?;
     service::warn_of_retention(context, config)?;
-    warn(context, &gate)?;
+    warn(context, config, &gate)?;
     if let (Some(shelf), Some(changes), Some(node_id), Some(client)) =
         (shelf, changes, config.node_id().cloned(), context::orchestrator(config)?)
     {
@@ -297,7 +298,7 @@ fn announce(
 
 /// What a call would come to as things stand, where that is not what the operator wants: a fleet that was turned on and denies
 /// every call is to be seen at the start.
-fn warn(context: &mut Context<'_>, gate: &Gate) -> Result<(), CliError> {
+fn warn(context: &mut Context<'_>, config: &Config, gate: &Gate) -> Result<(), CliError> {
     let out = &mut context.out;
     if gate.policy_ref().is_none() {
         return out.warning("no bundle is given: every call is denied; give `--bundle`");
@@ -305,10 +306,19 @@ fn warn(context: &mut Context<'_>, gate: &Gate) -> Result<(), CliError> {
     let failing = gate.explain()?.into_iter().find(|check| check.outcome == SubCheckOutcome::Fail);
     match (gate.mode(), failing) {
         (Mode::Off, _) | (_, None) => Ok(()),
-        (Mode::Advisory | Mode::Enforce, Some(SubCheck { reason, found, .. })) => out.warning(format_args!(
-            "as things stand the gate fails every call with `{reason}` (found {}): {}",
-            found.as_deref().unwrap_or("nothing"),
-            reason.remedy()
-        )),
+        (Mode::Advisory | Mode::Enforce, Some(SubCheck { reason, found, .. })) => {
+            let remedy = mistyped(config, reason).map_or_else(|| reason.remedy().into(), |error| error.to_string());
+            out.warning(format_args!(
+                "as things stand the gate fails every call with `{reason}` (found {}): {remedy}",
+                found.as_deref().unwrap_or("nothing")
+            ))
+        }
     }
+}
+
+/// What the node id may have been meant to be. An orchestrator is not asked: it shows a node its own row alone.
+fn mistyped(config: &Config, failing: Attestation) -> Option<StoreError> {
+    let is_unknown = failing == Attestation::NotEnrolled && config.orchestrator_url().is_none();
+    let node_id = config.node_id().filter(|_| is_unknown)?;
+    context::mistyped(&*context::store(config, context::Access::Read).ok()?, node_id)
 }

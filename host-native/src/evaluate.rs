@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, mem};
 use gate_core::{
     Answer, Bundle, BundleError, Config, Facts, Freshness, Gate, Mode, NodeId, Reason, TrustedKeys, Verdict,
     enrollment::{Enrollment, Status},
-    facts::{BundleFact, EnrollmentFact, Validity},
+    facts::{BundleFact, EnrollmentFact},
     reason::Attestation,
 };
 use serde::Serialize;
@@ -23,7 +23,7 @@ use crate::wasm;
 pub struct Matrix {
     bundles: Vec<BundleFact>,
     facts: Facts,
-    validity: Validity,
+    freshness: Freshness,
     now_ms: u64,
     #[cfg(feature = "wasm")]
     module: Option<Module>,
@@ -33,7 +33,6 @@ pub struct Matrix {
 #[cfg(feature = "wasm")]
 struct Module {
     engine: Arc<dyn wasm::Engine>,
-    freshness: Freshness,
     bundles: Vec<(Vec<u8>, TrustedKeys)>,
     node: Option<(NodeId, Answer)>,
 }
@@ -44,7 +43,7 @@ impl Matrix {
         Self {
             bundles: Vec::new(),
             facts: Facts::unknown(None),
-            validity: freshness.validity(now_ms),
+            freshness,
             now_ms,
             #[cfg(feature = "wasm")]
             module: None,
@@ -54,7 +53,7 @@ impl Matrix {
     /// The same, each pair by a gate of its own in a module: to see that it says the same. A thousand times slower.
     #[cfg(feature = "wasm")]
     pub fn in_module(engine: Arc<dyn wasm::Engine>, freshness: Freshness, now_ms: u64) -> Self {
-        let module = Some(Module { engine, freshness, bundles: Vec::new(), node: None });
+        let module = Some(Module { engine, bundles: Vec::new(), node: None });
         Self { module, ..Self::new(freshness, now_ms) }
     }
 
@@ -85,17 +84,20 @@ impl Matrix {
     }
 
     /// The node that the next verdicts are about, and the source's answer.
-    pub fn set_node(&mut self, node_id: NodeId, answer: Lookup) {
+    pub fn set_node(&mut self, node_id: NodeId, answer: Answer) {
         #[cfg(feature = "wasm")]
         if let Some(module) = &mut self.module {
-            module.node = Some((node_id.clone(), answer.clone().observed_at(self.now_ms)));
+            module.node = Some((node_id.clone(), answer.clone()));
         }
         self.facts.node_id = Some(node_id);
-        let validity = self.validity;
         self.facts.enrollment = match answer {
-            Lookup::Enrolled(enrollment) => EnrollmentFact::Enrolled { enrollment, validity },
-            Lookup::NotEnrolled => EnrollmentFact::NotEnrolled { validity },
-            Lookup::Unavailable(why) => EnrollmentFact::Unavailable { why },
+            Answer::Enrolled { enrollment, observed_at_ms } => {
+                EnrollmentFact::Enrolled { enrollment, validity: self.freshness.validity(observed_at_ms) }
+            }
+            Answer::NotEnrolled { observed_at_ms } => {
+                EnrollmentFact::NotEnrolled { validity: self.freshness.validity(observed_at_ms) }
+            }
+            Answer::Unavailable { why } => EnrollmentFact::Unavailable { why },
         };
     }
 
@@ -106,7 +108,7 @@ impl Matrix {
     pub fn verdicts(&mut self, mut visit: impl FnMut(usize, &Facts, Verdict)) -> Result<(), NoDecision> {
         #[cfg(feature = "wasm")]
         if let Some(module) = &self.module {
-            return Ok(module.verdicts(self.now_ms, visit)?);
+            return Ok(module.verdicts(self.freshness, self.now_ms, visit)?);
         }
         for (at, bundle) in self.bundles.iter_mut().enumerate() {
             mem::swap(&mut self.facts.bundle, bundle);
@@ -124,7 +126,12 @@ impl Matrix {
 
 #[cfg(feature = "wasm")]
 impl Module {
-    fn verdicts(&self, now_ms: u64, mut visit: impl FnMut(usize, &Facts, Verdict)) -> Result<(), wasm::WasmError> {
+    fn verdicts(
+        &self,
+        freshness: Freshness,
+        now_ms: u64,
+        mut visit: impl FnMut(usize, &Facts, Verdict),
+    ) -> Result<(), wasm::WasmError> {
         let Some((node_id, answer)) = &self.node else { return Ok(()) };
         for (at, (tar, keys)) in self.bundles.iter().enumerate() {
             let config = Config {
@@ -132,7 +139,7 @@ impl Module {
                 node_id: Some(node_id.clone()),
                 bundle_keys: Some(keys.clone()),
                 lease_keys: None,
-                freshness: self.freshness,
+                freshness,
             };
             let mut gate = wasm::Gate::new(Arc::clone(&self.engine), &config)?;
             match gate.load_bundle(tar) {
@@ -187,7 +194,8 @@ impl Readiness {
     /// A module judges, and it failed.
     pub fn add(&mut self, matrix: &mut Matrix, enrollment: Enrollment, shown: usize) -> Result<(), NoDecision> {
         let (node_id, is_revoked) = (enrollment.node_id.clone(), enrollment.status == Status::Revoked);
-        matrix.set_node(node_id.clone(), Lookup::Enrolled(enrollment));
+        let observed_at_ms = matrix.now_ms();
+        matrix.set_node(node_id.clone(), Answer::Enrolled { enrollment, observed_at_ms });
         let mut best = Verdict::Fail(Attestation::BundleUnverified);
         matrix.verdicts(|_, _, verdict| {
             if reached(verdict) > reached(best) {
@@ -227,28 +235,6 @@ fn reached(verdict: Verdict) -> u8 {
     }
 }
 
-/// What a store said of a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lookup {
-    /// Its row.
-    Enrolled(Enrollment),
-    /// There is none.
-    NotEnrolled,
-    /// It could not say.
-    Unavailable(String),
-}
-
-impl Lookup {
-    /// The same as a source's answer.
-    pub fn observed_at(self, observed_at_ms: u64) -> Answer {
-        match self {
-            Self::Enrolled(enrollment) => Answer::Enrolled { enrollment, observed_at_ms },
-            Self::NotEnrolled => Answer::NotEnrolled { observed_at_ms },
-            Self::Unavailable(why) => Answer::Unavailable { why },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,6 +271,12 @@ mod tests {
         }
     }
 
+    const NOT_ENROLLED: Answer = Answer::NotEnrolled { observed_at_ms: 1_000 };
+
+    fn enrolled(node_id: &str, enrollment_ref: &str, status: &str, rollout_state: &str) -> Answer {
+        Answer::Enrolled { enrollment: row(node_id, enrollment_ref, status, rollout_state), observed_at_ms: 1_000 }
+    }
+
     /// Every cell is what a gate of that node with that bundle says.
     #[test]
     fn the_matrix_and_a_gate_say_the_same_of_every_pair() {
@@ -298,11 +290,11 @@ mod tests {
             b"no tar".to_vec(),
         ];
         let freshness = Freshness { max_staleness_ms: 5, max_skew_ms: 2 };
-        let mut answers = vec![Lookup::NotEnrolled, Lookup::Unavailable("the disk is gone".into())];
+        let mut answers = vec![NOT_ENROLLED, Answer::Unavailable { why: "the disk is gone".into() }];
         for enrollment_ref in ["fleet-a", "fleet-b", "Fleet-a"] {
             for status in ["active", "revoked", "paused"] {
                 for state in ["<none>", "pending", "acknowledged", "active", "rolled_back", "failed", "odd"] {
-                    answers.push(Lookup::Enrolled(row("robot-7", enrollment_ref, status, state)));
+                    answers.push(enrolled("robot-7", enrollment_ref, status, state));
                 }
             }
         }
@@ -323,7 +315,7 @@ mod tests {
                         freshness,
                     });
                     let _ = gate.load_bundle(&tars[at]);
-                    gate.set_enrollment(answer.clone().observed_at(1_000));
+                    gate.set_enrollment(answer.clone());
                     assert_eq!((facts, verdict), (gate.facts(), gate.verdict(1_000)));
                     pairs += 1;
                     passed += usize::from(verdict == Verdict::Pass);
@@ -349,12 +341,12 @@ mod tests {
             }
         }
         for answer in [
-            Lookup::NotEnrolled,
-            Lookup::Unavailable("the disk is gone".into()),
-            Lookup::Enrolled(row("robot-7", "fleet-a", "active", "<none>")),
-            Lookup::Enrolled(row("robot-7", "Fleet-a", "active", "<none>")),
-            Lookup::Enrolled(row("robot-7", "fleet-a", "active", "failed")),
-            Lookup::Enrolled(row("robot-8", "fleet-a", "active", "<none>")),
+            NOT_ENROLLED,
+            Answer::Unavailable { why: "the disk is gone".into() },
+            enrolled("robot-7", "fleet-a", "active", "<none>"),
+            enrolled("robot-7", "Fleet-a", "active", "<none>"),
+            enrolled("robot-7", "fleet-a", "active", "failed"),
+            enrolled("robot-8", "fleet-a", "active", "<none>"),
         ] {
             let [native, module] = [&mut native, &mut module].map(|matrix| {
                 let mut pairs = Vec::new();
@@ -363,7 +355,7 @@ mod tests {
                 pairs
             });
             assert_eq!(native.len(), 3);
-            if !matches!(&answer, Lookup::Enrolled(row) if row.node_id.as_str() == "robot-8") {
+            if !matches!(&answer, Answer::Enrolled { enrollment, .. } if enrollment.node_id.as_str() == "robot-8") {
                 assert_eq!(native, module);
             } else {
                 // A store is asked for a node by its id; a gate also looks that the answer is about it.
@@ -420,7 +412,7 @@ mod tests {
         let mut matrix = Matrix::new(Freshness::default(), 1_000);
         let keys = TrustedKeys::new([PrivateKey::generate().unwrap().public().clone()], 1).unwrap();
         assert!(matrix.add_bundle(b"", &keys).is_err());
-        matrix.set_node(NodeId::parse("robot-7").unwrap(), Lookup::NotEnrolled);
+        matrix.set_node(NodeId::parse("robot-7").unwrap(), NOT_ENROLLED);
         matrix
             .verdicts(|_, facts, verdict| {
                 assert_eq!(verdict, Verdict::Fail(Attestation::BundleUnverified));

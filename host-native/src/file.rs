@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use tempfile::NamedTempFile;
+
 /// Largest key file, in bytes.
 pub(crate) const KEY_BYTES: u64 = 64 * 1024;
 /// Largest config file, in bytes.
@@ -84,20 +86,35 @@ pub enum IfExists {
 /// How the files begin that are being written.
 pub(crate) const TEMP_PREFIX: &str = ".autonomy-";
 
-/// Writes a file that others may read. It gets its name only once its bytes are on disk, and then the name is on disk as
-/// well; where that fails, nothing of it is left.
+/// Writes a file that others may read, as far as the umask lets them. It gets its name only once its bytes are on disk, and
+/// then the name is on disk as well; where that fails, nothing of it is left.
 pub(crate) fn publish(path: &Path, bytes: &[u8], if_exists: IfExists) -> io::Result<()> {
-    let directory = directory_of(path);
+    write_whole(beside(path, 0o644)?, path, bytes, if_exists)
+}
+
+/// The same for one that may be there already: who may read it stays. A new one is its owner's alone.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = beside(path, 0o600)?;
+    if let Ok(before) = fs::metadata(path) {
+        file.as_file().set_permissions(before.permissions())?;
+    }
+    write_whole(file, path, bytes, IfExists::Replace)
+}
+
+/// A file without a name of its own yet, on the same disk.
+fn beside(path: &Path, mode: u32) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    // The umask still has its say.
-    let mut file = builder.prefix(TEMP_PREFIX).permissions(fs::Permissions::from_mode(0o644)).tempfile_in(directory)?;
+    builder.prefix(TEMP_PREFIX).permissions(fs::Permissions::from_mode(mode)).tempfile_in(directory_of(path))
+}
+
+fn write_whole(mut file: NamedTempFile, path: &Path, bytes: &[u8], if_exists: IfExists) -> io::Result<()> {
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     match if_exists {
         IfExists::Refuse => file.persist_noclobber(path)?,
         IfExists::Replace => file.persist(path)?,
     };
-    File::open(directory)?.sync_all()
+    File::open(directory_of(path))?.sync_all()
 }
 
 /// The directory that a file is in.
@@ -209,6 +226,20 @@ mod tests {
         );
         let (_, then) = message.split_once(" then ").unwrap();
         assert!(then.contains("Unavailable") && then.contains("is not a regular file"), "{message}");
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_keeps_who_may_read_it_and_a_new_one_is_its_owners_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        replace(&path, b"one").unwrap();
+        assert_eq!(mode(), 0o600);
+        // More than the umask would let a new one have.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!((mode(), fs::read(&path).unwrap()), (0o666, b"two".to_vec()));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -41,13 +41,13 @@ use std::{
 };
 
 use gate_core::{
-    Digest, Enrollment, EnrollmentRef, Freshness, NodeId, RolloutState, Status, Verdict, dsse, json,
+    Answer, Digest, Enrollment, EnrollmentRef, Freshness, NodeId, RolloutState, Status, Verdict, dsse, json,
     lease::{Lease, PAYLOAD_TYPE},
 };
 use host_native::{
     bundle,
     enrollment::{PostgresStore, SqliteStore, Store},
-    evaluate::{Lookup, Matrix},
+    evaluate::Matrix,
     key::{self, PrivateKey},
 };
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -506,7 +506,7 @@ impl Fleet {
             }
             let (mut pairs, mut passed, mut rows, begun) = (0_u32, 0_u32, rows.clone().into_iter(), Instant::now());
             for enrollment in &mut rows {
-                matrix.set_node(enrollment.node_id.clone(), Lookup::Enrolled(enrollment));
+                matrix.set_node(enrollment.node_id.clone(), Answer::Enrolled { enrollment, observed_at_ms: 1 });
                 matrix
                     .verdicts(|_, _, verdict| {
                         pairs += 1;

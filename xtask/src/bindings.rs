@@ -76,12 +76,12 @@ const LANGUAGES: [Language; 5] = [
     },
     Language {
         name: "java",
-        probe: "command -v javac && command -v mvn",
+        probe: "command -v javac && command -v mvn && python3 -c 'import ensurepip, venv'",
         build: java::build,
         test: java::test,
         driver: java::driver,
         bench: java::bench,
-        engines: 1,
+        engines: 2,
         faults: true,
     },
     Language {

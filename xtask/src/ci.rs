@@ -237,10 +237,10 @@ fn count_core_crates(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Cargo, in the workspace.
+/// Cargo, in the workspace. What it builds is looked for in `target`, wherever else the environment would have it.
 pub fn cargo(root: &Path) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root);
+    cargo.current_dir(root).env("CARGO_TARGET_DIR", root.join("target"));
     cargo
 }
 

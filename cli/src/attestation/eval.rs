@@ -9,7 +9,7 @@ use std::{
 
 use clap::{ArgGroup, Args};
 use gate_core::{
-    Enrollment, Facts, NodeId, Reason, Verdict,
+    Answer, Enrollment, Facts, NodeId, Reason, Verdict,
     decision::Outcome,
     facts::{BundleFact, SubCheck, SubCheckOutcome},
     reason::Attestation,
@@ -17,8 +17,8 @@ use gate_core::{
 use host_native::{
     ErrorClass, bundle,
     config::Config,
-    enrollment::Store,
-    evaluate::{Lookup, Matrix},
+    enrollment::{Store, StoreError},
+    evaluate::Matrix,
 };
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -123,45 +123,56 @@ impl Eval {
         let single = nodes.len() == 1 && self.bundles.len() == 1;
         let facts = matrix.bundles().to_vec();
         let mut report = Report::new(context.out, matrix.now_ms(), &self.bundles, &facts, single)?;
-        if self.all_nodes {
+        let mistyped = if self.all_nodes {
             all_nodes(&config, &mut matrix, &mut report)?;
+            Vec::new()
         } else {
-            some_nodes(&config, nodes, &mut matrix, &mut report)?;
+            some_nodes(&config, nodes, &mut matrix, &mut report)?
+        };
+        let exit = report.finish()?;
+        for not_enrolled in mistyped {
+            context.out.note(not_enrolled)?;
         }
-        report.finish()
+        Ok(exit)
     }
 }
 
+/// Judges these nodes, and says which of them are close to one that is enrolled.
 fn some_nodes(
     config: &Config,
     nodes: Vec<NodeId>,
     matrix: &mut Matrix,
     report: &mut Report<'_>,
-) -> Result<(), CliError> {
+) -> Result<Vec<StoreError>, CliError> {
     // A store that cannot be asked is an answer about every node.
     let store = match context::store(config, Access::Read) {
         Ok(store) => Ok(store),
         Err(CliError::Failed { class: ErrorClass::Unavailable, message }) => Err(message),
         Err(error) => return Err(error),
     };
+    let (observed_at_ms, mut mistyped) = (matrix.now_ms(), Vec::new());
     for node_id in nodes {
         let found =
             store.as_ref().map_err(Clone::clone).and_then(|store| store.get(&node_id).map_err(|e| e.to_string()));
         let answer = match found {
-            Ok(Some(row)) => Lookup::Enrolled(row.enrollment),
-            Ok(None) => Lookup::NotEnrolled,
-            Err(why) => Lookup::Unavailable(why),
+            Ok(Some(row)) => Answer::Enrolled { enrollment: row.enrollment, observed_at_ms },
+            Ok(None) => Answer::NotEnrolled { observed_at_ms },
+            Err(why) => Answer::Unavailable { why },
         };
+        if let (Ok(store), Answer::NotEnrolled { .. }) = (&store, &answer) {
+            mistyped.extend(context::mistyped(&**store, &node_id));
+        }
         matrix.set_node(node_id, answer);
         report.node(matrix)?;
     }
-    Ok(())
+    Ok(mistyped)
 }
 
 fn all_nodes(config: &Config, matrix: &mut Matrix, report: &mut Report<'_>) -> Result<(), CliError> {
     let is_watched = report.is_watched();
-    each_node(config, is_watched, |row| {
-        matrix.set_node(row.node_id.clone(), Lookup::Enrolled(row));
+    let observed_at_ms = matrix.now_ms();
+    each_node(config, is_watched, |enrollment| {
+        matrix.set_node(enrollment.node_id.clone(), Answer::Enrolled { enrollment, observed_at_ms });
         report.node(matrix)
     })
 }

@@ -28,6 +28,8 @@ fn one_pair_is_explained_sub_check_by_sub_check() {
     assert!(denied.stdout.contains("REASON   attestation: enrollment_ref_mismatch\n"), "{denied:?}");
 
     assert_eq!(home.json(&format!("{eval} robot-9")).1["results"][0]["reason"], "attestation: not_enrolled");
+    let mistyped = home.run(&format!("{eval} Robot-7 --node-id robot-9"));
+    assert_eq!(mistyped.stderr, "note: node `Robot-7` is not enrolled: `robot-7` is, did you mean that?\n");
     home.ok("rollout set --node-id robot-7 --state rolled_back");
     assert_eq!(home.json(&format!("{eval} robot-7")).1["results"][0]["reason"], "attestation: rollout_incoherent");
     home.ok("node revoke --node-id robot-7");

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fs, process::Command};
 
+use host_native::config::KEYS;
+
 use crate::harness::{BINARY, Home, Run};
 
 /// Every command, by its words; a manual page for each is how they are found.
@@ -46,6 +48,26 @@ fn every_command_has_help_and_an_example() {
         );
         assert!(page.unwrap().contains(".TH"), "{words:?}");
     }
+}
+
+#[test]
+fn every_setting_that_help_names_is_one() {
+    let home = Home::new();
+    let mut named = BTreeSet::new();
+    for words in commands(&home) {
+        let mut arguments: Vec<_> = words.iter().map(String::as_str).collect();
+        arguments.push("--help");
+        let help = home.run_words(&arguments).stdout;
+        for name in help.split('`').skip(1).step_by(2) {
+            let table = name.split_once('.').map(|(table, _)| format!("{table}."));
+            let is_setting = table.is_some_and(|table| KEYS.iter().any(|key| key.name.starts_with(&table)));
+            if is_setting || (name.starts_with("AUTONOMY_") && !["AUTONOMY_HOME", "AUTONOMY_CONFIG"].contains(&name)) {
+                assert!(KEYS.iter().any(|key| [key.name, key.env].contains(&name)), "{words:?} names `{name}`");
+                named.insert(name.to_owned());
+            }
+        }
+    }
+    assert!(named.len() > 20, "{named:?}");
 }
 
 /// Where an example needs what a test does not have.

@@ -14,6 +14,19 @@ fn frames(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+#[test]
+fn a_runtime_with_a_mistyped_node_id_says_at_its_start_which_one_is_enrolled() {
+    let home = Home::ready();
+    let runtime = home.start("--bundle bundle.tar --node-id Robot-7 --mode advisory");
+    let warning: Value = serde_json::from_str(&runtime.stop()).unwrap();
+    let warning = warning["warning"].as_str().unwrap();
+    assert!(
+        warning.starts_with("as things stand the gate fails every call with `attestation: not_enrolled`"),
+        "{warning}"
+    );
+    assert!(warning.ends_with(": node `Robot-7` is not enrolled: `robot-7` is, did you mean that?"), "{warning}");
+}
+
 /// The runbook's second half: advisory, a look at the log, enforce, revoke, audit.
 #[test]
 fn a_rollout_from_advisory_to_enforce_can_be_followed_in_the_log() {
@@ -82,6 +95,8 @@ fn a_rollout_from_advisory_to_enforce_can_be_followed_in_the_log() {
     assert_eq!(outcomes("--since 1h").len(), 4);
     let (_, limited) = home.json("audit list --limit 1");
     assert_eq!((&limited["calls"][0]["audit_id"], &limited["more"]), (&denied_id.as_str().into(), &true.into()));
+    let mistyped = home.run("audit list --node-id ROBOT-8");
+    assert_eq!(mistyped.stderr, "note: no such call in this log: node `robot-8` has some, did you mean that?\n");
     let table = home.ok("audit list");
     assert_eq!(table.lines().count(), 5);
     assert!(table.starts_with("AT "), "{table}");

@@ -24,6 +24,7 @@ fn each_mistyped_word_is_refused_in_one_line_with_its_remedy() {
             &["attestation", "status"],
             "no node id: give `--node-id ID`, or set `AUTONOMY_NODE_ID` or `identity.node_id`".into(),
         ),
+        (&["node", "show", "--node-id", "Robot-7"], "node `Robot-7` is not enrolled: `robot-7` is, did you mean that?".into()),
         (&["node", "show", "--node-id", "robot-77"], "node `robot-77` is not enrolled: see `autonomy node list` for those that are".into()),
         (
             &["node", "enroll", "--node-id", "Robot-7", "--enrollment-ref", "fleet-a"],

@@ -291,3 +291,38 @@ fn numbers_changes_without_a_gap(store: &dyn Store) {
     assert_eq!((changes.len(), cursor, store.revision().unwrap()), (1, latest + 1, latest + 1));
     assert_eq!(changes[0].change.action, Action::Revoke);
 }
+
+/// A row in SQL: node id, enrollment ref, status, rollout state, serial. `schema` stands before the table's name.
+pub(super) fn insert(schema: &str, [id, to, status, state, serial]: [&str; 5]) -> String {
+    format!("INSERT INTO {schema}enrollment VALUES ('{id}', '{to}', '{status}', '{state}', {serial}, 1, 1)")
+}
+
+/// As odd as a row may be.
+pub(super) const ODD: [&str; 5] = ["a.B_c-9", "!~[]^-", "active", "<none>", "1"];
+
+/// What every schema refuses itself, where node `n` is enrolled: whoever changes a database by hand keeps the rules, too.
+pub(super) fn refused_by_the_schema(schema: &str) -> Vec<String> {
+    let (long_id, long_ref) = ("x".repeat(129), "r".repeat(257));
+    let rows = [
+        ["", "r", "active", "<none>", "1"],
+        [".x", "r", "active", "<none>", "1"],
+        ["a b", "r", "active", "<none>", "1"],
+        ["x\n", "r", "active", "<none>", "1"],
+        ["é", "r", "active", "<none>", "1"],
+        [&long_id, "r", "active", "<none>", "1"],
+        ["N", "r", "active", "<none>", "1"],
+        ["x", "", "active", "<none>", "1"],
+        ["x", "a b", "active", "<none>", "1"],
+        ["x", &long_ref, "active", "<none>", "1"],
+        ["x", "r", "Active", "<none>", "1"],
+        ["x", "r", "active", "none", "1"],
+        ["x", "r", "active", "<none>", "0"],
+    ];
+    let changes = [
+        format!("UPDATE {schema}enrollment SET status = 'revoked'"),
+        format!("DELETE FROM {schema}enrollment"),
+        format!("DELETE FROM {schema}history"),
+        format!("UPDATE {schema}history SET who = 'nobody'"),
+    ];
+    rows.map(|row| insert(schema, row)).into_iter().chain(changes).collect()
+}

@@ -1,11 +1,12 @@
 //! Where modules come from, and what the evaluator's messages become: one line, bounded.
 
-use std::{borrow::Cow, collections::BTreeSet, fs, io::Read, path::Path};
+use std::{borrow::Cow, collections::BTreeSet, fs, path::Path};
 
 use gate_core::{identity::PolicyRef, text::is_obeyed};
 use sha2::{Digest, Sha256};
 
 use super::{Error, limits};
+use crate::file::{self, ReadError};
 
 type Module = (String, String);
 
@@ -90,14 +91,10 @@ pub(super) fn policy_ref(modules: &[Module]) -> Result<PolicyRef, Error> {
 }
 
 fn read_text(path: &Path) -> Result<String, Error> {
-    let file = fs::File::open(path).map_err(|cause| read(path, cause))?;
-    let mut bytes = Vec::new();
-    // One byte more than allowed tells a file that is too large, even one that grows while it is read.
-    let max = limits::MODULE_BYTES as u64;
-    file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(|cause| read(path, cause))?;
-    if bytes.len() > limits::MODULE_BYTES {
-        return Err(Error::TooLarge { what: name(path), max: limits::MODULE_BYTES, unit: "bytes" });
-    }
+    let bytes = file::read(path, limits::MODULE_BYTES as u64).map_err(|error| match error {
+        ReadError::TooLarge(_) => Error::TooLarge { what: name(path), max: limits::MODULE_BYTES, unit: "bytes" },
+        ReadError::Io(_) | ReadError::NotRegular => read(path, error.into()),
+    })?;
     String::from_utf8(bytes).map_err(|_| Error::NotText(name(path)))
 }
 

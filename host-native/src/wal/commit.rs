@@ -21,6 +21,7 @@ use super::{
     own::Own,
     position::Position,
     recovery::Ready,
+    segment::Segment,
     unix_ns,
 };
 
@@ -50,7 +51,7 @@ struct Queue {
     encoder: Encoder,
     /// The last durable frame.
     durable: u64,
-    segment: Segment,
+    segment: Current,
     /// The newest frame that is worth a checkpoint: the last when the log was opened, the last of a segment that was sealed, and
     /// what says that some were deleted.
     milestone: Position,
@@ -80,7 +81,7 @@ impl Encode for Own {
 
 /// The segment that the next frame goes to.
 #[derive(Debug, Clone, Copy)]
-struct Segment {
+struct Current {
     /// Its first frame.
     first: u64,
     /// How much it has.
@@ -121,7 +122,7 @@ enum Next {
 
 impl Shared {
     /// A queue whose first frame comes after the last that `encoder` knows, which is durable.
-    fn new(encoder: Encoder, segment: Segment, options: &Options) -> Self {
+    fn new(encoder: Encoder, segment: Current, options: &Options) -> Self {
         Self {
             queue: Mutex::new(Queue {
                 phase: Phase::Open,
@@ -266,7 +267,7 @@ impl Queue {
     /// begins. It goes back to the end of the queue.
     fn chunk_for(&mut self, bytes: usize, begins_segment: bool) -> Chunk {
         if begins_segment {
-            self.segment = Segment { first: self.encoder.next_seq, bytes: 0 };
+            self.segment = Current { first: self.encoder.next_seq, bytes: 0 };
             self.milestone = head_of(&self.encoder);
         }
         let begins = begins_segment.then_some(self.segment.first);
@@ -311,7 +312,7 @@ impl Committer {
     /// The writer of a log that recovery has made ready; everything in it is durable.
     pub(super) fn new(dir: Dir, lock: Lock, log: Ready, options: &Options) -> Self {
         let durable = log.encoder.next_seq - 1;
-        let segment = Segment { first: log.first, bytes: log.end };
+        let segment = Current { first: log.first, bytes: log.end };
         Self {
             shared: Arc::new(Shared::new(log.encoder, segment, options)),
             dir,
@@ -399,7 +400,7 @@ impl Committer {
         // What is sealed is not counted as lost where the next segment is not there: it is where this one is cut.
         self.publish_now()?;
         let failed = |error| self.poisoned("rotation", error);
-        let (live, sealed) = (self.dir.live_path(), self.dir.segment_path(Some(self.first)));
+        let (live, sealed) = (self.dir.file(Segment::Live), self.dir.file(Segment::Sealed(self.first)));
         if self.dir.sealed().map_err(|error| self.ended_by("rotation", error))?.contains(&self.first) {
             return Err(failed(io::Error::other(format!("`{}` is in the way", sealed.display()))));
         }
@@ -411,7 +412,7 @@ impl Committer {
     }
 
     fn check_in_place(&self) -> Result<(), WalError> {
-        match self.file.is_at(&self.dir.live_path()) {
+        match self.file.is_at(&self.dir.file(Segment::Live)) {
             Ok(true) => Ok(()),
             Ok(false) => Err(self.poisoned("write", io::Error::other("`telemetry.wal` was removed or replaced"))),
             Err(error) => Err(self.poisoned("look at its files", error)),

@@ -9,9 +9,9 @@ use std::{
 use super::{
     WalError,
     fs::{File, Fs, How, read_full},
+    segment::Segment,
 };
 
-const LIVE: &str = "telemetry.wal";
 pub(super) const SAFE_SEQ: &str = "telemetry.safe_seq";
 const LOCK: &str = "wal.lock";
 const DRAIN_LOCK: &str = "drain.lock";
@@ -93,23 +93,22 @@ impl Dir {
         self.path.join(name.to_string())
     }
 
-    /// The live file.
-    pub(super) fn live_path(&self) -> PathBuf {
-        self.file(LIVE)
-    }
-
-    /// The file of a segment: one that is sealed has the number of its first frame.
-    pub(super) fn segment_path(&self, segment: Option<u64>) -> PathBuf {
-        self.file(segment_name(segment))
-    }
-
     /// The first frames of the sealed segments, in order.
     pub(super) fn sealed(&self) -> Result<Vec<u64>, WalError> {
         let names = self.fs.names(&self.path).map_err(WalError::io("list", &self.path))?;
+        let first_of = |name: &String| match Segment::named(name)? {
+            Segment::Sealed(first) => Some(first),
+            Segment::Live => None,
+        };
         let mut sealed: Vec<u64> =
-            names.iter().filter_map(|name| first_of(name)).filter(|first| !self.without.contains(first)).collect();
+            names.iter().filter_map(first_of).filter(|first| !self.without.contains(first)).collect();
         sealed.sort_unstable();
         Ok(sealed)
+    }
+
+    /// The first sealed segment that begins with this frame or a later one, else the live one.
+    pub(super) fn segment_from(&self, seq: u64) -> Result<Segment, WalError> {
+        Ok(self.sealed()?.into_iter().find(|first| *first >= seq).map_or(Segment::Live, Segment::Sealed))
     }
 
     pub(super) fn safe_seq_path(&self) -> PathBuf {
@@ -182,33 +181,34 @@ impl Dir {
     }
 
     /// A segment for reading; None where there is none.
-    pub(super) fn segment(&self, segment: Option<u64>) -> Result<Option<Arc<dyn File>>, WalError> {
-        self.open_existing(&self.segment_path(segment))
+    pub(super) fn segment(&self, segment: Segment) -> Result<Option<Arc<dyn File>>, WalError> {
+        self.open_existing(&self.file(segment))
     }
 
     /// What was found of a segment: one that is listed, and is not there, is an error.
     pub(super) fn found(
         &self,
-        segment: Option<u64>,
+        segment: Segment,
         found: Option<Arc<dyn File>>,
     ) -> Result<Option<Arc<dyn File>>, WalError> {
         match (segment, found) {
-            (Some(_), None) => Err(WalError::io("open", &self.segment_path(segment))(io::Error::other(
-                "it is listed, and leads nowhere",
-            ))),
-            (_, found) => Ok(found),
+            (Segment::Sealed(_), None) => {
+                Err(WalError::io("open", &self.file(segment))(io::Error::other("it is listed, and leads nowhere")))
+            }
+            (Segment::Live, None) => Ok(None),
+            (_, Some(found)) => Ok(Some(found)),
         }
     }
 
     /// Bytes of a segment, 0 where there is none.
-    pub(super) fn bytes(&self, segment: Option<u64>) -> Result<u64, WalError> {
+    pub(super) fn bytes(&self, segment: Segment) -> Result<u64, WalError> {
         let Some(file) = self.segment(segment)? else { return Ok(0) };
-        file.len().map_err(WalError::io("read", &self.segment_path(segment)))
+        file.len().map_err(WalError::io("read", &self.file(segment)))
     }
 
     /// Deletes a sealed segment, durably: the next one goes only after it.
     pub(super) fn remove(&self, first: u64) -> Result<(), WalError> {
-        let path = self.segment_path(Some(first));
+        let path = self.file(Segment::Sealed(first));
         match self.fs.remove(&path) {
             Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
             removed => removed.map_err(WalError::io("delete", &path))?,
@@ -217,7 +217,7 @@ impl Dir {
     }
 
     pub(super) fn live_for_writing(&self) -> Result<Arc<dyn File>, WalError> {
-        let path = self.live_path();
+        let path = self.file(Segment::Live);
         self.fs.open(&path, How::Write).map_err(WalError::io("open", &path))
     }
 
@@ -290,15 +290,4 @@ fn holder(lock: &dyn File) -> Option<u32> {
     let mut held = [0; 12];
     let got = read_full(lock, 0, &mut held).unwrap_or(0);
     held.last_chunk::<4>().map(|pid| u32::from_le_bytes(*pid)).filter(|pid| got == 12 && *pid != 0)
-}
-
-/// The name of a segment's file.
-pub(super) fn segment_name(segment: Option<u64>) -> String {
-    segment.map_or_else(|| LIVE.to_owned(), |first| format!("telemetry-{first:020}.wal"))
-}
-
-/// The number in the name of a sealed segment: nothing that is not exactly such a name is one.
-pub(super) fn first_of(name: &str) -> Option<u64> {
-    let first = name.strip_prefix("telemetry-")?.strip_suffix(".wal")?.parse().ok()?;
-    (segment_name(Some(first)) == name).then_some(first)
 }

@@ -5,12 +5,13 @@ use std::{path::Path, sync::Arc};
 use super::{
     WalError, Walk,
     codec::Encoder,
-    dir::{Dir, SAFE_SEQ, SafeSeq, Zeros, segment_name},
+    dir::{Dir, SAFE_SEQ, SafeSeq, Zeros},
     fs::{Fs, How},
     own::Own,
     recovery::{Action, Opened, Ready, Survey, append_own},
     retention::Past,
     scan::Fault,
+    segment::Segment,
     unix_ns,
 };
 
@@ -189,10 +190,15 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalErro
     }
     // A segment that is not of this log is no reason to give up what is.
     let sealed = dir.sealed()?;
-    if let Some(at) = survey.fault.as_ref().and_then(|fault| fault.segment.or(sealed.last().copied())) {
+    let segment_of = |fault: &Fault| match fault.segment {
+        Segment::Sealed(first) => Some(first),
+        Segment::Live => sealed.last().copied(),
+    };
+    if let Some(at) = survey.fault.as_ref().and_then(segment_of) {
         for strays in [vec![at], sealed.iter().copied().take_while(|first| *first < at).collect()] {
             if !matches!(Survey::of(&dir.without(&strays))?.row.action, Action::Fail(_) | Action::Init) {
-                let files = strays.into_iter().map(|first| segment_name(Some(first))).collect::<Vec<_>>().join("`, `");
+                let files: Vec<_> = strays.into_iter().map(|first| Segment::Sealed(first).to_string()).collect();
+                let files = files.join("`, `");
                 return Err(WalError::Stray { dir: dir.path.clone(), files });
             }
         }
@@ -200,16 +206,16 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalErro
     let (end, kept, link) = survey.end.whole;
     let source = survey.end.segment;
     // Of the sealed segments from the damage on, only what is kept of the first remains: in the live file.
-    let is_dropped = |first: &u64| source.is_some_and(|damaged| *first >= damaged);
-    let dropped: Vec<u64> = sealed.into_iter().filter(is_dropped).collect();
-    let segments: Vec<Option<u64>> = [None].into_iter().chain(dropped.iter().copied().map(Some)).collect();
-    let mut bytes = 0;
-    for segment in &segments {
+    let dropped: Vec<_> = sealed.into_iter().map(Segment::Sealed).filter(|segment| *segment >= source).collect();
+    let mut bytes = dir.bytes(Segment::Live)?;
+    for segment in &dropped {
         bytes += dir.bytes(*segment)?;
     }
     let dropped_bytes = bytes.saturating_sub(end);
 
-    let names: Vec<String> = segments.into_iter().map(segment_name).chain([SAFE_SEQ.to_owned()]).collect();
+    let live = Segment::Live.to_string();
+    let sealed = dropped.iter().map(Segment::to_string);
+    let names: Vec<_> = [live.clone()].into_iter().chain(sealed).chain([SAFE_SEQ.to_owned()]).collect();
     let mut number = 1;
     while names.iter().try_fold(false, |any, name| Ok::<_, WalError>(any || dir.holds(aside(name, number))?))? {
         number += 1;
@@ -220,9 +226,9 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalErro
             copies.push(aside(&name, number));
         }
     }
-    for name in [segment_name(None), SAFE_SEQ.to_owned()] {
-        if copies.contains(&aside(&name, number)) {
-            dir.copy_aside(&dir.file(&name), 0, aside(&name, number))?;
+    for name in [&*live, SAFE_SEQ] {
+        if copies.contains(&aside(name, number)) {
+            dir.copy_aside(&dir.file(name), 0, aside(name, number))?;
         }
     }
 
@@ -232,7 +238,7 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalErro
     let temp = dir.file("telemetry.wal.tmp");
     let file = dir.fs.open(&temp, How::Fresh).map_err(WalError::io("create", &temp))?;
     if let Some(log) = dir.segment(source)? {
-        dir.copy((&dir.segment_path(source), &*log), 0..end, (&temp, &*file), 0, Zeros::AreWritten)?;
+        dir.copy((&dir.file(source), &*log), 0..end, (&temp, &*file), 0, Zeros::AreWritten)?;
     }
     let mut own = Vec::new();
     if let ((first @ 2.., prev), None) = (survey.first(), survey.said) {
@@ -257,12 +263,12 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalErro
     let encoder = Encoder::new(kept, link, survey.end.wal_id.clone());
     let mut new = Ready { file, end, first: survey.segment_first, encoder, opened: Opened::Initialized };
     append_own(dir, &mut new, own, kept, unix_ns())?;
-    let live = dir.live_path();
+    let live = dir.file(live);
     dir.fs.rename(&temp, &live).map_err(WalError::io("replace", &live))?;
     dir.sync()?;
-    for first in dropped.into_iter().rev() {
-        let path = dir.segment_path(Some(first));
-        let aside = dir.file(aside(&segment_name(Some(first)), number));
+    for segment in dropped.into_iter().rev() {
+        let path = dir.file(segment);
+        let aside = dir.file(aside(&segment.to_string(), number));
         dir.fs.rename(&path, &aside).map_err(WalError::io("rename", &path))?;
         dir.sync()?;
     }

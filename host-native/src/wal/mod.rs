@@ -27,6 +27,7 @@ mod reader;
 mod recovery;
 mod retention;
 mod scan;
+mod segment;
 #[cfg(test)]
 mod tests;
 mod undrained;
@@ -50,6 +51,7 @@ pub use reader::{Reader, Record};
 pub use recovery::Opened;
 pub use retention::{Past, Plan, Prune, Pruned, Retention};
 pub use scan::{Fault, Tail};
+pub use segment::Segment;
 pub use undrained::{Refused, Undrained};
 pub use walk::Walk;
 

@@ -10,6 +10,7 @@ use super::{
     own::Own,
     retention::Past,
     scan::{Crossing, Fault, Place, Scanner, Tail},
+    segment::Segment,
 };
 
 /// What `telemetry.safe_seq` says, as far as recovery cares.
@@ -310,10 +311,10 @@ pub(super) struct Survey {
 impl Survey {
     pub(super) fn of(dir: &Dir) -> Result<Self, WalError> {
         loop {
-            let begins = dir.sealed()?.first().copied();
+            let begins = dir.segment_from(0)?;
             let survey = Self::walk(dir, Scanner::first(dir)?)?;
             // Beside a writer that prunes, a segment may be gone before it is reached.
-            if survey.fault.is_none() || dir.sealed()?.first().copied() == begins {
+            if survey.fault.is_none() || dir.segment_from(0)? == begins {
                 return Ok(survey);
             }
         }
@@ -355,7 +356,10 @@ impl Survey {
 
     fn walk_segments(&mut self, scanner: &mut Scanner) -> Result<Log, WalError> {
         let (mut len, mut sealed_bytes) = (scanner.segment_bytes(), 0);
-        self.segment_first = scanner.place.segment.unwrap_or(1);
+        self.segment_first = match scanner.place.segment {
+            Segment::Sealed(first) => first,
+            Segment::Live => 1,
+        };
         let fault = loop {
             match scanner.next()? {
                 Ok(Some(good)) => {
@@ -389,7 +393,7 @@ impl Survey {
                     len = sealed_bytes + scanner.segment_bytes();
                     (self.segment_first, self.safe_end) = (seq, 0);
                 }
-                Crossing::End if segment.is_some() && offset == 0 => {
+                Crossing::End if segment != Segment::Live && offset == 0 => {
                     let what = "its segment is sealed and empty";
                     break Some(Fault { segment, offset, seq, tail: Tail::Torn, what });
                 }
@@ -397,13 +401,13 @@ impl Survey {
                 Crossing::Gap(later) => {
                     let what =
                         "nothing before leads to it; restore what is between, or move away what is not of this log";
-                    break Some(Fault { segment: Some(later), offset: 0, seq, tail: Tail::Misplaced, what });
+                    break Some(Fault { segment: Segment::Sealed(later), offset: 0, seq, tail: Tail::Misplaced, what });
                 }
             }
         };
         // A batch that is not whole says nothing.
         self.said = self.said.filter(|(seq, _)| *seq <= scanner.place.whole.1);
-        self.sealed += usize::from(scanner.place.segment.is_some());
+        self.sealed += usize::from(scanner.place.segment != Segment::Live);
         if let Some(first) = scanner.place.start {
             self.start = if self.said.is_some() { Start::Known } else { Start::Unknown };
             // A live file does not have it in its name.
@@ -414,18 +418,18 @@ impl Survey {
         let segment = scanner.place.segment;
         self.fault = fault;
         Ok(match (&self.fault, segment) {
-            (Some(_), Some(_)) => Log::Broken,
-            (Some(fault), None) => {
+            (Some(_), Segment::Sealed(_)) => Log::Broken,
+            (Some(fault), Segment::Live) => {
                 if fault.offset < scanner.segment_bytes() {
                     self.later = scanner.valid_after(fault)?;
                 }
                 Log::Present(fault.tail)
             }
-            (None, None) => Log::Present(Tail::Clean),
-            (None, Some(_)) => {
+            (None, Segment::Live) => Log::Present(Tail::Clean),
+            (None, Segment::Sealed(_)) => {
                 // The next one begins empty.
                 self.segment_first = scanner.place.next_seq;
-                (scanner.place.segment, scanner.place.offset, scanner.place.whole.0) = (None, 0, 0);
+                (scanner.place.segment, scanner.place.offset, scanner.place.whole.0) = (Segment::Live, 0, 0);
                 self.safe_end = 0;
                 Log::Sealed
             }
@@ -529,7 +533,7 @@ pub(super) struct Ready {
 pub(super) fn recover(dir: &Dir, unix_ns: u64) -> Result<Ready, WalError> {
     let survey = Survey::of(dir)?;
     let (end, last_seq, link) = survey.end.whole;
-    let path = dir.live_path();
+    let path = dir.file(Segment::Live);
     let encoder = Encoder::new(last_seq, link, survey.end.wal_id.clone());
     match survey.row.action {
         Action::Fail(failure) => return Err(survey.error(dir, failure)),
@@ -602,7 +606,7 @@ pub(super) fn append_own(
     durable: u64,
     unix_ns: u64,
 ) -> Result<(), WalError> {
-    let path = dir.live_path();
+    let path = dir.file(Segment::Live);
     if ready.end == 0 && ready.encoder.next_seq > 1 {
         own.insert(0, Own::Rotated { wal_id: ready.encoder.wal_id.clone() });
     }

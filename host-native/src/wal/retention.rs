@@ -1,5 +1,7 @@
 //! Deleting sealed segments: written down in the log, durably, before it is done.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -8,6 +10,7 @@ use super::{
     own::Own,
     position::Position,
     scan::{Place, Scanner},
+    segment::Segment,
 };
 
 const DAY_NS: u64 = 86_400_000_000_000;
@@ -106,14 +109,14 @@ impl Plan {
         let sealed = dir.sealed()?;
         // The last frame that was drained, once it must be known.
         let mut drained_to = None;
-        let ends = sealed.iter().skip(1).copied().map(Some).chain([None]);
-        let mut kept = dir.bytes(None)?;
+        let ends = sealed.iter().skip(1).copied().map(Segment::Sealed).chain([Segment::Live]);
+        let mut kept = dir.bytes(Segment::Live)?;
         for first in &sealed {
-            kept += dir.bytes(Some(*first))?;
+            kept += dir.bytes(Segment::Sealed(*first))?;
         }
         for (first, next) in sealed.iter().copied().zip(ends) {
             let Some(end) = End::of(dir, next)? else { break };
-            if next.is_none() && dir.sealed()?.last() != Some(&first) {
+            if next == Segment::Live && dir.sealed()?.last() != Some(&first) {
                 // The live segment is another one by now.
                 break;
             }
@@ -137,7 +140,7 @@ impl Plan {
                 plan.undrained += 1;
                 continue;
             }
-            let bytes = dir.bytes(Some(first))?;
+            let bytes = dir.bytes(Segment::Sealed(first))?;
             kept -= bytes;
             let End { last, hash, ts: sealed_at, .. } = end;
             plan.pruned.push(Pruned { first, last, bytes, sealed_at, past, drained, hash });
@@ -156,14 +159,18 @@ impl Pruned {
 
 /// Whether the log holds this frame: one that it does not hold was drained of another log, or of another copy of this one.
 fn holds(dir: &Dir, sealed: &[u64], position: &Position) -> Result<bool, WalError> {
-    let after = sealed.partition_point(|first| *first <= position.seq);
-    // The newest that begins before it, or the live one, which has no number in its name.
-    for segment in [after.checked_sub(1).and_then(|at| sealed.get(at)).copied(), None] {
+    // In the newest that begins with it or before: that may be the live one, which does not have it in its name.
+    let before = sealed.iter().rfind(|first| **first <= position.seq).copied().map(Segment::Sealed);
+    for segment in [Some(Segment::Live), before].into_iter().flatten() {
         let Some(mut scanner) = Scanner::from(dir, Place { segment, ..Place::default() })? else { continue };
         while let Ok(Some(good)) = scanner.next()? {
-            if good.envelope.seq == position.seq {
-                let hash = codec::link_to(good.payload);
-                return Ok(good.wal_id == position.wal_id && hash == *position.hash.as_bytes());
+            match good.envelope.seq.cmp(&position.seq) {
+                Ordering::Less => {}
+                Ordering::Equal => {
+                    let hash = codec::link_to(good.payload);
+                    return Ok(good.wal_id == position.wal_id && hash == *position.hash.as_bytes());
+                }
+                Ordering::Greater => break,
             }
         }
     }
@@ -180,7 +187,7 @@ struct End {
 
 impl End {
     /// None where the next one has not been begun.
-    fn of(dir: &Dir, next: Option<u64>) -> Result<Option<Self>, WalError> {
+    fn of(dir: &Dir, next: Segment) -> Result<Option<Self>, WalError> {
         let Some(mut scanner) = Scanner::from(dir, Place { segment: next, ..Place::default() })? else {
             return Ok(None);
         };
@@ -190,7 +197,7 @@ impl End {
         match scanner.next()? {
             Ok(None) => Ok(None),
             // The live one may be written right now.
-            Err(_) if next.is_none() => Ok(None),
+            Err(_) if next == Segment::Live => Ok(None),
             Ok(Some(good)) => {
                 let frame = &good.envelope;
                 let hash = String::from_utf8_lossy(&frame.prev).into_owned();

@@ -7,9 +7,10 @@ use gate_core::limits::FRAME_BYTES;
 use super::{
     WalError,
     codec::{self, CRC, Envelope, FIRST_LINK, HEAD, Link, MIN_PAYLOAD, PREFIX, Sealed},
-    dir::{self, Dir},
+    dir::Dir,
     fs::{File, read_full},
     own::Own,
+    segment::Segment,
 };
 
 /// How much is read at a time.
@@ -35,8 +36,8 @@ pub enum Tail {
 /// The first thing that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The segment that it is in, by its first frame; none where it is the live one.
-    pub segment: Option<u64>,
+    /// The segment that it is in.
+    pub segment: Segment,
     /// Where the frame starts, in bytes from the start of the segment.
     pub offset: u64,
     /// The number that the frame should have.
@@ -51,8 +52,8 @@ impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { segment, offset, seq, what, .. } = self;
         match segment {
-            None => write!(f, "frame {seq} at byte {offset}: {what}"),
-            Some(_) => write!(f, "frame {seq} at byte {offset} of `{}`: {what}", dir::segment_name(*segment)),
+            Segment::Live => write!(f, "frame {seq} at byte {offset}: {what}"),
+            Segment::Sealed(_) => write!(f, "frame {seq} at byte {offset} of `{segment}`: {what}"),
         }
     }
 }
@@ -71,8 +72,7 @@ pub(super) struct Good<'a> {
 /// Where in the chain a scan stands: what the next frame must say.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
-    /// The segment, by its first frame; none where it is the live one.
-    pub(super) segment: Option<u64>,
+    pub(super) segment: Segment,
     /// Start of the next frame in it.
     pub(super) offset: u64,
     pub(super) next_seq: u64,
@@ -92,7 +92,7 @@ pub(super) struct Place {
 impl Default for Place {
     fn default() -> Self {
         Self {
-            segment: None,
+            segment: Segment::Live,
             offset: 0,
             next_seq: 1,
             prev: FIRST_LINK,
@@ -124,7 +124,10 @@ impl Place {
         if frame.seq > codec::MAX_SEQ {
             return Err("its `seq` is above what a log can have");
         }
-        if self.offset == 0 && self.segment.is_some_and(|first| first != frame.seq) {
+        if self.offset == 0
+            && let Segment::Sealed(first) = self.segment
+            && first != frame.seq
+        {
             return Err("its segment is named after another frame");
         }
         if frame.prev != prev {
@@ -198,10 +201,10 @@ impl Scanner {
     /// A walk from the first frame that the log holds; None where there is no log.
     pub(super) fn first(dir: &Dir) -> Result<Option<Self>, WalError> {
         for _ in 0..LOOKS {
-            let segment = dir.sealed()?.first().copied();
+            let segment = dir.segment_from(0)?;
             let found = dir.segment(segment)?;
             // What was the live file, or the first, may not be so any more.
-            if dir.sealed()?.first().copied() == segment {
+            if dir.segment_from(0)? == segment {
                 let place = Place { segment, ..Place::default() };
                 return dir.found(segment, found)?.map(|file| Self::new(dir, file, place)).transpose();
             }
@@ -225,8 +228,8 @@ impl Scanner {
         if self.place.left > 0 || self.place.offset == 0 {
             return Ok(Crossing::End);
         }
-        if self.place.segment.is_none() {
-            if self.is_at(None)? {
+        if self.place.segment == Segment::Live {
+            if self.is_at(Segment::Live)? {
                 return Ok(Crossing::End);
             }
             // It was sealed, which it is with all its frames.
@@ -236,16 +239,18 @@ impl Scanner {
             }
         }
         for _ in 0..LOOKS {
-            let next = self.sealed_from(self.place.next_seq)?;
-            if let Some(later) = next.filter(|first| *first > self.place.next_seq) {
+            let next = self.dir.segment_from(self.place.next_seq)?;
+            if let Segment::Sealed(later) = next
+                && later > self.place.next_seq
+            {
                 return Ok(Crossing::Gap(later));
             }
             let found = self.dir.segment(next)?;
             // What was the live file may have been sealed since, and the live one come after it.
-            if self.sealed_from(self.place.next_seq)? == next {
+            if self.dir.segment_from(self.place.next_seq)? == next {
                 let Some(file) = self.dir.found(next, found)? else { return Ok(Crossing::End) };
                 // Where this segment was pruned, so may have been all up to the live one.
-                if next.is_none() && !self.is_in_place()? {
+                if next == Segment::Live && !self.is_in_place()? {
                     let mut live = Self::new(&self.dir, Arc::clone(&file), Place::default())?;
                     if let Ok(Some(good)) = live.next()?
                         && good.envelope.seq > self.place.next_seq
@@ -283,9 +288,9 @@ impl Scanner {
 
     /// Whether the segment is still one of the log's: it may have been pruned, or replaced by the doctor.
     pub(super) fn is_in_place(&self) -> Result<bool, WalError> {
-        let mut is_in_place = self.is_at(None)?;
+        let mut is_in_place = self.is_at(Segment::Live)?;
         for first in self.dir.sealed()? {
-            is_in_place = is_in_place || self.is_at(Some(first))?;
+            is_in_place = is_in_place || self.is_at(Segment::Sealed(first))?;
         }
         Ok(is_in_place)
     }
@@ -295,18 +300,13 @@ impl Scanner {
         Self::new(&self.dir, Arc::clone(&self.file), self.place.clone())
     }
 
-    fn is_at(&self, segment: Option<u64>) -> Result<bool, WalError> {
-        let path = self.dir.segment_path(segment);
+    fn is_at(&self, segment: Segment) -> Result<bool, WalError> {
+        let path = self.dir.file(segment);
         self.file.is_at(&path).map_err(WalError::io("read", &path))
     }
 
-    /// The first sealed segment that begins with this frame or a later one.
-    fn sealed_from(&self, seq: u64) -> Result<Option<u64>, WalError> {
-        Ok(self.dir.sealed()?.into_iter().find(|first| *first >= seq))
-    }
-
     fn cannot_read(&self) -> impl FnOnce(io::Error) -> WalError + use<> {
-        let path = self.dir.segment_path(self.place.segment);
+        let path = self.dir.file(self.place.segment);
         move |source| WalError::io("read", &path)(source)
     }
 

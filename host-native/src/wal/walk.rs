@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    dir::{first_of, segment_name},
     fs::{File, Fs, How, RealFs},
+    segment::Segment,
 };
 
 /// A log that is to be read: its directory and, if wanted, who is told how far the reading has come.
@@ -68,16 +68,14 @@ impl Fs for ToldFs {
         let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
             return Ok(file);
         };
-        if how != How::Read || (first_of(name).is_none() && name != segment_name(None)) {
-            return Ok(file);
-        }
+        let Some(segment) = Segment::named(name).filter(|_| how == How::Read) else { return Ok(file) };
         let (mut before, mut bytes) = (0, 0);
-        for other in self.names(dir)?.iter().filter(|other| first_of(other).is_some() && *other != name) {
+        let others = self.names(dir)?.into_iter().filter_map(|name| Segment::named(&name));
+        for other in others.filter(|other| *other != segment && *other != Segment::Live) {
             // One that was pruned meanwhile counts for nothing.
-            let len = std::fs::metadata(dir.join(other)).map_or(0, |other| other.len());
+            let len = std::fs::metadata(dir.join(other.to_string())).map_or(0, |other| other.len());
             bytes += len;
-            // Their names sort as their frames do; the live one is the last.
-            before += if first_of(name).is_none() || other.as_str() < name { len } else { 0 };
+            before += if other < segment { len } else { 0 };
         }
         let len = file.len()?;
         Ok(Arc::new(ToldFile { file, before, bytes: bytes + len, told: Arc::clone(&self.0) }))

@@ -55,6 +55,19 @@ pub fn bench(root: &Path) -> Result<String> {
     stream("autonomy-gate", &mut bench)
 }
 
+/// Unpacks one package, and gives where.
+pub fn download(place: &Path, package: &str) -> Result<PathBuf> {
+    let unpacked = place.join(package);
+    if !unpacked.exists() {
+        ci::step("python", Command::new("python3").args(["-m", "venv", "--clear"]).arg(place))?;
+        // Under its name when it is whole.
+        let part = place.join("part");
+        ci::step(package, pip(place).args(["--only-binary", ":all:", "--no-deps", package, "--target"]).arg(&part))?;
+        fs::rename(part, &unpacked)?;
+    }
+    Ok(unpacked)
+}
+
 /// Makes an environment of what a file pins, and installs the wheel there, built anew.
 fn install(root: &Path, place: &str, requirements: &str) -> Result<PathBuf> {
     let (package, place) = (root.join(PACKAGE), root.join(place));

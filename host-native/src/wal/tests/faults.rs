@@ -13,8 +13,9 @@ use crate::{
     ErrorClass,
     wal::{
         Record,
-        dir::{Dir, segment_name},
+        dir::Dir,
         doctor::{diagnose_on, doctor_on, verify_on},
+        segment::Segment,
     },
 };
 
@@ -241,7 +242,7 @@ fn the_doctor_of_many_segments_survives_every_failure() {
     let (start, original) = killed_log_of(800, 12);
     let sealed = Dir::new(Arc::new(start.clone()), Path::new(DIR)).sealed().unwrap();
     assert!(sealed.len() > 1, "{sealed:?}");
-    for segment in [segment_name(Some(sealed[1])), "telemetry.wal".to_owned()] {
+    for segment in [Segment::Sealed(sealed[1]).to_string(), "telemetry.wal".to_owned()] {
         the_doctor_of_damage_survives_every_failure(&start.snapshot(), &original, &segment);
     }
 }

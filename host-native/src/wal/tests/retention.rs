@@ -18,9 +18,10 @@ use crate::{
     wal::{
         Checkpoint, CheckpointError, Keeper, Options, Past, Plan, Prune, Reader, Record, Retention, Signing, Undrained,
         Wal, WalError,
-        dir::{Dir, segment_name},
+        dir::Dir,
         doctor::{doctor_on, verify_on},
         fs::{RealFs, append_line},
+        segment::Segment,
         unix_ns, verify,
     },
 };
@@ -100,7 +101,7 @@ fn what_is_deleted_is_in_the_log_and_the_rest_still_holds() {
     assert_eq!((report.first, report.frames, report.pruned), (12, now.len() as u64, Some(past)));
     assert!(now.iter().all(|record| record.wal_id == before[0].wal_id), "the log is called as before");
     // One more than was written down.
-    fs.put(&path(&segment_name(Some(12))), None);
+    fs.put(&path(&Segment::Sealed(12).to_string()), None);
     assert!(matches!(open(&fs), Err(WalError::StartLost { first: 15, .. })));
     assert_eq!(verify_on(&dir(&fs)).unwrap().error.unwrap().class(), ErrorClass::Damaged);
 }
@@ -109,7 +110,7 @@ fn what_is_deleted_is_in_the_log_and_the_rest_still_holds() {
 fn only_what_is_past_a_bound_goes_and_only_what_was_drained() {
     let (fs, records) = log();
     let live = fs.bytes(&path("telemetry.wal")).unwrap().len() as u64;
-    let bytes: Vec<u64> = [1, 3, 6, 9].map(|first| dir(&fs).bytes(Some(first)).unwrap()).to_vec();
+    let bytes: Vec<u64> = [1, 3, 6, 9].map(|first| dir(&fs).bytes(Segment::Sealed(first)).unwrap()).to_vec();
     let total = live + bytes.iter().sum::<u64>();
     let firsts = |retention: &Retention, now: u64| {
         let plan = Plan::of(&dir(&fs), retention, now).unwrap();
@@ -197,7 +198,7 @@ fn a_segment_that_cannot_be_deleted_is_written_down_once() {
 #[test]
 fn a_time_that_does_not_fit_makes_nothing_old() {
     let (fs, _) = log();
-    let second = path(&segment_name(Some(3)));
+    let second = path(&Segment::Sealed(3).to_string());
     let text = fs.bytes(&second).unwrap();
     let at = text.windows(6).position(|bytes| bytes == b"\"ts\":\"").unwrap() + 6;
     let mut changed = text.clone();
@@ -322,14 +323,14 @@ fn the_doctor_says_where_the_log_begins() {
     prune(&fs, &Retention { bytes: Some(2500), ..ANY }).unwrap();
     let first = dir(&fs).sealed().unwrap()[0];
     assert!(first > 1);
-    let segment = path(&segment_name(Some(first)));
+    let segment = path(&Segment::Sealed(first).to_string());
     let mut bytes = fs.bytes(&segment).unwrap();
     let end = bytes.len() - 10;
     bytes[end] ^= 1;
     fs.put(&segment, Some(bytes));
     // Or gone without a word.
     let (gone, _) = log();
-    gone.put(&path(&segment_name(Some(1))), None);
+    gone.put(&path(&Segment::Sealed(1).to_string()), None);
     for fs in [fs, gone] {
         assert_eq!(open(&fs).unwrap_err().class(), ErrorClass::Damaged);
         doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
@@ -386,7 +387,7 @@ fn a_keeper_signs_what_is_sealed_and_the_end_and_prunes() {
         wal.append(batch(&format!("b{i}"), 2)).wait().unwrap();
     }
     let deadline = Instant::now() + Duration::from_secs(120);
-    while !file.exists() || log.join(segment_name(Some(1))).exists() {
+    while !file.exists() || log.join(Segment::Sealed(1).to_string()).exists() {
         assert!(Instant::now() < deadline, "nothing was signed or pruned");
         thread::sleep(Duration::from_millis(20));
     }
@@ -419,10 +420,10 @@ fn a_keeper_deletes_nothing_that_it_could_not_sign() {
     let wal = Arc::new(wal);
     let keeper = Keeper::start(Arc::clone(&wal), ANY, Some(Signing { key, file: file.clone() }), "test").unwrap();
     thread::sleep(Duration::from_secs(3));
-    assert!(log.join(segment_name(Some(1))).exists(), "it was deleted unsigned");
+    assert!(log.join(Segment::Sealed(1).to_string()).exists(), "it was deleted unsigned");
     std::fs::create_dir(home.path().join("later")).unwrap();
     let deadline = Instant::now() + Duration::from_secs(120);
-    while log.join(segment_name(Some(sealed))).exists() {
+    while log.join(Segment::Sealed(sealed).to_string()).exists() {
         assert!(Instant::now() < deadline, "nothing was pruned");
         thread::sleep(Duration::from_millis(20));
     }

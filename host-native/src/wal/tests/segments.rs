@@ -18,9 +18,10 @@ use crate::{
     wal::{
         Opened, Options, Prune, Reader, Record, Retention, Undrained, Wal, WalError,
         codec::link_to,
-        dir::{Dir, segment_name},
+        dir::Dir,
         doctor::{diagnose_on, doctor_on, verify_on},
         fs::RealFs,
+        segment::Segment,
         verify,
     },
 };
@@ -31,7 +32,14 @@ fn dir(fs: &MemFs) -> Dir {
 
 /// The files of the segments, oldest first.
 fn segments(fs: &MemFs) -> Vec<PathBuf> {
-    dir(fs).sealed().unwrap().into_iter().map(Some).chain([None]).map(|first| path(&segment_name(first))).collect()
+    dir(fs)
+        .sealed()
+        .unwrap()
+        .into_iter()
+        .map(Segment::Sealed)
+        .chain([Segment::Live])
+        .map(|segment| path(&segment.to_string()))
+        .collect()
 }
 
 /// A log of several segments with two or three batches in each, closed in order.
@@ -177,7 +185,7 @@ fn a_segment_in_the_place_of_another_is_refused() {
     // One frame earlier or later in its name.
     let damaged = fs.snapshot();
     damaged.put(&all[1], None);
-    damaged.put(&path(&segment_name(Some(dir(&fs).sealed().unwrap()[1] + 1))), fs.bytes(&all[1]));
+    damaged.put(&path(&Segment::Sealed(dir(&fs).sealed().unwrap()[1] + 1).to_string()), fs.bytes(&all[1]));
     assert_eq!(open(&damaged).unwrap_err().class(), ErrorClass::Damaged);
 }
 
@@ -188,7 +196,7 @@ fn a_log_without_its_first_segment_and_without_a_word_about_it_is_refused() {
     for gone in 1..=sealed.len() {
         let damaged = fs.snapshot();
         for first in &sealed[..gone] {
-            damaged.put(&path(&segment_name(Some(*first))), None);
+            damaged.put(&path(&Segment::Sealed(*first).to_string()), None);
         }
         let diagnosis = diagnose_on(&dir(&damaged)).unwrap();
         assert_eq!(diagnosis.row, "start_lost");
@@ -225,7 +233,7 @@ fn what_a_crash_leaves_of_a_rotation_is_gone_on_from() {
     }
     // Sealed as a copy: the live file is there twice.
     let twice = fs.snapshot();
-    twice.put(&path(&segment_name(Some(live_first))), Some(live));
+    twice.put(&path(&Segment::Sealed(live_first).to_string()), Some(live));
     assert_eq!(open(&twice).unwrap_err().class(), ErrorClass::Damaged);
     assert_eq!(last, original.len() as u64);
 }
@@ -305,12 +313,12 @@ fn a_rotation_that_fails_ends_the_log_and_nothing_of_the_batch_is_acknowledged()
     let (wal, _) = Wal::open(home.path(), Options { segment_bytes: 1, ..timeless() }).unwrap();
     wal.append(batch("a", 1)).wait().unwrap();
     // What is in the way of the sealed segment cannot be replaced by a file.
-    std::fs::create_dir(home.path().join(segment_name(Some(1)))).unwrap();
+    std::fs::create_dir(home.path().join(Segment::Sealed(1).to_string())).unwrap();
     let error = wal.append(vec![frame("b")]).wait().unwrap_err();
     assert!(matches!(error, WalError::Poisoned { op: "rotation", .. }), "{error}");
     assert!(wal.append(vec![frame("c")]).wait().is_err());
     drop(wal);
-    std::fs::remove_dir(home.path().join(segment_name(Some(1)))).unwrap();
+    std::fs::remove_dir(home.path().join(Segment::Sealed(1).to_string())).unwrap();
     let (_wal, opened) = Wal::open(home.path(), Options::default()).unwrap();
     assert_eq!(opened, Opened::Clean { last_seq: 1 });
 }
@@ -379,7 +387,7 @@ fn the_doctor_names_a_file_that_is_not_of_the_log_and_leaves_the_log_alone() {
     let live_first = original.iter().rfind(|record| record.attrs.contains("wal_rotated")).unwrap().seq;
     let stray = |first: u64, bytes: Vec<u8>, fs: &MemFs| {
         let damaged = fs.snapshot();
-        let name = segment_name(Some(first));
+        let name = Segment::Sealed(first).to_string();
         damaged.put(&path(&name), Some(bytes));
         let error = open(&damaged).unwrap_err();
         assert_eq!(error.class(), ErrorClass::Damaged);
@@ -392,7 +400,7 @@ fn the_doctor_names_a_file_that_is_not_of_the_log_and_leaves_the_log_alone() {
     for (first, bytes) in [(live_first, vec![]), (live_first, vec![b'x'; 500]), (9999, vec![]), (9999, vec![b'x'; 500])]
     {
         let message = stray(first, bytes, &fs);
-        assert!(message.contains(&segment_name(Some(first))), "{message}");
+        assert!(message.contains(&Segment::Sealed(first).to_string()), "{message}");
     }
     stray(live_first, fs.bytes(&path("telemetry.wal")).unwrap(), &fs);
     // One that was pruned, and is there again.
@@ -400,7 +408,7 @@ fn the_doctor_names_a_file_that_is_not_of_the_log_and_leaves_the_log_alone() {
     let retention = Retention { bytes: Some(1), days: None, prune: Prune::Any };
     wal.prune(&retention, "test").unwrap();
     wal.close().unwrap();
-    let old = path(&segment_name(Some(sealed[0])));
+    let old = path(&Segment::Sealed(sealed[0]).to_string());
     let (whole, _) = closed_log();
     stray(1, whole.bytes(&old).unwrap(), &fs);
 }
@@ -411,7 +419,7 @@ fn a_name_that_leads_nowhere_is_an_error_and_not_the_end_of_the_log() {
     write(home.path(), 10);
     let sealed = Dir::new(Arc::new(RealFs), home.path()).sealed().unwrap();
     for first in [sealed[0], sealed[1]] {
-        let segment = home.path().join(segment_name(Some(first)));
+        let segment = home.path().join(Segment::Sealed(first).to_string());
         std::fs::rename(&segment, home.path().join("away")).unwrap();
         std::os::unix::fs::symlink("nowhere", &segment).unwrap();
         let error = verify(home.path()).unwrap_err();
@@ -427,7 +435,7 @@ fn a_rotation_replaces_nothing() {
     let home = tempfile::tempdir().unwrap();
     let (wal, _) = Wal::open(home.path(), Options { segment_bytes: 1, ..timeless() }).unwrap();
     wal.append(batch("a", 1)).wait().unwrap();
-    let there = home.path().join(segment_name(Some(1)));
+    let there = home.path().join(Segment::Sealed(1).to_string());
     std::fs::write(&there, b"somebody's").unwrap();
     let error = wal.append(vec![frame("b")]).wait().unwrap_err();
     assert!(matches!(error, WalError::Poisoned { op: "rotation", .. }), "{error}");
@@ -453,4 +461,25 @@ fn what_is_sealed_was_committed_by_every_mark() {
         }
     }
     assert!(sealed > 1, "{sealed}");
+}
+
+#[test]
+fn a_segment_has_exactly_its_name_and_sorts_as_its_frames_do() {
+    let segments = [1, 2, 10, u64::MAX].map(Segment::Sealed).into_iter().chain([Segment::Live]);
+    let names: Vec<_> = segments.clone().map(|segment| segment.to_string()).collect();
+    assert_eq!((&*names[0], &*names[4]), ("telemetry-00000000000000000001.wal", "telemetry.wal"));
+    assert!(names.iter().map(|name| Segment::named(name)).eq(segments.clone().map(Some)));
+    assert!(segments.is_sorted());
+    for name in [
+        "",
+        "telemetry-.wal",
+        "telemetry-1.wal",
+        "telemetry-+0000000000000000001.wal",
+        "telemetry-18446744073709551616.wal",
+        "telemetry-00000000000000000001.wal.tmp",
+        "telemetry.wal.tmp",
+        "Telemetry.wal",
+    ] {
+        assert_eq!(Segment::named(name), None, "{name}");
+    }
 }

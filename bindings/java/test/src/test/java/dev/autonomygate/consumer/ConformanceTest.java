@@ -23,15 +23,15 @@ import java.nio.charset.StandardCharsets;
 import java.security.MessageDigest;
 import java.time.Duration;
 import java.util.ArrayList;
-import java.util.HexFormat;
 import java.util.List;
 import java.util.stream.Collectors;
 import java.util.stream.StreamSupport;
+import org.apache.tomcat.util.buf.HexUtils;
 import org.junit.jupiter.api.Test;
 
 /** The three corpora, whole: docs/src/spec/conformance.md. */
 class ConformanceTest {
-    static final String ENGINE = "Chicory 1.7.5, compiled at build time";
+    static final String ENGINE = "Chicory 1.7.5, Java " + Runtime.version().feature();
 
     /** What was answered, of which the hash alone is kept. */
     private static final class Transcript {
@@ -45,7 +45,7 @@ class ConformanceTest {
         }
 
         void end(String corpus) {
-            String hash = "sha256:" + HexFormat.of().formatHex(digest.digest());
+            String hash = "sha256:" + HexUtils.toHexString(digest.digest());
             System.out.printf(
                     "%nconformance {\"language\":\"java\",\"engine\":\"%s\",\"corpus\":\"%s\",\"cases\":%d,"
                             + "\"transcript\":\"%s\",\"ms\":%d}%n",
@@ -64,9 +64,8 @@ class ConformanceTest {
                 .build();
         Transcript transcript = new Transcript();
         for (JsonNode one : Support.corpus("signatures").get("cases")) {
-            HexFormat hex = HexFormat.of();
-            byte[] signature = hex.parseHex(one.get("signature").asText());
-            byte[] signed = hex.parseHex(one.get("key").asText() + one.get("signature").asText() + one.get("message").asText());
+            byte[] signature = HexUtils.fromHexString(one.get("signature").asText());
+            byte[] signed = HexUtils.fromHexString(one.get("key").asText() + one.get("signature").asText() + one.get("message").asText());
             boolean valid = false;
             if (signature.length == 64) {
                 int at = (int) instance.export("gate_input").apply(signed.length)[0];
@@ -123,7 +122,7 @@ class ConformanceTest {
                 bundle.enrollmentRef().orElse("-"),
                 String.join(",", bundle.signers())));
         for (Bundle.File file : bundle.files()) {
-            assertEquals(file.digest(), "sha256:" + HexFormat.of().formatHex(sha256().digest(file.bytes())), name);
+            assertEquals(file.digest(), "sha256:" + HexUtils.toHexString(sha256().digest(file.bytes())), name);
             fields.add(file.path() + "=" + file.digest() + "@" + file.offset() + "+" + file.size());
         }
         return String.join("\t", fields);
@@ -218,16 +217,25 @@ class ConformanceTest {
             take(gate, answer.get("before").asText());
         }
         switch (answer.get("kind").asText()) {
-            case "unavailable" -> gate.setEnrollment(Answer.unavailable(answer.get("why").asText()));
-            case "not_enrolled" -> gate.setEnrollment(Answer.notEnrolled(answer.get("observed_at_ms").asLong()));
-            case "row" -> gate.setEnrollment(Answer.enrolled(
-                    Enrollment.of(Support.NODE, dimensions.get(5).get(at[1]).get("enrollment_ref").asText())
-                            .withStatus(dimensions.get(6).get(at[2]).get("status").asText())
-                            .withRolloutState(dimensions.get(7).get(at[3]).get("rollout_state").asText())
-                            .withSerial(7),
-                    answer.get("observed_at_ms").asLong()));
-            case "lease" -> take(gate, answer.get("leases").get(lease).asText());
-            default -> throw new AssertionError(answer);
+            case "unavailable":
+                gate.setEnrollment(Answer.unavailable(answer.get("why").asText()));
+                break;
+            case "not_enrolled":
+                gate.setEnrollment(Answer.notEnrolled(answer.get("observed_at_ms").asLong()));
+                break;
+            case "row":
+                gate.setEnrollment(Answer.enrolled(
+                        Enrollment.of(Support.NODE, dimensions.get(5).get(at[1]).get("enrollment_ref").asText())
+                                .withStatus(dimensions.get(6).get(at[2]).get("status").asText())
+                                .withRolloutState(dimensions.get(7).get(at[3]).get("rollout_state").asText())
+                                .withSerial(7),
+                        answer.get("observed_at_ms").asLong()));
+                break;
+            case "lease":
+                take(gate, answer.get("leases").get(lease).asText());
+                break;
+            default:
+                throw new AssertionError(answer);
         }
     }
 

@@ -97,7 +97,7 @@ final class FakeHost implements AutoCloseable {
 
     static String row(String node) {
         return "{\"answer\":\"enrolled\",\"enrollment\":{\"node_id\":\"" + node + "\",\"enrollment_ref\":\""
-                + Support.GOOD.enrollmentRef() + "\",\"status\":\"active\",\"rollout_state\":\"<none>\","
+                + Support.GOOD.enrollmentRef + "\",\"status\":\"active\",\"rollout_state\":\"<none>\","
                 + "\"serial\":18446744073709551615},\"observed_at_ms\":" + System.currentTimeMillis() + "}";
     }
 

@@ -86,7 +86,7 @@ class FaultTest {
     @Test
     void sourceDown() throws Exception {
         MemoryHost host = new MemoryHost();
-        host.enroll(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef()));
+        host.enroll(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef));
         AtomicInteger asked = new AtomicInteger();
         Guard guard = Guard.builder(Support.good().load())
                 .source(node -> {
@@ -253,7 +253,7 @@ class FaultTest {
         Gate gate = Support.good().module(Support.module("gate-trap.wasm")).load();
         // One time for all: a module that is interpreted takes its own.
         long nowMs = System.currentTimeMillis();
-        gate.setEnrollment(Answer.enrolled(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef()), nowMs));
+        gate.setEnrollment(Answer.enrolled(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef), nowMs));
         Decision before = gate.decide(Call.of("tool.echo").withNowMs(nowMs));
         assertEquals(Effect.ALLOW, before.effect());
         for (int round = 0; round < 3; round += 1) {
@@ -277,7 +277,7 @@ class FaultTest {
         assertEquals(Effect.ALLOW, batch.get(3).decision().effect());
 
         MemoryHost host = new MemoryHost();
-        host.enroll(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef()));
+        host.enroll(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef));
         Guard guard = Guard.of(gate, host);
         assertEquals(503, assertThrows(DeniedException.class, () -> guard.ask("gate.trap")).status());
         allowed(guard);
@@ -287,7 +287,7 @@ class FaultTest {
     @Test
     void threads() throws Exception {
         MemoryHost host = new MemoryHost();
-        host.enroll(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef()));
+        host.enroll(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef));
         Guard guard = Guard.of(Support.good().load(), host);
         Set<String> asked = ConcurrentHashMap.newKeySet();
         Callable<Void> calls = () -> {

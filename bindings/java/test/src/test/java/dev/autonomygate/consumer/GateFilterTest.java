@@ -14,21 +14,23 @@ import jakarta.servlet.http.HttpServlet;
 import jakarta.servlet.http.HttpServletRequest;
 import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
-import java.net.InetSocketAddress;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
+import java.nio.file.Path;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Collectors;
-import org.eclipse.jetty.ee10.servlet.FilterHolder;
-import org.eclipse.jetty.ee10.servlet.ServletContextHandler;
-import org.eclipse.jetty.ee10.servlet.ServletHolder;
-import org.eclipse.jetty.server.Server;
+import org.apache.catalina.Context;
+import org.apache.catalina.Wrapper;
+import org.apache.catalina.startup.Tomcat;
+import org.apache.tomcat.util.descriptor.web.FilterDef;
+import org.apache.tomcat.util.descriptor.web.FilterMap;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 
-/** The filter before servlets of Jetty. */
+/** The filter before servlets of Tomcat. */
 class GateFilterTest {
     private static final AtomicInteger RAN = new AtomicInteger();
 
@@ -53,6 +55,9 @@ class GateFilterTest {
         }
     }
 
+    @TempDir
+    Path base;
+
     private String url;
 
     private HttpResponse<String> get(String path) throws Exception {
@@ -63,21 +68,32 @@ class GateFilterTest {
     @Test
     void aServletRunsWithAPermit() throws Exception {
         MemoryHost host = new MemoryHost();
-        host.enroll(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef()));
+        host.enroll(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef));
         Guard guard = Guard.of(Support.good().load(), host);
         GateFilter filter = new GateFilter(
                 guard, request -> ToolCall.of(request.getServletPath().equals("/malformed") ? "no tool" : "tool.echo"));
-        Server server = new Server(new InetSocketAddress("127.0.0.1", 0));
-        ServletContextHandler context = new ServletContextHandler();
-        FilterHolder holder = new FilterHolder(filter);
-        holder.setAsyncSupported(true);
-        context.addFilter(holder, "/*", null);
+        Tomcat tomcat = new Tomcat();
+        tomcat.setSilent(true);
+        tomcat.setBaseDir(base.toString());
+        tomcat.setPort(0);
+        tomcat.getConnector().setProperty("address", "127.0.0.1");
+        Context context = tomcat.addContext("", null);
+        FilterDef definition = new FilterDef();
+        definition.setFilterName("gate");
+        definition.setFilter(filter);
+        definition.setAsyncSupported("true");
+        context.addFilterDef(definition);
+        FilterMap everything = new FilterMap();
+        everything.setFilterName("gate");
+        everything.addURLPattern("/*");
+        context.addFilterMap(everything);
+        Wrapper tool = Tomcat.addServlet(context, "tool", new Tool());
+        tool.setAsyncSupported(true);
         for (String path : List.of("/runs", "/fails", "/async", "/malformed")) {
-            context.addServlet(new ServletHolder(new Tool()), path);
+            tool.addMapping(path);
         }
-        server.setHandler(context);
-        server.start();
-        url = server.getURI().resolve("/").toString().replaceAll("/$", "");
+        tomcat.start();
+        url = "http://127.0.0.1:" + tomcat.getConnector().getLocalPort();
         try {
             HttpResponse<String> ran = get("/runs");
             assertEquals(200, ran.statusCode());
@@ -96,7 +112,8 @@ class GateFilterTest {
             assertEquals(503, get("/runs").statusCode());
             assertEquals(3, RAN.get());
         } finally {
-            server.stop();
+            tomcat.stop();
+            tomcat.destroy();
         }
     }
 

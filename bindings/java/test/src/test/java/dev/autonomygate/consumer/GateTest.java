@@ -20,8 +20,8 @@ import dev.autonomygate.Verdict;
 import java.nio.charset.StandardCharsets;
 import java.security.MessageDigest;
 import java.util.ArrayList;
-import java.util.HexFormat;
 import java.util.List;
+import org.apache.tomcat.util.buf.HexUtils;
 import org.junit.jupiter.api.Test;
 
 /** The gate alone. */
@@ -29,7 +29,7 @@ class GateTest {
     private static Gate enrolled() {
         Gate gate = Support.good().load();
         gate.setEnrollment(Answer.enrolled(
-                Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef()), System.currentTimeMillis()));
+                Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef), System.currentTimeMillis()));
         return gate;
     }
 
@@ -43,7 +43,7 @@ class GateTest {
         Explanation explanation = gate.explain();
         assertEquals(decision.facts().orElseThrow(), explanation.factsId());
         byte[] hash = MessageDigest.getInstance("SHA-256").digest(explanation.facts().getBytes(StandardCharsets.UTF_8));
-        assertEquals("sha256:" + HexFormat.of().formatHex(hash), explanation.factsId());
+        assertEquals("sha256:" + HexUtils.toHexString(hash), explanation.factsId());
         assertEquals(10, explanation.subChecks().size());
         assertEquals(SubCheck.Outcome.PASS, explanation.subChecks().get(0).outcome());
         assertEquals(1, gate.info().abiMajor());
@@ -54,7 +54,7 @@ class GateTest {
     void aRefusedBundleKeepsTheActiveOne() {
         Gate gate = enrolled();
         Bundle active = gate.bundle().orElseThrow();
-        byte[] broken = Support.GOOD.tar().clone();
+        byte[] broken = Support.GOOD.tar.clone();
         broken[600] ^= 1;
         GateException refused = assertThrows(GateException.class, () -> gate.loadBundle(broken));
         assertEquals(GateException.Kind.REFUSED, refused.kind());
@@ -77,7 +77,7 @@ class GateTest {
     void serialsAreExactUpToTheirLast() {
         Gate gate = Support.good().load();
         gate.setEnrollment(Answer.enrolled(
-                Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef()).withSerial(-1), System.currentTimeMillis()));
+                Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef).withSerial(-1), System.currentTimeMillis()));
         assertTrue(gate.explain().facts().contains("\"serial\":18446744073709551615"));
     }
 

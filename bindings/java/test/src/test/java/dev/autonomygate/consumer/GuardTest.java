@@ -39,7 +39,7 @@ class GuardTest {
 
     @BeforeEach
     void enroll() {
-        host.enroll(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef()));
+        host.enroll(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef));
     }
 
     private Guard.Builder builder() {

@@ -1,8 +1,8 @@
 package dev.autonomygate.consumer;
 
 import dev.autonomygate.NativeHost;
-import java.io.BufferedReader;
 import java.io.IOException;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -38,10 +38,7 @@ final class Host implements AutoCloseable {
     /** Runs the command and gives what it printed. */
     String autonomy(String... arguments) throws IOException, InterruptedException {
         Process run = command(arguments).redirectError(ProcessBuilder.Redirect.INHERIT).start();
-        String printed;
-        try (BufferedReader out = run.inputReader()) {
-            printed = String.join("\n", out.lines().toList());
-        }
+        String printed = new String(run.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
         if (run.waitFor() != 0) {
             throw new IOException(String.join(" ", arguments) + " failed: " + printed);
         }

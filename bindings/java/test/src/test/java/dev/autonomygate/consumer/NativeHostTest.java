@@ -26,7 +26,7 @@ class NativeHostTest {
     @Test
     void aRevokeIsSeenAndEveryFrameIsInTheLog() throws Exception {
         try (Host host = new Host(home)) {
-            host.autonomy("node", "enroll", "--node-id", Support.NODE, "--enrollment-ref", Support.GOOD.enrollmentRef());
+            host.autonomy("node", "enroll", "--node-id", Support.NODE, "--enrollment-ref", Support.GOOD.enrollmentRef);
             NativeHost client = host.client();
             assertTrue(client.isHealthy());
             Guard guard = Guard.of(Support.good().load(), client);

@@ -3,7 +3,9 @@ package dev.autonomygate.consumer;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.io.BufferedReader;
 import java.io.IOException;
+import java.io.InputStreamReader;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
@@ -37,7 +39,7 @@ class ReadmeTest {
     @Test
     void aNodeWorksAsWritten() throws Exception {
         try (Host host = new Host(Files.createDirectory(empty.resolve("home")))) {
-            host.autonomy("node", "enroll", "--node-id", Support.NODE, "--enrollment-ref", Support.GOOD.enrollmentRef());
+            host.autonomy("node", "enroll", "--node-id", Support.NODE, "--enrollment-ref", Support.GOOD.enrollmentRef);
             Files.copy(host.token, empty.resolve("host.token"), java.nio.file.StandardCopyOption.COPY_ATTRIBUTES);
             bundle();
             write("Node.java", block("class Node").replace("http://127.0.0.1:7778", host.url));
@@ -50,13 +52,13 @@ class ReadmeTest {
     @Test
     void theExampleGatesAnEndpoint() throws Exception {
         try (Host host = new Host(Files.createDirectory(empty.resolve("home")))) {
-            host.autonomy("node", "enroll", "--node-id", Support.NODE, "--enrollment-ref", Support.GOOD.enrollmentRef());
+            host.autonomy("node", "enroll", "--node-id", Support.NODE, "--enrollment-ref", Support.GOOD.enrollmentRef);
             Files.copy(host.token, empty.resolve("host.token"), java.nio.file.StandardCopyOption.COPY_ATTRIBUTES);
             bundle();
             write("Server.java", Files.readString(BINDING.resolve("examples/Server.java")));
             Process server = process("Server.java", host.url).redirectError(ProcessBuilder.Redirect.INHERIT).start();
             try {
-                String url = server.inputReader().readLine();
+                String url = new BufferedReader(new InputStreamReader(server.getInputStream())).readLine();
                 HttpResponse<String> moved = post(url);
                 assertEquals(200, moved.statusCode());
                 host.autonomy("node", "revoke", "--node-id", Support.NODE);
@@ -76,8 +78,8 @@ class ReadmeTest {
     }
 
     private void bundle() throws IOException {
-        Files.write(empty.resolve("bundle.tar"), Support.GOOD.tar());
-        write("release.pub.pem", Support.GOOD.keys()[0]);
+        Files.write(empty.resolve("bundle.tar"), Support.GOOD.tar);
+        write("release.pub.pem", Support.GOOD.keys[0]);
     }
 
     private void write(String name, String text) throws IOException {

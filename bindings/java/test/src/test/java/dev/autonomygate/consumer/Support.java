@@ -24,7 +24,17 @@ final class Support {
 
     private Support() {}
 
-    record Good(byte[] tar, String[] keys, String enrollmentRef) {
+    static final class Good {
+        final byte[] tar;
+        final String[] keys;
+        final String enrollmentRef;
+
+        private Good(byte[] tar, String[] keys, String enrollmentRef) {
+            this.tar = tar;
+            this.keys = keys;
+            this.enrollmentRef = enrollmentRef;
+        }
+
         private static Good first() {
             JsonNode corpus = corpus("bundles");
             for (JsonNode one : corpus.get("bundles")) {
@@ -38,7 +48,7 @@ final class Support {
     }
 
     static Gate.Builder good() {
-        return Gate.builder().bundle(GOOD.tar()).trustedKeys(GOOD.keys()).nodeId(NODE).mode(Mode.ENFORCE);
+        return Gate.builder().bundle(GOOD.tar).trustedKeys(GOOD.keys).nodeId(NODE).mode(Mode.ENFORCE);
     }
 
     static JsonNode corpus(String name) {
