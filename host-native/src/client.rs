@@ -1,18 +1,20 @@
-//! One HTTP/1.1 exchange: a connection of its own, TLS by rustls, a bound on what is kept of the answer.
+//! One HTTP/1.1 exchange: TLS by rustls, a bound on what is kept of the answer, and a connection of its own unless whoever asks
+//! keeps that of the exchange before.
 //!
-//! **Absent: redirects, proxies, cookies, credentials, retries, a pool.** Whoever asks says what they mean to it.
+//! **Absent: redirects, proxies, cookies, credentials, a pool, retries** but for the one that a kept connection needs. Whoever
+//! asks says what they mean to it.
 
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::body::Bytes;
-use http::{HeaderValue, Request, StatusCode, Uri, header, uri::PathAndQuery};
-use http_body_util::BodyExt;
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header, uri::PathAndQuery};
+use http_body_util::{BodyExt, Full};
 use hyper::{
     body::{Body, Incoming},
     client::conn::http1,
@@ -81,6 +83,15 @@ pub(crate) enum BodyError {
     TooLarge(usize),
     #[error("cannot read the body: {0}")]
     Lost(hyper::Error),
+}
+
+/// Why there is not a whole answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExchangeError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Body(#[from] BodyError),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,34 +227,64 @@ impl Client {
         Ok(Some(Self::new(tls, connect_timeout)))
     }
 
-    /// Sends one request, and gives its answer up to the end of the head.
+    /// Sends one request over a connection of its own, and gives its answer up to the end of the head.
     pub(crate) async fn send<B>(&self, target: &Target, mut request: Request<B>) -> Result<Answer, ClientError>
     where
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
     {
+        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let mut connection = self.connect(&target.origin).await?;
+        let (head, body) = connection.send(target, request).await?.into_parts();
+        Ok(Answer { head, body, _driver: connection.driver })
+    }
+
+    /// Sends one request over the connection that was kept, where there is one, and keeps the one that it used once the answer
+    /// was read.
+    ///
+    /// Whoever is asked closes a connection when they like, as a request comes as well. What only reads is sent again then, once,
+    /// over a new connection; what changes something is sent over a new one from the start.
+    pub(crate) async fn send_kept(
+        &self,
+        kept: &mut Kept,
+        target: &Target,
+        request: Request<Full<Bytes>>,
+        limit: usize,
+    ) -> Result<(StatusCode, Vec<u8>), ExchangeError> {
+        let mut answered = None;
+        if let Some(mut connection) = kept.take().filter(|_| request.method().is_safe()) {
+            let answer = connection.send(target, request.clone()).await;
+            answered = answer.ok().map(|answer| (connection, answer));
+        }
+        let (connection, answer) = match answered {
+            Some(answered) => answered,
+            None => {
+                let mut connection = self.connect(&target.origin).await?;
+                let answer = connection.send(target, request).await?;
+                (connection, answer)
+            }
+        };
+        let (head, body) = answer.into_parts();
+        let body = read(body, limit, |_| {}).await?;
+        *kept = Kept(Some((connection, Instant::now())));
+        Ok((head.status, body))
+    }
+
+    async fn connect<B>(&self, origin: &Origin) -> Result<Connection<B>, ClientError>
+    where
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
+    {
         let max = self.connect_timeout;
-        let connecting = timeout(max, self.connect(&target.origin));
-        let stream = connecting.await.map_err(|_| ClientError::Connect(format!("no connection within {max:?}")))??;
-        let no_answer = |error: hyper::Error| ClientError::NoAnswer(error.to_string());
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(64 * 1024)
-            .handshake::<_, B>(TokioIo::new(stream))
-            .await
-            .map_err(no_answer)?;
+        let stream = timeout(max, self.open(origin)).await;
+        let stream = stream.map_err(|_| ClientError::Connect(format!("no connection within {max:?}")))??;
+        let handshake = http1::Builder::new().max_buf_size(64 * 1024).handshake::<_, B>(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(no_answer)?;
         let mut driver = JoinSet::new();
         // What ends it, the one who waits for the answer or its body is told.
         driver.spawn(async move { drop(connection.await) });
-        *request.uri_mut() = target.path.clone().into();
-        let host = HeaderValue::from_str(&target.origin.authority());
-        let host = host.map_err(|error| ClientError::Connect(format!("bad host: {error}")))?;
-        request.headers_mut().insert(header::HOST, host);
-        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("autonomy-gate"));
-        let (head, body) = sender.send_request(request).await.map_err(no_answer)?.into_parts();
-        Ok(Answer { head, body, _driver: driver })
+        Ok(Connection { sender, driver })
     }
 
-    async fn connect(&self, origin: &Origin) -> Result<Box<dyn Stream>, ClientError> {
+    async fn open(&self, origin: &Origin) -> Result<Box<dyn Stream>, ClientError> {
         let host = origin.bare_host();
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, origin.port))
             .await
@@ -264,6 +305,45 @@ impl Client {
     }
 }
 
+fn no_answer(error: hyper::Error) -> ClientError {
+    ClientError::NoAnswer(error.to_string())
+}
+
+/// What one exchange after the other is made over.
+#[derive(Debug)]
+struct Connection<B> {
+    sender: http1::SendRequest<B>,
+    /// Dropped with it, and the socket is closed with it.
+    driver: JoinSet<()>,
+}
+
+impl<B: Body + 'static> Connection<B> {
+    async fn send(&mut self, target: &Target, mut request: Request<B>) -> Result<Response<Incoming>, ClientError> {
+        *request.uri_mut() = target.path.clone().into();
+        let host = HeaderValue::from_str(&target.origin.authority());
+        let host = host.map_err(|error| ClientError::Connect(format!("bad host: {error}")))?;
+        request.headers_mut().insert(header::HOST, host);
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("autonomy-gate"));
+        self.sender.ready().await.map_err(no_answer)?;
+        self.sender.send_request(request).await.map_err(no_answer)
+    }
+}
+
+/// Longest time that a connection is kept without a request: less than any server keeps one.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The connection of the last exchange. It belongs to one who asks the same origin, one exchange after the other, on the same
+/// executor, which drives it.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(Option<(Connection<Full<Bytes>>, Instant)>);
+
+impl Kept {
+    fn take(&mut self) -> Option<Connection<Full<Bytes>>> {
+        let (connection, since) = self.0.take()?;
+        (since.elapsed() < IDLE).then_some(connection)
+    }
+}
+
 /// The head of an answer, and its body to be read.
 pub(crate) struct Answer {
     pub(crate) head: http::response::Parts,
@@ -274,21 +354,8 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// The whole body, if it has at most so many bytes. `told` hears how many there are after each part.
-    pub(crate) async fn read(mut self, limit: usize, mut told: impl FnMut(usize)) -> Result<Vec<u8>, BodyError> {
-        if self.body.size_hint().lower() > limit as u64 {
-            return Err(BodyError::TooLarge(limit)); // announced: not a byte of it is read
-        }
-        let mut bytes = Vec::new();
-        while let Some(frame) = self.body.frame().await {
-            if let Ok(part) = frame.map_err(BodyError::Lost)?.into_data() {
-                if part.len() > limit.saturating_sub(bytes.len()) {
-                    return Err(BodyError::TooLarge(limit));
-                }
-                bytes.extend_from_slice(&part);
-                told(bytes.len());
-            }
-        }
-        Ok(bytes)
+    pub(crate) async fn read(self, limit: usize, told: impl FnMut(usize)) -> Result<Vec<u8>, BodyError> {
+        read(self.body, limit, told).await
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -298,6 +365,23 @@ impl Answer {
     pub(crate) fn header(&self, name: header::HeaderName) -> Option<&HeaderValue> {
         self.head.headers.get(name)
     }
+}
+
+async fn read(mut body: Incoming, limit: usize, mut told: impl FnMut(usize)) -> Result<Vec<u8>, BodyError> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(BodyError::TooLarge(limit)); // announced: not a byte of it is read
+    }
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(part) = frame.map_err(BodyError::Lost)?.into_data() {
+            if part.len() > limit.saturating_sub(bytes.len()) {
+                return Err(BodyError::TooLarge(limit));
+            }
+            bytes.extend_from_slice(&part);
+            told(bytes.len());
+        }
+    }
+    Ok(bytes)
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -391,4 +475,119 @@ pub(crate) fn roots(path: &Path) -> Result<RootCertStore, SetUpError> {
 
 pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Method;
+    use std::{
+        io::{BufRead as _, BufReader, Write as _},
+        net::TcpListener,
+        sync::Mutex,
+        thread,
+    };
+
+    /// What a server does with the requests of one connection.
+    #[derive(Clone, Copy)]
+    enum Server {
+        Answers,
+        /// Answers the first, and closes the connection without a word.
+        ClosesAfterOne,
+        /// Answers the first, reads the second and closes the connection.
+        DropsTheSecond,
+        /// The same in the midst of the second's answer.
+        BreaksOffTheSecond,
+        /// Reads the first and closes the connection.
+        DropsEach,
+        /// Answers the first, reads the second and is silent.
+        HangsAtTheSecond,
+    }
+
+    /// What each connection was asked, in the order in which they came.
+    type Asked = Arc<Mutex<Vec<Vec<String>>>>;
+
+    fn start(server: Server) -> (Target, Asked) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+        let asked = Asked::default();
+        let seen = Arc::clone(&asked);
+        thread::spawn(move || {
+            for (at, stream) in listener.incoming().enumerate() {
+                let (mut stream, seen) = (BufReader::new(stream.unwrap()), Arc::clone(&seen));
+                seen.lock().unwrap().push(Vec::new());
+                thread::spawn(move || {
+                    loop {
+                        let mut head = String::new();
+                        while !head.ends_with("\r\n\r\n") {
+                            if stream.read_line(&mut head).unwrap_or(0) == 0 {
+                                return;
+                            }
+                        }
+                        let count = {
+                            let mut seen = seen.lock().unwrap();
+                            seen[at].push(head.split(' ').next().unwrap().to_owned());
+                            seen[at].len()
+                        };
+                        let answer = match (server, count) {
+                            (Server::DropsEach, _) | (Server::DropsTheSecond, 2) => return,
+                            (Server::BreaksOffTheSecond, 2) => "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhal",
+                            (Server::HangsAtTheSecond, 2) => "",
+                            _ => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+                        };
+                        stream.get_mut().write_all(answer.as_bytes()).unwrap();
+                        if matches!((server, count), (Server::ClosesAfterOne, 1) | (Server::BreaksOffTheSecond, 2)) {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        (target, asked)
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_and_what_reads_is_asked_once_more_where_that_is_gone_and_what_changes_never() {
+        let (get, put) = (Method::GET, Method::PUT);
+        let [ok, lost] = ["ok", "lost"];
+        for (server, methods, answers, asked) in [
+            (Server::Answers, [&get, &get, &get], [ok; 3], vec![vec!["GET"; 3]]),
+            (Server::Answers, [&get, &put, &get], [ok; 3], vec![vec!["GET"], vec!["PUT", "GET"]]),
+            (Server::Answers, [&put, &put, &put], [ok; 3], vec![vec!["PUT"]; 3]),
+            (Server::ClosesAfterOne, [&get, &get, &get], [ok; 3], vec![vec!["GET"]; 3]),
+            (Server::ClosesAfterOne, [&put, &put, &put], [ok; 3], vec![vec!["PUT"]; 3]),
+            (Server::DropsTheSecond, [&get, &get, &put], [ok; 3], vec![vec!["GET"; 2], vec!["GET"], vec!["PUT"]]),
+            (Server::BreaksOffTheSecond, [&get, &get, &get], [ok, lost, ok], vec![vec!["GET"; 2], vec!["GET"]]),
+            (Server::DropsEach, [&get, &put, &get], [lost; 3], vec![vec!["GET"], vec!["PUT"], vec!["GET"]]),
+        ] {
+            // Whoever closes has closed when the next request comes, and the connection's driver has seen it or not.
+            for is_driven in [false, true] {
+                let (target, seen) = start(server);
+                let (client, mut kept) = (Client::new(None, Duration::from_secs(60)), Kept::default());
+                for (method, wanted) in methods.into_iter().zip(answers) {
+                    let mut request = Request::new(Full::<Bytes>::default());
+                    *request.method_mut() = method.clone();
+                    let answer = client.send_kept(&mut kept, &target, request, 16).await;
+                    assert_eq!(answer.map_or(lost, |(_, body)| if body == b"ok" { ok } else { "?" }), wanted);
+                    match is_driven {
+                        true => tokio::time::sleep(Duration::from_millis(20)).await,
+                        false => thread::sleep(Duration::from_millis(20)),
+                    }
+                }
+                assert_eq!(*seen.lock().unwrap(), asked);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_hangs_on_a_kept_connection_is_waited_for_no_longer_and_not_on_it_again() {
+        let (target, seen) = start(Server::HangsAtTheSecond);
+        let (client, mut kept) = (Client::new(None, Duration::from_secs(60)), Kept::default());
+        for is_answered in [true, false, true] {
+            let request = Request::new(Full::<Bytes>::default());
+            let answer = timeout(Duration::from_millis(500), client.send_kept(&mut kept, &target, request, 16)).await;
+            assert_eq!(answer.is_ok(), is_answered);
+        }
+        assert_eq!(seen.lock().unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
+    }
 }

@@ -33,6 +33,7 @@
 mod conformance;
 mod database;
 mod error;
+mod lease;
 mod ledger;
 #[cfg(feature = "postgres")]
 mod postgres;

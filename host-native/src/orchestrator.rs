@@ -4,6 +4,7 @@
 
 mod access;
 mod lease;
+mod lookups;
 #[cfg(feature = "schema")]
 mod openapi;
 mod rollouts;
@@ -29,7 +30,7 @@ use axum::{
 use gate_core::{NodeId, json};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinSet};
 
 pub use access::{Access, AccessError, Caller, Role};
 #[cfg(feature = "schema")]
@@ -37,6 +38,7 @@ pub use openapi::openapi;
 
 use self::{
     lease::{Offer, Signer},
+    lookups::Lookups,
     waiting::Waiting,
 };
 use crate::{
@@ -92,6 +94,7 @@ pub struct Orchestrator {
     /// A change was made here: look at once.
     changed: Notify,
     waiting: Waiting,
+    lookups: Lookups,
 }
 
 impl Orchestrator {
@@ -104,7 +107,8 @@ impl Orchestrator {
         metrics: Arc<Metrics>,
     ) -> Self {
         let signer = Signer::new(signing_key, lease_ttl_ms);
-        Self { store, signer, access, metrics, changed: Notify::new(), waiting: Waiting::default() }
+        let (waiting, lookups) = (Waiting::default(), Lookups::default());
+        Self { store, signer, access, metrics, changed: Notify::new(), waiting, lookups }
     }
 
     /// Asks the store, which may wait for a disk.
@@ -142,9 +146,9 @@ impl Orchestrator {
             match looked.await {
                 Ok(Changes { changes, cursor }) => {
                     match seen {
-                        Some(seen) if seen <= cursor => self.waiting.wake(&changes),
+                        Some(seen) if seen <= cursor => self.waiting.wake(&changes, cursor),
                         // What was changed before is not known, or was taken back.
-                        Some(_) | None => self.waiting.wake_all(),
+                        Some(_) | None => self.waiting.wake_all(cursor),
                     }
                     seen = Some(cursor);
                     self.metrics.revision(cursor);
@@ -177,7 +181,7 @@ impl std::fmt::Debug for Orchestrator {
 }
 
 /// The orchestrator's routes: `/v1/…` for who has a token; `/healthz`, `/readyz` and `/metrics` for everybody.
-pub fn router(orchestrator: Arc<Orchestrator>, readiness: Readiness) -> Router {
+fn router(orchestrator: Arc<Orchestrator>, readiness: Readiness) -> Router {
     let metrics = Arc::clone(&orchestrator.metrics);
     let api = Router::new()
         .route(ENROLLMENTS, get(list))
@@ -217,6 +221,9 @@ pub async fn run(
         // Those who wait for changes are answered now.
         orchestrator.waiting.stop();
     };
+    let mut answering = JoinSet::new();
+    let app = Arc::clone(&orchestrator);
+    answering.spawn(async move { app.lookups.answer(&app).await });
     serve::serve(listener, routes, limits, metrics, stop).await
 }
 
@@ -224,7 +231,7 @@ type App = State<Arc<Orchestrator>>;
 type Answer = Result<Response, Refusal>;
 
 /// Why a request has no other answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Refusal(StatusCode, String);
 
 impl Refusal {
@@ -403,7 +410,7 @@ async fn look_up(
 ) -> Answer {
     let node_id = node(path)?;
     caller.to_read(&node_id)?;
-    let row = app.ask(move |store| store.get(&node_id)).await?;
+    let row = app.lookups.row(node_id).await?;
     Ok(found(&Found { row }))
 }
 
@@ -478,8 +485,7 @@ async fn lease(
 ) -> Answer {
     let node_id = node(path)?;
     caller.to_read(&node_id)?;
-    let asked = node_id.clone();
-    let Some(row) = app.ask(move |store| store.get(&asked)).await? else {
+    let Some(row) = app.lookups.row(node_id.clone()).await? else {
         return Err(Refusal::of(&StoreError::NotEnrolled { node_id, close: None }));
     };
     let offer = app.signer.offer(row.enrollment, now_ms());
@@ -524,21 +530,26 @@ async fn changes(
     let deadline = tokio::time::Instant::now() + wait;
     let mut waits = app.waiting.subscribe(node_id.as_ref());
     loop {
-        // Marked as seen before the store is asked: a change in between ends the wait at once.
-        let goes_on = *waits.borrow_and_update();
-        let of = node_id.clone();
-        let changes = app.ask(move |store| store.changes(after, of.as_ref(), limit)).await?;
+        // In this order, and marked as seen before the store is asked: a change in between ends the wait at once.
+        let (seen, told) = (app.waiting.seen(), *waits.borrow_and_update());
+        let changes = match seen.none_after(after, told).filter(|_| !wait.is_zero()) {
+            Some(cursor) => Changes { changes: Vec::new(), cursor },
+            None => {
+                let of = node_id.clone();
+                app.ask(move |store| store.changes(after, of.as_ref(), limit)).await?
+            }
+        };
         if changes.cursor < after {
             let why = format!("revision {after} is not yet there: the store was replaced; begin again without `after`");
             return Err(Refusal(StatusCode::GONE, why));
         }
-        if !changes.changes.is_empty() || !goes_on {
+        if !changes.changes.is_empty() || !told.goes_on {
             return Ok(found(&changes));
         }
         after = changes.cursor;
         let is_woken = tokio::time::timeout_at(deadline, waits.changed()).await.is_ok();
         // A service that stops does not have thousands who waited ask the store once more.
-        if !is_woken || !*waits.borrow() {
+        if !is_woken || !waits.borrow().goes_on {
             return Ok(found(&changes));
         }
     }

@@ -647,3 +647,35 @@ fn a_runtime_that_starts_while_nobody_answers_has_the_lease_that_it_held_last_un
         "what counts no more is not taken up"
     );
 }
+
+#[test]
+fn a_runtime_asks_for_its_lease_and_its_changes_over_one_connection() {
+    let home = fleet();
+    let running = orchestrator(&home, "--listen 127.0.0.1:0 --lease-ttl-ms 1000");
+    let url = format!("--orchestrator-url http://{}", running.address);
+    home.ok(&format!(
+        "node enroll --node-id robot-7 --enrollment-ref fleet-a {url} --orchestrator-token-file operator.token"
+    ));
+    let runtime = Service::start(
+        &home,
+        &format!(
+            "runtime start --listen 127.0.0.1:0 --bundle bundle.tar --mode enforce --node-id robot-7 \
+             --lease-key lease.pem.pub {url} --orchestrator-token-file robot-7.token"
+        ),
+    );
+    until(&mut runtime.connect(), "allow");
+    let mut connection = running.connect();
+    let mut counted = |name: &str| -> u32 {
+        let (_, text) = connection.exchange("GET", "/metrics", "", "").unwrap();
+        let lines = text.as_str().unwrap().lines().filter(|line| line.starts_with(name));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()).sum()
+    };
+    let begun = Instant::now();
+    while counted(r#"autonomy_requests_total{route="/v1/leases/{node_id}""#) < 20 {
+        assert!(begun.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_millis(50));
+    }
+    // The command's, this one, the runtime's, and some that tell it of its directive.
+    let connections = counted("autonomy_connections_total");
+    assert!(connections < 10, "{connections}");
+}

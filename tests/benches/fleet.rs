@@ -248,8 +248,8 @@ impl Fleet {
             let what = format!("status, {in_flight} in flight");
             self.load(&what, in_flight, Keep::Alive, self.reads("enrollments")).await;
         }
-        for (how, keep) in [("kept alive", Keep::Alive), ("a connection each", Keep::Closed)] {
-            self.load(&format!("lease, {IN_FLIGHT} in flight, {how}"), IN_FLIGHT, keep, self.reads("leases")).await;
+        for (how, keep) in [("", Keep::Alive), (", a connection each", Keep::Closed)] {
+            self.load(&format!("lease, {IN_FLIGHT} in flight{how}"), IN_FLIGHT, keep, self.reads("leases")).await;
         }
         let mut client = self.client().await;
         let lease = client.ask("GET", &format!("/v1/leases/{}", node_id(1)), "").await.len();
@@ -393,6 +393,7 @@ impl Fleet {
                 format!("p50 {p50:.1?}"),
                 format!("p99 {p99:.1?}"),
                 format!("{:.0} /s a core", count / used.as_secs_f64()),
+                format!("{:.0} % of a core", 100.0 * used.as_secs_f64() / span.as_secs_f64()),
             ],
         );
     }
@@ -414,10 +415,14 @@ impl Fleet {
             assert!(idle.elapsed() < Duration::from_secs(120), "they do not start");
             sleep(Duration::from_millis(50)).await;
         }
-        let each = (self.memory() - idle_memory) * 1024 / runtimes;
+        let memory = self.memory();
         row(
             "runtimes that follow",
-            &[format!("{runtimes} connected in {:.1?}", idle.elapsed()), format!("{each} B each")],
+            &[
+                format!("{runtimes} connected in {:.1?}", idle.elapsed()),
+                format!("{} MB", memory / 1024),
+                format!("{} B each", (memory - idle_memory) * 1024 / runtimes),
+            ],
         );
 
         shared.taken.lock().unwrap().clear();
@@ -590,7 +595,7 @@ impl Runtimes {
         }
     }
 
-    /// Asks again as soon as it was answered.
+    /// Asks again as soon as it was answered, and waits for no longer than it must to ask as a runtime does.
     async fn poll(self: Arc<Self>, at: u64) {
         sleep(Duration::from_micros(at * 50)).await;
         let mut client = Client::connect(&self.address, &token(at)).await;
@@ -599,7 +604,7 @@ impl Runtimes {
         self.started.fetch_add(1, Ordering::Relaxed);
         loop {
             let asked = Instant::now();
-            cursor = changes(&mut client, &format!("{changes_of}&after={cursor}")).await.0;
+            cursor = changes(&mut client, &format!("{changes_of}&after={cursor}&wait_ms=1")).await.0;
             self.taken.lock().unwrap().push(asked.elapsed());
         }
     }

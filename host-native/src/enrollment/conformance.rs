@@ -21,6 +21,7 @@ pub(super) fn enrollment_ref(text: &str) -> EnrollmentRef {
 pub(super) fn check(store: &dyn Store) {
     starts_empty(store);
     enrolls_once(store);
+    looks_up_several(store);
     replaces_only_when_told(store);
     revokes_and_enrolls_again(store);
     refuses_ids_that_differ_only_in_case(store);
@@ -86,6 +87,17 @@ fn enrolls_once(store: &dyn Store) {
         assert_eq!((again.row, again.change), (made.row.clone(), None));
     }
     assert_eq!(store.history(&node("once"), 0, 10).unwrap(), [change]);
+}
+
+fn looks_up_several(store: &dyn Store) {
+    for id in ["several-2", "several-1"] {
+        store.enroll(&node(id), &enrollment_ref("fleet/a"), IfActive::Refuse, "ana", 10).unwrap();
+    }
+    let found = store.rows(&["several-1", "several-0", "several-2"].map(node)).unwrap();
+    let mut found: Vec<_> = found.iter().map(|row| row.enrollment.node_id.as_str()).collect();
+    found.sort_unstable();
+    assert_eq!(found, ["several-1", "several-2"]);
+    assert_eq!(store.rows(&[]).unwrap(), []);
 }
 
 fn replaces_only_when_told(store: &dyn Store) {

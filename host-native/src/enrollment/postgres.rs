@@ -184,9 +184,9 @@ impl Store for PostgresStore {
         self.change(node_id, &Request::SetRollout(rollout_state), who, now_ms)
     }
 
-    fn get(&self, node_id: &NodeId) -> Result<Option<Row>, StoreError> {
-        let sql = format!("SELECT {ROW} WHERE node_id = $1");
-        Ok(self.select(&sql, &[(&node_id.as_str(), Type::TEXT)], record::row)?.pop())
+    fn rows(&self, nodes: &[NodeId]) -> Result<Vec<Row>, StoreError> {
+        let sql = format!("SELECT {ROW} WHERE node_id = ANY ($1)");
+        self.select(&sql, &[(&ids(nodes), Type::TEXT_ARRAY)], record::row)
     }
 
     fn list(&self, query: &Query) -> Result<Vec<Row>, StoreError> {

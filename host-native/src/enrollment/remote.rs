@@ -25,12 +25,13 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use super::{
     Change, Changes, IfActive, Mutation, Observation, Query, Row, Source, Store, StoreError,
+    lease::VerifiedLease,
     rollout::RolloutStore,
     wire::{BODY_BYTES, Count, Enroll, Found, History, PAGE, Page, SetRollout, WAIT_MS},
 };
 use crate::{
     ErrorClass,
-    client::{Client, Identity, SetUpError},
+    client::{Client, Identity, Kept, SetUpError},
     file::{self, IfExists},
     gate::now_ms,
     serve::ErrorBody,
@@ -166,6 +167,7 @@ impl OrchestratorClient {
 
     async fn send(
         &self,
+        kept: &mut Kept,
         method: Method,
         path: &str,
         body: String,
@@ -186,14 +188,10 @@ impl OrchestratorClient {
         if fresh {
             request.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         }
-        let exchange = async {
-            let answer = self.client.send(&target, request).await.map_err(|error| error.to_string())?;
-            let status = answer.status();
-            Ok((status, answer.read(MAX_BODY_BYTES, |_| {}).await.map_err(|error| error.to_string())?))
-        };
+        let exchange = self.client.send_kept(kept, &target, request, MAX_BODY_BYTES);
         let answer = timeout(total_timeout, exchange).await;
-        let answer = answer.unwrap_or_else(|_| Err(format!("no whole answer within {total_timeout:?}")));
-        let (status, body) = answer.map_err(unreachable)?;
+        let answer = answer.map_err(|_| unreachable(format!("no whole answer within {total_timeout:?}")))?;
+        let (status, body) = answer.map_err(|error| unreachable(error.to_string()))?;
         match status {
             StatusCode::OK => Ok(body.into()),
             StatusCode::UNAUTHORIZED => Err(RemoteError::Unauthorized { url: self.base.clone() }),
@@ -212,8 +210,14 @@ impl OrchestratorClient {
         }
     }
 
-    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: String) -> Result<T, RemoteError> {
-        let answer = self.send(method, path, body, false, TOTAL_TIMEOUT).await?;
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        kept: &mut Kept,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> Result<T, RemoteError> {
+        let answer = self.send(kept, method, path, body, false, TOTAL_TIMEOUT).await?;
         self.read(path, &answer)
     }
 
@@ -223,24 +227,30 @@ impl OrchestratorClient {
     }
 
     /// A node's lease; none when there is none.
-    async fn lease(&self, node_id: &NodeId, fresh: bool) -> Result<Option<Bytes>, RemoteError> {
+    async fn lease(&self, kept: &mut Kept, node_id: &NodeId, fresh: bool) -> Result<Option<Bytes>, RemoteError> {
         let path = format!("/v1/leases/{node_id}");
-        match self.send(Method::GET, &path, String::new(), fresh, TOTAL_TIMEOUT).await {
+        match self.send(kept, Method::GET, &path, String::new(), fresh, TOTAL_TIMEOUT).await {
             Ok(envelope) => Ok(Some(envelope)),
             Err(RemoteError::Refused { status: 404, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// The changes of a node after a revision, once there are some or the wait is over; without one, the revision to begin
-    /// with.
-    async fn changes_of(&self, node_id: &NodeId, after: Option<u64>) -> Result<Changes, RemoteError> {
+    /// The changes of a node after a revision, once there are some or the wait is over, and at most `patience` after that; without
+    /// a revision, the one to begin with.
+    async fn changes_of(
+        &self,
+        kept: &mut Kept,
+        node_id: &NodeId,
+        after: Option<u64>,
+        wait: Duration,
+        patience: Duration,
+    ) -> Result<Changes, RemoteError> {
         let mut path = format!("/v1/changes?node_id={node_id}");
         if let Some(after) = after {
-            path.push_str(&format!("&after={after}&wait_ms={WAIT_MS}"));
+            path.push_str(&format!("&after={after}&wait_ms={}", wait.as_millis()));
         }
-        let total_timeout = TOTAL_TIMEOUT.saturating_add(Duration::from_millis(WAIT_MS));
-        let answer = self.send(Method::GET, &path, String::new(), true, total_timeout).await?;
+        let answer = self.send(kept, Method::GET, &path, String::new(), true, wait.saturating_add(patience)).await?;
         self.read(&path, &answer)
     }
 }
@@ -257,6 +267,7 @@ impl std::fmt::Debug for OrchestratorClient {
 #[derive(Debug)]
 pub struct RemoteStore {
     client: OrchestratorClient,
+    kept: Mutex<Kept>,
     executor: tokio::runtime::Runtime,
 }
 
@@ -267,7 +278,7 @@ impl RemoteStore {
     /// [`RemoteError::Resources`].
     pub fn new(client: OrchestratorClient) -> Result<Self, RemoteError> {
         let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        Ok(Self { client, executor: executor.map_err(RemoteError::Resources)? })
+        Ok(Self { client, kept: Mutex::default(), executor: executor.map_err(RemoteError::Resources)? })
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, StoreError> {
@@ -275,7 +286,11 @@ impl RemoteStore {
     }
 
     pub(super) fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: String) -> Result<T, StoreError> {
-        Ok(self.executor.block_on(self.client.ask(method, path, body))?)
+        // Who asks at the same time has a connection of their own.
+        let mut kept = std::mem::take(&mut *lock(&self.kept));
+        let answer = self.executor.block_on(self.client.ask(&mut kept, method, path, body));
+        *lock(&self.kept) = kept;
+        Ok(answer?)
     }
 
     /// Shows rows page by page.
@@ -336,9 +351,9 @@ impl Store for RemoteStore {
         self.ask(Method::PUT, &format!("/v1/enrollments/{node_id}/rollout"), body)
     }
 
-    fn get(&self, node_id: &NodeId) -> Result<Option<Row>, StoreError> {
-        let Found { row } = self.get(&format!("/v1/enrollments/{node_id}"))?;
-        Ok(row)
+    fn rows(&self, nodes: &[NodeId]) -> Result<Vec<Row>, StoreError> {
+        let row = |node_id| self.get(&format!("/v1/enrollments/{node_id}")).map(|Found { row }| row);
+        nodes.iter().filter_map(|node_id| row(node_id).transpose()).collect()
     }
 
     fn list(&self, query: &Query) -> Result<Vec<Row>, StoreError> {
@@ -391,6 +406,10 @@ impl Store for RemoteStore {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A value of a query.
 fn escaped(value: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
@@ -408,10 +427,25 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// none: the gate is told both, the better one first, and says what is wrong with the other.
 #[derive(Debug)]
 pub struct LeaseSource {
-    latest: watch::Receiver<Observation>,
+    latest: watch::Receiver<Told>,
     changes: watch::Receiver<()>,
     /// Ends with the source.
-    _tasks: JoinSet<()>,
+    _task: JoinSet<()>,
+}
+
+/// What there is to tell of a node.
+#[derive(Debug)]
+struct Told {
+    /// For a gate, which verifies leases itself.
+    observation: Observation,
+    /// For who takes them as they were verified here.
+    lease: Result<VerifiedLease, Answer>,
+}
+
+impl From<Answer> for Told {
+    fn from(answer: Answer) -> Self {
+        Self { observation: Observation::Changed(answer.clone()), lease: Err(answer) }
+    }
 }
 
 impl LeaseSource {
@@ -425,17 +459,19 @@ impl LeaseSource {
         leases: &Path,
     ) -> Self {
         let nothing = Answer::Unavailable { why: "no lease was asked for yet".to_owned() };
-        let (tell, mut latest) = watch::channel(Observation::Changed(nothing));
+        let (tell, mut latest) = watch::channel(Told::from(nothing));
         latest.mark_changed();
         let (wake, woken) = watch::channel(());
         let file = leases.join(format!("{node_id}.json"));
-        let (orders, of) = (client.clone(), node_id.clone());
         let mut renewal = Renewal {
-            client: orders,
-            node_id: of,
+            client,
+            kept: Kept::default(),
+            node_id,
             keys,
             max_skew_ms,
             tell,
+            wake,
+            cursor: None,
             held: None,
             told: None,
             file,
@@ -445,10 +481,9 @@ impl LeaseSource {
             renewal.take(lease, now_ms());
         }
         let pause = renewal.fetch(true).await;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(renewal.go_on(pause, woken.clone()));
-        tasks.spawn(follow(client, node_id, wake));
-        Self { latest, changes: woken, _tasks: tasks }
+        let mut task = JoinSet::new();
+        task.spawn(renewal.go_on(pause));
+        Self { latest, changes: woken, _task: task }
     }
 
     /// Changes each time the node's enrollment has changed, or may have.
@@ -460,7 +495,7 @@ impl LeaseSource {
 impl Source for LeaseSource {
     fn observe(&mut self, _now_ms: u64) -> Observation {
         match self.latest.has_changed() {
-            Ok(true) => self.latest.borrow_and_update().clone(),
+            Ok(true) => self.latest.borrow_and_update().observation.clone(),
             Ok(false) | Err(_) => Observation::Unchanged,
         }
     }
@@ -475,16 +510,8 @@ pub struct LeaseLookup {
     client: OrchestratorClient,
     keys: TrustedKeys,
     max_skew_ms: u64,
-    nodes: Mutex<BTreeMap<NodeId, Held>>,
+    nodes: Mutex<BTreeMap<NodeId, LeaseSource>>,
     leases: PathBuf,
-}
-
-/// What is known of a node.
-#[derive(Debug)]
-struct Held {
-    source: LeaseSource,
-    serial: u64,
-    answer: Result<Lease, Answer>,
 }
 
 impl LeaseLookup {
@@ -497,68 +524,42 @@ impl LeaseLookup {
     /// What is known of a node now; observed, as far as whoever asked is concerned, at the last multiple of `refresh_ms`.
     /// The first question about a node waits for the orchestrator.
     pub async fn answer(&self, node_id: &NodeId, now_ms: u64, refresh_ms: u64) -> Answer {
-        if let Some(held) = self.lock().get_mut(node_id) {
-            return held.answer(node_id, &self.keys, self.max_skew_ms, now_ms, refresh_ms);
+        let answer = |source: &LeaseSource| match &source.latest.borrow().lease {
+            Ok(lease) => lease.answer(self.max_skew_ms, now_ms, refresh_ms),
+            Err(answer) => answer.clone(),
+        };
+        if let Some(source) = lock(&self.nodes).get(node_id) {
+            return answer(source);
         }
         let keys = Some(self.keys.clone());
         let source =
             LeaseSource::start(self.client.clone(), node_id.clone(), keys, self.max_skew_ms, &self.leases).await;
-        let nothing = Err(Answer::Unavailable { why: "no lease was asked for yet".to_owned() });
-        let mut nodes = self.lock();
+        let mut nodes = lock(&self.nodes);
         if nodes.len() >= NODES {
             // Those that are enrolled stay: anybody can ask for strangers.
-            nodes.retain(|_, held| held.answer.is_ok());
+            nodes.retain(|_, source| source.latest.borrow().lease.is_ok());
         }
         if nodes.len() >= NODES {
             return Answer::Unavailable { why: format!("leases of {NODES} nodes are held: use another host for more") };
         }
-        let held = nodes.entry(node_id.clone()).or_insert(Held { source, serial: 0, answer: nothing });
-        held.answer(node_id, &self.keys, self.max_skew_ms, now_ms, refresh_ms)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Held>> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+        answer(nodes.entry(node_id.clone()).or_insert(source))
     }
 }
 
-impl Held {
-    fn answer(&mut self, node_id: &NodeId, keys: &TrustedKeys, skew_ms: u64, now_ms: u64, refresh_ms: u64) -> Answer {
-        match self.source.observe(now_ms) {
-            Observation::Unchanged => {}
-            Observation::Changed(answer) => self.answer = Err(answer),
-            Observation::Leases(envelopes) => {
-                for envelope in envelopes {
-                    self.answer = Lease::verify(&envelope, Some(keys), Some(node_id), self.serial)
-                        .inspect(|lease| self.serial = lease.serial)
-                        .map_err(|error| Answer::Unavailable { why: error.to_string() });
-                }
-            }
-        }
-        let lease = match &self.answer {
-            Err(answer) => return answer.clone(),
-            Ok(lease) => lease,
-        };
-        if !counts(lease, skew_ms, now_ms) {
-            let (from, to) = (lease.issued_at_ms, lease.expires_at_ms);
-            let why = format!(
-                "the lease counts from {from} to {to} and it is {now_ms}, in milliseconds since 1970: see that the \
-                 orchestrator can be reached, and set the clocks"
-            );
-            return Answer::Unavailable { why };
-        }
-        let observed_at_ms = now_ms.saturating_sub(now_ms % refresh_ms.max(1));
-        Answer::Enrolled { enrollment: lease.enrollment(), observed_at_ms }
-    }
-}
-
+/// Waits for changes of the node until its lease is due, then asks for that: over one connection, for there are many nodes.
 struct Renewal {
     client: OrchestratorClient,
+    kept: Kept,
     node_id: NodeId,
     keys: Option<TrustedKeys>,
     max_skew_ms: u64,
-    tell: watch::Sender<Observation>,
+    tell: watch::Sender<Told>,
+    /// Told each time that the node's enrollment has changed, or may have.
+    wake: watch::Sender<()>,
+    /// The revision up to which changes were seen. It may be another store's after something went wrong.
+    cursor: Option<u64>,
     /// The last lease that held.
-    held: Option<(Bytes, Lease)>,
+    held: Option<(Bytes, VerifiedLease)>,
     /// The last lease that the gate was told, if that was told last.
     told: Option<Bytes>,
     file: PathBuf,
@@ -566,22 +567,52 @@ struct Renewal {
 }
 
 impl Renewal {
-    async fn go_on(mut self, mut pause: Duration, mut woken: watch::Receiver<()>) {
+    async fn go_on(mut self, mut pause: Duration) {
         let mut fresh = false;
         loop {
-            fresh |= tokio::select! {
-                () = tokio::time::sleep(pause) => false,
-                // Whoever follows the changes never ends before this.
-                changed = woken.changed() => changed.is_ok(),
-            };
+            let begun = Instant::now();
+            while begun.elapsed() < pause {
+                if self.has_changed(pause.saturating_sub(begun.elapsed()), pause).await {
+                    fresh = true;
+                    break;
+                }
+            }
             pause = self.fetch(fresh).await;
             fresh &= self.failing;
         }
     }
 
+    /// Waits for a change of the node's enrollment, for so long at most; whether there is one, or may be. Who does not answer is
+    /// given up `patience` later, in time to ask for the lease.
+    async fn has_changed(&mut self, wait: Duration, patience: Duration) -> bool {
+        let begun = Instant::now();
+        // Whole milliseconds are asked for: not fewer than there are.
+        let wait = wait.saturating_add(Duration::from_millis(1)).min(Duration::from_millis(WAIT_MS));
+        let patience = patience.min(TOTAL_TIMEOUT);
+        match self.client.changes_of(&mut self.kept, &self.node_id, self.cursor, wait, patience).await {
+            Ok(Changes { changes, cursor }) => {
+                // What changed before there was a cursor is in the lease that is asked for from here on.
+                let has_changed = self.cursor.replace(cursor).is_none() || !changes.is_empty();
+                if has_changed {
+                    self.wake.send_replace(());
+                } else {
+                    // It should have waited: if it does not, this does.
+                    tokio::time::sleep(wait.min(PAUSE).saturating_sub(begun.elapsed())).await;
+                }
+                has_changed
+            }
+            // The lease's renewal says what is wrong.
+            Err(_) => {
+                self.cursor = None;
+                tokio::time::sleep(wait.saturating_sub(begun.elapsed()).min(PAUSE)).await;
+                false
+            }
+        }
+    }
+
     /// Asks once, and says how long to wait until the next time.
     async fn fetch(&mut self, fresh: bool) -> Duration {
-        match self.client.lease(&self.node_id, fresh).await {
+        match self.client.lease(&mut self.kept, &self.node_id, fresh).await {
             Ok(Some(lease)) => {
                 self.failing = false;
                 // A third of its time, so that one renewal may fail.
@@ -610,9 +641,11 @@ impl Renewal {
     /// Tells the gate of a lease, and whether it holds. The gate looks when a call comes, and may not have seen the one before:
     /// it is told that again where it needs its serial to know an older one.
     fn take(&mut self, lease: Bytes, now_ms: u64) -> bool {
-        let seen = self.held.as_ref().map_or(0, |(_, held)| held.serial);
-        let envelopes = match Lease::verify(&lease, self.keys.as_ref(), Some(&self.node_id), seen) {
-            Ok(next) if self.is_early(&next, now_ms) => {
+        let seen = self.held.as_ref().map_or(0, |(_, held)| held.serial());
+        let verified = VerifiedLease::verify(&lease, self.keys.as_ref(), &self.node_id, seen);
+        let holds = verified.is_ok();
+        let envelopes = match &verified {
+            Ok(next) if self.is_early(next, now_ms) => {
                 // The next time it is asked for, it is there again.
                 if self.told.as_ref() != self.held.as_ref().map(|(held, _)| held) {
                     self.tell_held();
@@ -620,35 +653,36 @@ impl Renewal {
                 return false;
             }
             Ok(next) => {
-                self.held = Some((lease.clone(), next));
+                self.held = Some((lease.clone(), next.clone()));
                 vec![lease.to_vec()]
             }
             Err(_) => self.held.iter().map(|(held, _)| held).chain([&lease]).map(|it| it.to_vec()).collect(),
         };
-        self.tell.send_replace(Observation::Leases(envelopes));
-        let holds = self.held.as_ref().is_some_and(|(held, _)| *held == lease);
+        let verified = verified.map_err(|error| Answer::Unavailable { why: error.to_string() });
+        self.tell.send_replace(Told { observation: Observation::Leases(envelopes), lease: verified });
         self.told = Some(lease);
         holds
     }
 
     /// Whether a lease does not count yet, of a clock that is ahead, and the one that is held counts and says the same of the node,
     /// its serial among it: there is no change that it could keep from the gate, and none that it could tell.
-    fn is_early(&self, next: &Lease, now_ms: u64) -> bool {
-        let counts = |lease| counts(lease, self.max_skew_ms, now_ms);
+    fn is_early(&self, next: &VerifiedLease, now_ms: u64) -> bool {
+        let skew = self.max_skew_ms;
         self.held.as_ref().is_some_and(|(_, held)| {
-            counts(held) && !counts(next) && now_ms < next.issued_at_ms && held.enrollment() == next.enrollment()
+            held.counts(skew, now_ms) && next.is_from_the_future(skew, now_ms) && held.says_the_same(next)
         })
     }
 
     fn tell_held(&mut self) {
-        if let Some((held, _)) = &self.held {
-            self.tell.send_replace(Observation::Leases(vec![held.to_vec()]));
+        if let Some((held, verified)) = &self.held {
+            let observation = Observation::Leases(vec![held.to_vec()]);
+            self.tell.send_replace(Told { observation, lease: Ok(verified.clone()) });
             self.told = Some(held.clone());
         }
     }
 
     fn tell_answer(&mut self, answer: Answer) {
-        self.tell.send_replace(Observation::Changed(answer));
+        self.tell.send_replace(answer.into());
         self.told = None;
     }
 
@@ -674,11 +708,6 @@ impl Renewal {
     }
 }
 
-/// Whether it is neither over nor from the future.
-fn counts(lease: &Lease, max_skew_ms: u64, now_ms: u64) -> bool {
-    (lease.issued_at_ms.saturating_sub(max_skew_ms)..=lease.expires_at_ms).contains(&now_ms)
-}
-
 /// The lease that was last kept, where it may still count. One that does not would only keep an orchestrator that was
 /// restored from a backup from being believed.
 fn kept(file: &Path) -> Option<Bytes> {
@@ -692,31 +721,6 @@ fn lifetime(envelope: &[u8]) -> Option<Duration> {
     let envelope = Envelope::parse(envelope).ok()?;
     let lease: Lease = json::read(&envelope.payload).ok()?;
     Some(Duration::from_millis(lease.expires_at_ms.checked_sub(lease.issued_at_ms)?))
-}
-
-/// Wakes whoever renews the lease each time the node's enrollment has changed, or may have.
-async fn follow(client: OrchestratorClient, node_id: NodeId, wake: watch::Sender<()>) {
-    let mut cursor = None;
-    loop {
-        let begun = Instant::now();
-        match client.changes_of(&node_id, cursor).await {
-            Ok(Changes { changes, cursor: next }) => {
-                // What changed before there was a cursor is in the lease that is asked for from here on.
-                if cursor.is_none() || !changes.is_empty() {
-                    wake.send_replace(());
-                } else if begun.elapsed() < PAUSE {
-                    // It should have waited, and does not.
-                    tokio::time::sleep(PAUSE).await;
-                }
-                cursor = Some(next);
-            }
-            Err(_) => {
-                // The lease's renewal says what is wrong. The cursor may be another store's by the time it is back.
-                cursor = None;
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -756,19 +760,31 @@ mod tests {
         }
     }
 
+    /// What a server does with who asks for changes.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Feed {
+        IsNotThere,
+        Hangs,
+    }
+
     /// A server of one lease, which anybody may put there, and how often it was asked for it.
-    fn server() -> (OrchestratorClient, Arc<Mutex<Vec<u8>>>, Arc<AtomicUsize>) {
+    fn server(feed: Feed) -> (OrchestratorClient, Arc<Mutex<Vec<u8>>>, Arc<AtomicUsize>) {
         let (served, asked) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = OrchestratorClient::new(&format!("http://{}", listener.local_addr().unwrap()), None, None, None);
         let (lease, count) = (Arc::clone(&served), Arc::clone(&asked));
         thread::spawn(move || {
+            let mut hanging = Vec::new();
             for stream in listener.incoming() {
                 let mut stream = BufReader::new(stream.unwrap());
                 let mut head = String::new();
                 while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).unwrap() > 0 {}
                 let is_lease = head.starts_with("GET /v1/leases/robot-7 ");
                 count.fetch_add(usize::from(is_lease), Ordering::Relaxed);
+                if !is_lease && feed == Feed::Hangs {
+                    hanging.push(stream);
+                    continue;
+                }
                 let body = if is_lease { lease.lock().unwrap().clone() } else { Vec::new() };
                 let status = if is_lease { "200 OK" } else { "404 Not Found" };
                 let length = body.len();
@@ -795,7 +811,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_older_lease_that_is_served_again_is_known_by_who_was_asked_nothing_in_between() {
-        let (client, served, asked) = server();
+        let (client, served, asked) = server(Feed::IsNotThere);
         let (key, stranger) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
         let keys = TrustedKeys::new([key.public().clone()], 1).unwrap();
         let [old, new] = [(17, Status::Active), (18, Status::Revoked)].map(|(serial, is)| lease(&key, serial, is));
@@ -860,27 +876,31 @@ mod tests {
             }
         }
         let dir = tempfile::tempdir().unwrap();
-        let (mut withheld, mut told) = (0, 0);
+        let (mut withheld, mut passed_on) = (0, 0);
         for row in &rows {
             // Over, at its end, in the middle, just issued, ahead by what may be.
             for held_at in [NOW - 60_001, NOW - 60_000, NOW - 30_000, NOW, NOW + SKEW, NOW + SKEW + 1] {
                 for next_at in [NOW - 1, NOW, NOW + SKEW, NOW + SKEW + 1, NOW + 3_600_000] {
-                    let (tell, latest) = watch::channel(Observation::Unchanged);
+                    let (tell, latest) = watch::channel(Told::from(Answer::Unavailable { why: String::new() }));
                     let mut renewal = Renewal {
                         client: OrchestratorClient::new("http://127.0.0.1:1", None, None, None).unwrap(),
+                        kept: Kept::default(),
                         node_id: node_id.clone(),
                         keys: Some(TrustedKeys::new([key.public().clone()], 1).unwrap()),
                         max_skew_ms: SKEW,
                         tell,
+                        wake: watch::channel(()).0,
+                        cursor: None,
                         held: None,
                         told: None,
                         file: dir.path().join("robot-7.json"),
                         failing: false,
                     };
+                    let told = || latest.borrow().observation.clone();
                     let [first, next] = [signed(&held, held_at), signed(row, next_at)];
                     renewal.take(first.clone(), held_at);
                     renewal.take(next.clone(), NOW);
-                    let Observation::Leases(envelopes) = latest.borrow().clone() else { panic!("{row:?}") };
+                    let Observation::Leases(envelopes) = told() else { panic!("{row:?}") };
                     let is_early = next_at > NOW + SKEW;
                     let held_counts = (NOW - 60_000..=NOW + SKEW).contains(&held_at);
                     let is_withheld = *row == held && is_early && held_counts;
@@ -890,19 +910,35 @@ mod tests {
                     if is_withheld {
                         withheld += 1
                     } else {
-                        told += 1
+                        passed_on += 1
                     }
                     // Once it counts it is told, and what does not hold in between changes nothing of that.
                     if is_withheld {
                         renewal.take(Bytes::from_static(b"{}"), NOW);
                         renewal.take(next.clone(), NOW);
-                        assert_eq!(latest.borrow().clone(), Observation::Leases(vec![first.to_vec()]));
+                        assert_eq!(told(), Observation::Leases(vec![first.to_vec()]));
                         assert!(renewal.take(next.clone(), next_at - SKEW));
-                        assert_eq!(latest.borrow().clone(), Observation::Leases(vec![next.to_vec()]));
+                        assert_eq!(told(), Observation::Leases(vec![next.to_vec()]));
                     }
                 }
             }
         }
-        assert_eq!((withheld, told), (8, rows.len() * 30 - 8));
+        assert_eq!((withheld, passed_on), (8, rows.len() * 30 - 8));
+    }
+
+    #[tokio::test]
+    async fn a_feed_that_hangs_is_given_up_in_time_to_renew_the_lease() {
+        let (client, served, asked) = server(Feed::Hangs);
+        let key = PrivateKey::generate().unwrap();
+        *served.lock().unwrap() = lease(&key, 1, Status::Active);
+        let (dir, node_id) = (tempfile::tempdir().unwrap(), NodeId::parse("robot-7").unwrap());
+        let _source = LeaseSource::start(client, node_id, None, 5_000, dir.path()).await;
+        let renewed = async {
+            while asked.load(Ordering::Relaxed) < 5 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        // Less than the first answer would otherwise be waited for, and more than the five take.
+        assert!(timeout(TOTAL_TIMEOUT, renewed).await.is_ok());
     }
 }

@@ -184,8 +184,11 @@ impl Store for SqliteStore {
         self.change(node_id, &Request::SetRollout(rollout_state), who, now_ms)
     }
 
-    fn get(&self, node_id: &NodeId) -> Result<Option<Row>, StoreError> {
-        self.read(|reader| select(reader, node_id))
+    fn rows(&self, nodes: &[NodeId]) -> Result<Vec<Row>, StoreError> {
+        self.read(|reader| {
+            let snapshot = reader.unchecked_transaction()?;
+            nodes.iter().filter_map(|node_id| select(&snapshot, node_id).transpose()).collect()
+        })
     }
 
     fn list(&self, query: &Query) -> Result<Vec<Row>, StoreError> {

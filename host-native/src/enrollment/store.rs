@@ -1,4 +1,4 @@
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, slice};
 
 use gate_core::{
     enrollment::{Enrollment, RolloutState, Status},
@@ -46,11 +46,20 @@ pub trait Store: Send + Sync {
         now_ms: u64,
     ) -> Result<Mutation, StoreError>;
 
+    /// The rows of these nodes, in any order, as they stood at one instant; none for a node that was never enrolled. (Over a
+    /// network: one after the other.)
+    ///
+    /// # Errors
+    /// A row on disk does not parse; the store cannot be used.
+    fn rows(&self, nodes: &[NodeId]) -> Result<Vec<Row>, StoreError>;
+
     /// The node's row, or nothing when it was never enrolled.
     ///
     /// # Errors
     /// The row on disk does not parse; the store cannot be used.
-    fn get(&self, node_id: &NodeId) -> Result<Option<Row>, StoreError>;
+    fn get(&self, node_id: &NodeId) -> Result<Option<Row>, StoreError> {
+        Ok(self.rows(slice::from_ref(node_id))?.pop())
+    }
 
     /// A page of rows, in the byte order of their node ids.
     ///
