@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Record,
-    codec::{Encoder, Envelope},
+    codec::{Encoder, Envelope, Link},
     retention::Past,
 };
 
@@ -36,6 +36,11 @@ impl Own {
     /// The same of a frame that was read.
     pub(super) fn of_record(record: &Record) -> Option<Self> {
         Self::parse(record.seq, record.kind, &record.audit_id, &record.attrs)
+    }
+
+    /// Whether it says that everything before the first frame of a log was pruned, up to the one that this link leads to.
+    pub(super) fn says_why_it_begins(&self, (first, prev): (u64, Link)) -> bool {
+        matches!(self, Self::Pruned { last, hash, .. } if first - 1 == *last && prev == hash.as_bytes())
     }
 
     fn parse(seq: u64, kind: Kind, id: &AuditId, attrs: &str) -> Option<Self> {

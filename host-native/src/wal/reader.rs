@@ -11,6 +11,7 @@ use super::{
     WalError, Walk, codec,
     dir::Dir,
     fs::Fs,
+    own::Own,
     scan::{Crossing, Good, Scanner},
 };
 
@@ -84,6 +85,8 @@ pub struct Reader {
     scanner: Scanner,
     /// Frames up to this one are known to be durable.
     bound: u64,
+    /// Whether a frame said that what came before the first one was pruned.
+    start_is_said: bool,
     failed: bool,
 }
 
@@ -100,7 +103,7 @@ impl Reader {
     pub(super) fn open_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, WalError> {
         let dir = Dir::new(fs, dir);
         match Scanner::first(&dir)? {
-            Some(scanner) => Ok(Self { dir, scanner, bound: 0, failed: false }),
+            Some(scanner) => Ok(Self { dir, scanner, bound: 0, start_is_said: false, failed: false }),
             None => Err(match dir.safe_seq()?.value() {
                 0 => WalError::NoLog { dir: dir.path },
                 committed => WalError::LogLost { dir: dir.path, committed },
@@ -121,14 +124,37 @@ impl Reader {
     /// The next durable frame, or `None` when there is none yet.
     ///
     /// # Errors
-    /// [`WalError::Damaged`] when a durable frame does not hold. After an error there is nothing more to read.
+    /// [`WalError::Damaged`] when a durable frame does not hold; [`WalError::StartLost`] at the end of a log that begins in the
+    /// middle and does not say why. After an error there is nothing more to read.
     pub fn next_record(&mut self) -> Result<Option<Record>, WalError> {
         if self.failed {
             return Ok(None);
         }
-        let next = self.read();
+        let next = self.read().and_then(|next| match next {
+            None => self.check_start().map(|()| None),
+            some => Ok(some),
+        });
         self.failed = next.is_err();
         next
+    }
+
+    /// Where the log begins in the middle, a frame must have said that what came before was pruned.
+    fn check_start(&self) -> Result<(), WalError> {
+        let Some(start) = self.scanner.place.start.filter(|_| !self.start_is_said) else { return Ok(()) };
+        // After a power cut the marks may be behind that frame, until a writer opens the log.
+        let mut ahead = self.scanner.ahead()?;
+        let says = |good: &Good<'_>| Own::of(&good.envelope).is_some_and(|own| own.says_why_it_begins(start));
+        loop {
+            let is_more = match ahead.next()? {
+                Ok(Some(good)) if says(&good) => return Ok(()),
+                Ok(Some(_)) => true,
+                Ok(None) => matches!(ahead.cross()?, Crossing::More),
+                Err(_) => false,
+            };
+            if !is_more {
+                return Err(WalError::StartLost { dir: self.dir.path.clone(), first: start.0 });
+            }
+        }
     }
 
     fn read(&mut self) -> Result<Option<Record>, WalError> {
@@ -150,7 +176,12 @@ impl Reader {
         }
         let (dir, last_good) = (&self.dir, self.scanner.place.whole.1);
         match self.scanner.next()? {
-            Ok(good) => Ok(good.as_ref().map(Record::of)),
+            Ok(None) => Ok(None),
+            Ok(Some(good)) => {
+                let says = |start| Own::of(&good.envelope).is_some_and(|own| own.says_why_it_begins(start));
+                self.start_is_said |= good.start.is_some_and(says);
+                Ok(Some(Record::of(&good)))
+            }
             Err(fault) => Err(WalError::Damaged { dir: dir.path.clone(), last_good, fault: fault.to_string() }),
         }
     }

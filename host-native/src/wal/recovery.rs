@@ -368,10 +368,9 @@ impl Survey {
                         Some(Own::Repaired { tail_number, .. }) => {
                             self.tails_noted = self.tails_noted.max(tail_number.min(MAX_SEQ));
                         }
-                        Some(Own::Pruned { last, hash, why, .. }) if self.said.is_none() => {
-                            let (first, prev) = good.start.unwrap_or((1, FIRST_LINK));
-                            self.said =
-                                (first - 1 == last && prev == hash.as_bytes()).then_some((good.envelope.seq, why));
+                        Some(own @ Own::Pruned { why, .. }) if self.said.is_none() => {
+                            let says = good.start.is_some_and(|start| own.says_why_it_begins(start));
+                            self.said = says.then_some((good.envelope.seq, why));
                         }
                         Some(Own::Pruned { .. } | Own::Doctored { .. } | Own::Rotated { .. }) | None => {}
                     }

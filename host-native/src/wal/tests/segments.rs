@@ -20,7 +20,7 @@ use crate::{
         codec::link_to,
         dir::Dir,
         doctor::{diagnose_on, doctor_on, verify_on},
-        fs::RealFs,
+        fs::{Fs, RealFs},
         segment::Segment,
         verify,
     },
@@ -204,6 +204,10 @@ fn a_log_without_its_first_segment_and_without_a_word_about_it_is_refused() {
         let report = verify_on(&dir(&damaged)).unwrap();
         assert!(!report.holds());
         assert_eq!((report.first, report.frames), (first, original.len() as u64 + 1 - first));
+        let read: Vec<_> = Reader::open_on(Arc::new(damaged) as Arc<dyn Fs>, Path::new(DIR)).unwrap().collect();
+        let (end, frames) = read.split_last().unwrap();
+        assert!(matches!(end, Err(WalError::StartLost { first: said, .. }) if *said == first), "{end:?}");
+        assert_eq!(frames.len() as u64, original.len() as u64 + 1 - first);
     }
 }
 
