@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use gate_core::{AuditId, frame::Kind};
+use gate_core::{AuditId, TrustedKeys, frame::Kind};
 use host_native::{
     ErrorClass,
     config::Config,
@@ -320,14 +320,18 @@ impl Command {
             Self::Drain(drain) => drain.run(context),
             Self::Verify { checkpoints, checkpoint_key, wal } => {
                 let dir = context.config(&wal.add_to(Flags::default()))?.wal_dir();
-                let checkpoints = match (checkpoints, checkpoint_key) {
-                    (Some(path), Some(key)) => Some(Checkpoint::read_all(&path, &key::read_trusted(&[key], 1)?)?),
+                let signed = match (checkpoints, checkpoint_key) {
+                    (Some(path), Some(key)) => Some((path, key::read_trusted(&[key], 1)?)),
                     (None, _) | (_, None) => None,
                 };
+                if let Some((path, keys)) = &signed {
+                    // What cannot be read is said before a long log is.
+                    Checkpoint::read_all(path, keys)?;
+                }
                 let report = progress::reading(&dir, wal::verify)?;
                 // A log that does not hold together is the first thing to say.
-                let held = match checkpoints.filter(|_| report.holds()) {
-                    Some(checkpoints) => Some(progress::reading(&dir, |walk| Checkpoint::check(&checkpoints, walk))?),
+                let held = match signed.filter(|_| report.holds()) {
+                    Some((path, keys)) => Some(check_signed(&dir, &path, &keys)?),
                     None => None,
                 };
                 print_report(context, &dir, report, held)
@@ -350,6 +354,24 @@ impl Command {
             }
         }
     }
+}
+
+/// How often a log that is pruned meanwhile is asked for its checkpoints.
+const CHECKS: u32 = 5;
+
+/// Asks a log for its checkpoints. One that is pruned meanwhile outgrows those that were read: then both are read again.
+fn check_signed(dir: &Path, path: &Path, keys: &TrustedKeys) -> Result<Checked, CliError> {
+    for _ in 0..CHECKS {
+        let checkpoints = Checkpoint::read_all(path, keys)?;
+        match progress::reading(dir, |walk| Checkpoint::check(&checkpoints, walk)) {
+            Err(_) if Checkpoint::read_all(path, keys)?.len() > checkpoints.len() => {}
+            checked => return Ok(checked?),
+        }
+    }
+    Err(CliError::Failed {
+        class: ErrorClass::Unavailable,
+        message: format!("log at `{}` was pruned each time that it was read: read it again", dir.display()),
+    })
 }
 
 fn print_report(

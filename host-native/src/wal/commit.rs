@@ -52,9 +52,10 @@ struct Queue {
     /// The last durable frame.
     durable: u64,
     segment: Current,
-    /// The newest frame that is worth a checkpoint: the last when the log was opened, the last of a segment that was sealed, and
-    /// what says that some were deleted.
+    /// The newest frame that is worth a checkpoint: the last when the log was opened, or of a segment that was sealed.
     milestone: Position,
+    /// The last frame that says what is about to be deleted.
+    notice: Option<Position>,
     frames: usize,
     bytes: usize,
     chunks: VecDeque<Chunk>,
@@ -63,17 +64,24 @@ struct Queue {
 
 /// What becomes a frame.
 pub(super) trait Encode {
+    /// Whether it says what is about to be deleted.
+    const IS_NOTICE: bool;
+
     /// Appends the frame, with its place in the log.
     fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>, unix_ns: u64, left: u32, durable: u64);
 }
 
 impl Encode for Frame {
+    const IS_NOTICE: bool = false;
+
     fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>, unix_ns: u64, left: u32, durable: u64) {
         encoder.push(out, unix_ns, |out| self.write_members(out), left, durable);
     }
 }
 
 impl Encode for Own {
+    const IS_NOTICE: bool = true;
+
     fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>, unix_ns: u64, left: u32, durable: u64) {
         self.push(encoder, out, unix_ns, left, durable);
     }
@@ -129,6 +137,7 @@ impl Shared {
                 asleep: false,
                 durable: encoder.next_seq - 1,
                 milestone: head_of(&encoder),
+                notice: None,
                 encoder,
                 segment,
                 frames: 0,
@@ -146,7 +155,7 @@ impl Shared {
 
     /// Queues a batch whose frames and size were checked; `bytes` is the most that it takes when written. None where it
     /// is to be in the segment of an earlier frame, and would not be.
-    pub(super) fn push(&self, batch: &[impl Encode], bytes: usize, beside: Option<u64>) -> Option<Ack> {
+    pub(super) fn push<E: Encode>(&self, batch: &[E], bytes: usize, beside: Option<u64>) -> Option<Ack> {
         let Ok(mut left) = u32::try_from(batch.len()) else { return Some(Ack::refused(WalError::EmptyBatch)) };
         let unix_ns = unix_ns();
         let mut guard = self.queue();
@@ -174,6 +183,9 @@ impl Shared {
             left -= 1;
             frame.encode(&mut queue.encoder, &mut chunk.encoded, unix_ns, left, queue.durable);
         }
+        if E::IS_NOTICE {
+            queue.notice = Some(head_of(&queue.encoder));
+        }
         chunk.frames += batch.len();
         chunk.last_seq = queue.encoder.next_seq - 1;
         let encoded = chunk.encoded.len() - before;
@@ -194,6 +206,11 @@ impl Shared {
     pub(super) fn milestone(&self) -> Option<Position> {
         let queue = self.queue();
         Some(queue.milestone.clone()).filter(|at| (1..=queue.durable).contains(&at.seq))
+    }
+
+    /// The last frame that says what is about to be deleted: durable, once its append was acknowledged.
+    pub(super) fn notice(&self) -> Option<Position> {
+        self.queue().notice.clone()
     }
 
     /// Makes the last frame that was appended a milestone.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Checkpoint, Retention, Wal, fs::append_line};
+use super::{Checkpoint, Retention, Wal, WalError, fs::append_line, position::Position};
 use crate::key::PrivateKey;
 
 /// How often it looks.
@@ -95,7 +95,13 @@ impl Work {
         }
         (self.looked, self.pruned) = (milestone, Instant::now());
         let most = if self.signing.is_some() { milestone } else { u64::MAX };
-        let plan = self.wal.prune_to(most, &self.retention, self.by).map_err(|error| error.to_string())?;
+        let failed = |error: WalError| error.to_string();
+        let plan = self.wal.announce(most, &self.retention, self.by).map_err(failed)?;
+        if let Some(notice) = self.wal.shared.notice() {
+            // Before they are gone: the log then never begins where no checkpoint covers why.
+            self.sign_at(notice)?;
+        }
+        self.wal.delete(&plan).map_err(failed)?;
         if let (Some(first), Some(last)) = (plan.pruned.first(), plan.pruned.last()) {
             tracing::info!("pruned frames {} to {} of the log", first.first, last.last);
         }
@@ -118,8 +124,15 @@ impl Work {
 
     /// Signs the newest milestone, where that is not done, and says which is the last that was.
     fn sign(&mut self) -> Result<u64, String> {
-        let Some(at) = self.wal.shared.milestone().filter(|at| at.seq > self.signed) else { return Ok(self.signed) };
+        self.wal.shared.milestone().map_or(Ok(()), |at| self.sign_at(at))?;
+        Ok(self.signed)
+    }
+
+    fn sign_at(&mut self, at: Position) -> Result<(), String> {
         let seq = at.seq;
+        if seq <= self.signed {
+            return Ok(());
+        }
         if let Some(Signing { key, file }) = &self.signing {
             let line = [&Checkpoint::at(at).sign(key)[..], b"\n"].concat();
             append_line(&*self.wal.dir.fs, file, &line).map_err(|error| {
@@ -130,6 +143,6 @@ impl Work {
             })?;
         }
         self.signed = seq;
-        Ok(seq)
+        Ok(())
     }
 }

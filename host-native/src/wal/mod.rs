@@ -164,11 +164,13 @@ impl Wal {
     /// # Errors
     /// The log cannot be read or written; a segment cannot be deleted. What was not deleted is, the next time.
     pub fn prune(&self, retention: &Retention, by: &str) -> Result<Plan, WalError> {
-        self.prune_to(u64::MAX, retention, by)
+        let plan = self.announce(u64::MAX, retention, by)?;
+        self.delete(&plan)?;
+        Ok(plan)
     }
 
-    /// The same for segments that end with frame `most` or before it.
-    fn prune_to(&self, most: u64, retention: &Retention, by: &str) -> Result<Plan, WalError> {
+    /// Says, durably, which segments are about to be deleted: some that end with frame `most` or before it.
+    fn announce(&self, most: u64, retention: &Retention, by: &str) -> Result<Plan, WalError> {
         let mut said = self.pruned.lock().unwrap_or_else(PoisonError::into_inner);
         let mut plan = Plan::of(&self.dir, retention, unix_ns())?;
         plan.pruned.retain(|pruned| pruned.last <= most);
@@ -178,11 +180,14 @@ impl Wal {
         if !own.is_empty() {
             let bytes = own.len() * codec::AROUND_ATTRS * 2;
             self.shared.push(&own, bytes, None).unwrap_or_else(|| Ack::refused(WalError::Closed)).wait()?;
-            self.shared.set_milestone();
         }
         *said = plan.pruned.last().map_or(*said, |pruned| pruned.last.max(*said));
-        plan.pruned.iter().try_for_each(|pruned| self.dir.remove(pruned.first))?;
         Ok(plan)
+    }
+
+    /// Deletes what was announced.
+    fn delete(&self, plan: &Plan) -> Result<(), WalError> {
+        plan.pruned.iter().try_for_each(|pruned| self.dir.remove(pruned.first))
     }
 
     /// The end of the log: resolves when it was closed, or fails when a write or a sync did.

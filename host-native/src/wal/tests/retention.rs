@@ -391,6 +391,8 @@ fn a_keeper_signs_what_is_sealed_and_the_end_and_prunes() {
         assert!(Instant::now() < deadline, "nothing was signed or pruned");
         thread::sleep(Duration::from_millis(20));
     }
+    // At once: what says that it was deleted was signed before it was.
+    Checkpoint::check(&Checkpoint::read_all(&file, &keys).unwrap(), &log).unwrap();
     wal.append(batch("last", 1)).wait().unwrap();
     wal.close().unwrap();
     drop(keeper);
