@@ -353,7 +353,7 @@ pub struct Difference {
     pub seq: u64,
     /// The call.
     pub audit_id: AuditId,
-    /// What the log says.
+    /// What the log says: the node and the frame's `attrs`.
     pub logged: Vec<String>,
     /// What the facts say.
     pub decided: Vec<String>,
@@ -376,8 +376,9 @@ pub fn replay(log: impl Into<Walk>, since_ms: Option<u64>) -> Result<Replay, Aud
             continue;
         };
         let decided = redecide(&call, &frames, facts);
-        let logged = frames.iter().map(|(record, _)| record.attrs.as_str());
-        if logged.clone().eq(decided.iter().map(|frame| frame.attrs.as_str())) {
+        let logged = frames.iter().map(|(record, _)| (record.node_id.as_ref(), record.attrs.as_str()));
+        let again = decided.iter().map(|frame| (frame.node_id.as_ref(), frame.attrs.as_str()));
+        if logged.clone().eq(again.clone()) {
             replay.same += 1;
             continue;
         }
@@ -388,11 +389,16 @@ pub fn replay(log: impl Into<Walk>, since_ms: Option<u64>) -> Result<Replay, Aud
         replay.differences.push(Difference {
             seq: frames.first().map_or(0, |(record, _)| record.seq),
             audit_id: call.audit_id,
-            logged: logged.map(str::to_owned).collect(),
-            decided: decided.into_iter().map(|frame| frame.attrs).collect(),
+            logged: logged.map(said).collect(),
+            decided: again.map(said).collect(),
         });
     }
     Ok(replay)
+}
+
+/// What a frame says, of which node.
+fn said((node_id, attrs): (Option<&NodeId>, &str)) -> String {
+    format!("{}: {attrs}", node_id.map_or("<none>", NodeId::as_str))
 }
 
 fn redecide(call: &Call, frames: &[(Record, DecisionAttrs)], facts: &Known) -> Vec<Frame> {
@@ -401,4 +407,46 @@ fn redecide(call: &Call, frames: &[(Record, DecisionAttrs)], facts: &Known) -> V
     let answer = PolicyAnswer { policy_ref: policy.policy_ref.clone(), reason, detail: policy.detail.clone() };
     let again = CoreCall { audit_id: call.audit_id.clone(), tool: call.tool.clone(), policy: answer };
     decision::decide(call.mode, facts, again, call.now_ms).frames
+}
+
+#[cfg(test)]
+mod tests {
+    use gate_core::{Config, Freshness, Gate};
+
+    use super::*;
+    use crate::wal::{Options, Wal};
+
+    #[test]
+    fn a_decision_of_another_node_than_its_facts_does_not_follow_from_them() {
+        let node = |id| NodeId::parse(id).unwrap();
+        let gate = Gate::new(Config {
+            mode: Mode::Advisory,
+            node_id: Some(node("robot-7")),
+            bundle_keys: None,
+            lease_keys: None,
+            freshness: Freshness::default(),
+        });
+        let audit_id = AuditId::parse("0199aaaa-0000-7000-8000-000000000000").unwrap();
+        let policy = PolicyAnswer { policy_ref: None, reason: Policy::Allowed, detail: None };
+        let call = CoreCall { audit_id: audit_id.clone(), tool: ToolName::parse("tool.echo").unwrap(), policy };
+        let mut frames = vec![gate.facts_frame(audit_id)];
+        frames.extend(gate.decide(call, 1_767_225_600_000).frames);
+        assert_eq!(frames.len(), 3);
+        let replayed = |frames: &[Frame]| {
+            let dir = tempfile::tempdir().unwrap();
+            let (wal, _) = Wal::open(dir.path(), Options::default()).unwrap();
+            wal.append(frames.to_vec()).wait().unwrap();
+            wal.close().unwrap();
+            replay(dir.path(), None).unwrap()
+        };
+        let Replay { same, different, .. } = replayed(&frames);
+        assert_eq!((same, different), (1, 0));
+        for frame in &mut frames {
+            frame.node_id = Some(node("robot-8"));
+        }
+        let Replay { same, different, differences, .. } = replayed(&frames);
+        assert_eq!((same, different), (0, 1));
+        let [logged, decided] = [&differences[0].logged[0], &differences[0].decided[0]];
+        assert!(logged.starts_with("robot-8: {") && decided.starts_with("robot-7: {"), "{differences:?}");
+    }
 }
