@@ -274,8 +274,8 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
         out.line(format_args!("listening on {listener}"))?;
     }
     out.flush()?;
-    let Report { cut, .. } =
-        orchestrator::run(listener, Arc::new(orchestrator), orchestrator::limits(), shutdown).await;
+    let limits = service::within_open_files(context, orchestrator::limits())?;
+    let Report { cut, .. } = orchestrator::run(listener, Arc::new(orchestrator), limits, shutdown).await;
     if context.out.format() == Format::Text {
         context.out.line(match cut {
             0 => "stopped: requests in flight were answered".to_owned(),

@@ -177,6 +177,7 @@ async fn serve(context: &mut Context<'_>, config: &Config, access: Access) -> Re
     let _drain = exporter.map(|to| drain::Task::start(config.wal_dir(), to, Arc::clone(&metrics))).transpose()?;
     announce(context, config, &listener, &gate, &opened, shelf.as_ref())?;
     service::warn_of_retention(context, config)?;
+    let limits = service::within_open_files(context, Limits::default())?;
     warn(context, config, &gate)?;
     if let (Some(shelf), Some(changes), Some(node_id), Some(client)) =
         (shelf, changes, config.node_id().cloned(), context::orchestrator(config)?)
@@ -188,7 +189,7 @@ async fn serve(context: &mut Context<'_>, config: &Config, access: Access) -> Re
         let spawned = thread::Builder::new().name("rollout".to_owned());
         spawned.spawn(move || follower.run(changes, &executor)).map_err(service::no_threads)?;
     }
-    runtime::run(listener, gate, tools, metrics, Limits::default(), shutdown).await?;
+    runtime::run(listener, gate, tools, metrics, limits, shutdown).await?;
     service::stopped(context)
 }
 

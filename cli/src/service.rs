@@ -5,8 +5,11 @@ use std::{future::Future, io, sync::Arc};
 use host_native::{
     ErrorClass,
     config::Config,
+    serve::Limits,
     wal::{Keeper, Opened, Prune, Signing, Wal},
 };
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     context::Context,
@@ -16,12 +19,25 @@ use crate::{
 
 /// Runs a service on threads of its own, with as many open files as the system lets it have: each connection is one.
 pub(crate) fn block_on(service: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // What is refused leaves the limit as it was.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     built.map_err(no_threads)?.block_on(service)
+}
+
+/// Leaves most of the files that may be open to the log, the store and what tools connect to: a log that finds none when a
+/// segment is full cannot go on.
+pub(crate) fn within_open_files(context: &mut Context<'_>, mut limits: Limits) -> Result<Limits, CliError> {
+    let open = getrlimit(Resource::Nofile).current.and_then(|open| usize::try_from(open).ok());
+    if let Some(open) = open.filter(|open| open / 3 < limits.max_connections) {
+        limits.max_connections = open / 3;
+        context.out.warning(format_args!(
+            "at most {} connections are served, a third of the {open} files that may be open: raise `ulimit -n` for more",
+            limits.max_connections
+        ))?;
+    }
+    Ok(limits)
 }
 
 pub(crate) fn no_threads(error: io::Error) -> CliError {
