@@ -25,6 +25,7 @@ use crate::{
     output::{Cell, Format},
     progress,
     time::parse_timestamp,
+    usage::quoted,
 };
 
 /// Build, sign, look at and check bundles.
@@ -277,7 +278,7 @@ pub(crate) fn compile(path: &Path, bundle: &Bundle<'_>) -> Result<(), CliError> 
 fn rfc3339(text: &str) -> Result<String, String> {
     match parse_timestamp(text) {
         Some(_) => Ok(text.to_owned()),
-        None => Err("it is no time: write RFC 3339, such as `2026-01-31T12:00:00Z`".to_owned()),
+        None => Err(format!("{} is no time: write RFC 3339, such as `2026-01-31T12:00:00Z`", quoted(text))),
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) fn message(error: &clap::Error) -> String {
 pub(crate) fn whole_number(least: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
     move |word| {
         let number = word.parse().ok().filter(|number| *number >= least);
-        number.ok_or_else(|| format!("{} is not a whole number from {least}", quoted(word)))
+        number.ok_or_else(|| format!("{} is not a whole number from {least}: give one", quoted(word)))
     }
 }
 

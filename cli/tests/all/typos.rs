@@ -119,9 +119,10 @@ fn each_mistake_on_the_command_line_is_one_line_with_its_remedy() {
             &["node", "enroll", "--node-id", "a b"],
             "flag `--node-id`: node id `a b` holds ` `: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`",
         ),
-        (&["node", "list", "--limit", "0"], "flag `--limit`: `0` is not a whole number from 1"),
-        (&["audit", "list", "--limit", "many"], "flag `--limit`: `many` is not a whole number from 1"),
-        (&["node", "show", "--history=-1"], "flag `--history`: `-1` is not a whole number from 0"),
+        (&["wal", "prune", "--prune", "all"], "flag `--prune`: `all` is not known: use `drained` or `any`"),
+        (&["node", "list", "--limit", "0"], "flag `--limit`: `0` is not a whole number from 1: give one"),
+        (&["audit", "list", "--limit", "many"], "flag `--limit`: `many` is not a whole number from 1: give one"),
+        (&["node", "show", "--history=-1"], "flag `--history`: `-1` is not a whole number from 0: give one"),
         // Something is missing.
         (&["node", "list", "--status"], "flag `--status` has no value: use `active` or `revoked`"),
         (&["runtime", "start", "--bundle"], "flag `--bundle` has no value: write `--bundle <FILE>`"),

@@ -116,7 +116,17 @@ impl Document {
 }
 
 fn typed(document: DocumentMut) -> Result<Settings, String> {
-    toml_edit::de::from_document(document).map_err(|error| one_line(&error.to_string()))
+    toml_edit::de::from_document(document).map_err(|error| in_our_words(one_line(&error.to_string())))
+}
+
+/// An unknown word, refused as everywhere else.
+fn in_our_words(said: String) -> String {
+    let unknown =
+        said.split_once("unknown variant ").and_then(|(before, rest)| Some((before, rest.split_once(", expected ")?)));
+    match unknown {
+        Some((before, (word, known))) => format!("{before}{word} is not known: use {known}"),
+        None => said,
+    }
 }
 
 /// Errors of the TOML reader draw the place over several lines. What stands there is not shown: it may be a password.
