@@ -513,7 +513,6 @@ fn print_diagnosis(
     let Diagnosis { opening, row, why, last_good, good_bytes, committed, safe_seq, bytes, fault, .. } = diagnosis;
     let needed = *opening == Opening::Fail;
     let opening = match opening {
-        Opening::Init => "init",
         Opening::Open => "open",
         Opening::Repair => "repair",
         Opening::Fail => "fail",
@@ -556,7 +555,6 @@ fn print_diagnosis(
             out.note(format_args!("the untouched originals are beside it: {}", copies.join(", ")))
         }
         None if needed => Ok(()),
-        None if bytes.is_none() => out.note("there is no log here: if there should be one, correct `--wal-dir`"),
         None => out.note("it needs no doctor"),
     }
 }

@@ -18,8 +18,6 @@ use super::{
 /// What opening a log would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
-    /// Begin a log.
-    Init,
     /// Go on after the last frame.
     Open,
     /// Set an unfinished write aside and go on before it.
@@ -57,7 +55,8 @@ pub struct Diagnosis {
 /// Says which row of the recovery table applies to the log, and why. Changes nothing.
 ///
 /// # Errors
-/// [`WalError::Locked`] when a writer has it: its end may be a write that is under way. When the files cannot be read.
+/// [`WalError::Locked`] when a writer has it: its end may be a write that is under way. When the files cannot be read, or there is
+/// no log and none was ever committed to.
 pub fn diagnose(walk: impl Into<Walk>) -> Result<Diagnosis, WalError> {
     let walk = walk.into();
     diagnose_on(&Dir::new(walk.fs(), &walk.dir))
@@ -67,7 +66,7 @@ pub(super) fn diagnose_on(dir: &Dir) -> Result<Diagnosis, WalError> {
     let _lock = dir.lock_if_there()?;
     let survey = Survey::of(dir)?;
     let opening = match survey.row.action {
-        Action::Init => Opening::Init,
+        Action::Init => return Err(WalError::NoLog { dir: dir.path.clone() }),
         Action::Open => Opening::Open,
         Action::Repair => Opening::Repair,
         Action::Fail(_) => Opening::Fail,
