@@ -388,10 +388,10 @@ impl Committer {
         let check = |e| self.poisoned("look at its files", e);
         // Somebody else may write where this log thinks it ends, or take its files away: nothing of that is answered.
         if !self.lock.is_in_place().map_err(check)? {
-            return Err(self.poisoned("lock", io::Error::other("`wal.lock` was removed or replaced")));
+            return Err(self.disturbed("`wal.lock` was removed or replaced"));
         }
         if self.file.len().map_err(check)? != self.end {
-            return Err(self.poisoned("write", io::Error::other("`telemetry.wal` was changed by somebody else")));
+            return Err(self.disturbed("`telemetry.wal` was changed by somebody else"));
         }
         if let Some(first) = chunk.begins {
             self.rotate(first)?;
@@ -418,8 +418,9 @@ impl Committer {
         self.publish_now()?;
         let failed = |error| self.poisoned("rotation", error);
         let (live, sealed) = (self.dir.file(Segment::Live), self.dir.file(Segment::Sealed(self.first)));
-        if self.dir.sealed().map_err(|error| self.ended_by("rotation", error))?.contains(&self.first) {
-            return Err(failed(io::Error::other(format!("`{}` is in the way", sealed.display()))));
+        if self.dir.sealed().map_err(|error| self.ended_by(error))?.contains(&self.first) {
+            let what = format!("`{}` is in the way", sealed.display());
+            return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, what)));
         }
         self.dir.fs.rename(&live, &sealed).map_err(failed)?;
         let file = self.dir.fs.open(&live, How::New).map_err(failed)?;
@@ -431,7 +432,7 @@ impl Committer {
     fn check_in_place(&self) -> Result<(), WalError> {
         match self.file.is_at(&self.dir.file(Segment::Live)) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(self.poisoned("write", io::Error::other("`telemetry.wal` was removed or replaced"))),
+            Ok(false) => Err(self.disturbed("`telemetry.wal` was removed or replaced")),
             Err(error) => Err(self.poisoned("look at its files", error)),
         }
     }
@@ -446,19 +447,23 @@ impl Committer {
 
     fn publish_now(&mut self) -> Result<(), WalError> {
         if self.safe_seq < self.durable {
-            let published = self.dir.publish_safe_seq(self.durable);
-            published.map_err(|error| self.ended_by("update of `telemetry.safe_seq`", error))?;
+            self.dir.publish_safe_seq(self.durable).map_err(|error| self.ended_by(error))?;
             self.safe_seq = self.durable;
         }
         Ok(())
     }
 
-    fn ended_by(&self, op: &'static str, error: WalError) -> WalError {
-        if let WalError::Io { source, .. } = error { self.poisoned(op, source) } else { error }
+    fn ended_by(&self, error: WalError) -> WalError {
+        let WalError::Io { op, path, source } = error else { return error };
+        self.poisoned(format!("attempt to {op} `{}`", path.display()), source)
     }
 
-    fn poisoned(&self, op: &'static str, source: impl Into<Arc<io::Error>>) -> WalError {
-        WalError::Poisoned { dir: self.dir.path.clone(), op, source: source.into() }
+    fn poisoned(&self, op: impl Into<String>, source: impl Into<Arc<io::Error>>) -> WalError {
+        WalError::Poisoned { dir: self.dir.path.clone(), op: op.into(), source: source.into() }
+    }
+
+    fn disturbed(&self, what: &'static str) -> WalError {
+        WalError::Disturbed { dir: self.dir.path.clone(), what }
     }
 }
 
@@ -484,7 +489,7 @@ impl Drop for Fate {
     fn drop(&mut self) {
         let outcome = self.outcome.take().unwrap_or_else(|| {
             let source = Arc::new(io::Error::other("the log thread panicked"));
-            Err(WalError::Poisoned { dir: self.dir.path.clone(), op: "commit", source })
+            Err(WalError::Poisoned { dir: self.dir.path.clone(), op: "commit".to_owned(), source })
         });
         let error = outcome.as_ref().err().cloned().unwrap_or(WalError::Closed);
         self.shared.end_with(&error);

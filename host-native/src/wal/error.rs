@@ -9,7 +9,7 @@ use crate::ErrorClass;
 #[non_exhaustive]
 pub enum WalError {
     /// A file operation failed while the log was being opened, read or repaired.
-    #[error("cannot {op} `{}` ({source}): check the disk, and who may read and write there", path.display())]
+    #[error("cannot {op} `{}` ({source}): {}", path.display(), remedy(source))]
     Io {
         /// What was tried.
         op: &'static str,
@@ -105,14 +105,22 @@ pub enum WalError {
         fault: String,
     },
     /// A write or a sync failed: the log accepts nothing more.
-    #[error("log at `{}` stopped after a failed {op}: {source}; free space outside of the log, or replace the disk, then restart", dir.display())]
+    #[error("log at `{}` stopped after a failed {op}: {source}; {}, then restart", dir.display(), remedy(source))]
     Poisoned {
         /// The log's directory.
         dir: PathBuf,
         /// What failed.
-        op: &'static str,
+        op: String,
         /// What the system said.
         source: Arc<io::Error>,
+    },
+    /// Somebody else has removed, replaced or changed a file of the log: it accepts nothing more.
+    #[error("log at `{}` stopped: {what}; end whoever else touches its files, then restart", dir.display())]
+    Disturbed {
+        /// The log's directory.
+        dir: PathBuf,
+        /// What was done to which file.
+        what: &'static str,
     },
     /// More is queued than the log may hold.
     #[error("log is overloaded: {frames} frames, {bytes} bytes wait for the disk; call again later")]
@@ -188,6 +196,7 @@ impl WalError {
             | Self::NoLog { .. }
             | Self::Pruned { .. }
             | Self::Poisoned { .. }
+            | Self::Disturbed { .. }
             | Self::Overloaded { .. }
             | Self::Closed => ErrorClass::Unavailable,
             Self::EmptyBatch
@@ -202,6 +211,20 @@ impl WalError {
     /// For `map_err`: what was tried, on what.
     pub(super) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { op, path: path.to_owned(), source: Arc::new(source) }
+    }
+}
+
+/// What helps against a failed file operation.
+fn remedy(source: &io::Error) -> &'static str {
+    use io::ErrorKind::{AlreadyExists, FileTooLarge, InvalidData, OutOfMemory, QuotaExceeded, StorageFull};
+    match (source.kind(), source.raw_os_error()) {
+        (StorageFull | QuotaExceeded | FileTooLarge, _) => "free space outside of the log",
+        // EMFILE, ENFILE.
+        (_, Some(24 | 23)) => "raise `ulimit -n`, or hold fewer connections",
+        (OutOfMemory, _) => "free some memory",
+        // As the log says itself of what is no file of its own.
+        (InvalidData | AlreadyExists, None) => "move that away",
+        _ => "check the disk, and who may read and write there",
     }
 }
 

@@ -33,7 +33,7 @@ fn a_failed_sync_fails_everybody_at_once_and_for_good() {
     });
     assert_eq!(errors.len(), 64);
     for error in &errors {
-        assert!(matches!(error, WalError::Poisoned { op: "sync", .. }), "{error}");
+        assert!(matches!(error, WalError::Poisoned { op, .. } if op == "sync"), "{error}");
         assert_eq!(error.class(), ErrorClass::Unavailable);
     }
     let written = fs.bytes(&path("telemetry.wal"));
@@ -241,8 +241,22 @@ fn nothing_is_acknowledged_once_somebody_has_taken_or_changed_the_files() {
         attack(&dir);
         let error = wal.append(batch("b", 1)).wait().unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
+        assert!(error.to_string().ends_with("; end whoever else touches its files, then restart"), "{error}");
         assert!(wal.append(batch("c", 1)).wait().is_err(), "and nothing after it");
     }
+}
+
+#[test]
+fn what_is_in_the_way_of_safe_seq_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { publish_idle: Duration::ZERO, ..Options::default() };
+    let (wal, _) = Wal::open(dir.path(), options).unwrap();
+    fs::create_dir(dir.path().join("telemetry.safe_seq.tmp")).unwrap();
+    // The first frame of a log is acknowledged only with it.
+    let error = wal.append(batch("a", 1)).wait().unwrap_err().to_string();
+    let file = dir.path().join("telemetry.safe_seq.tmp");
+    let end = format!("attempt to create `{}`: it is not a regular file; move that away, then restart", file.display());
+    assert!(error.ends_with(&end), "{error}");
 }
 
 #[test]

@@ -56,6 +56,29 @@ fn a_failed_file_operation_says_what_failed_and_what_to_check() {
 }
 
 #[test]
+fn the_remedy_fits_the_cause() {
+    use std::io::{Error, ErrorKind};
+    let stopped = |source: Error| {
+        let (dir, op) = (Path::new("/wal").to_owned(), "write".to_owned());
+        WalError::Poisoned { dir, op, source: Arc::new(source) }.to_string()
+    };
+    for (source, remedy) in [
+        (Error::from_raw_os_error(28), "free space outside of the log"),
+        (Error::from_raw_os_error(27), "free space outside of the log"),
+        (Error::from_raw_os_error(24), "raise `ulimit -n`, or hold fewer connections"),
+        (Error::from_raw_os_error(23), "raise `ulimit -n`, or hold fewer connections"),
+        (Error::from_raw_os_error(12), "free some memory"),
+        (Error::from_raw_os_error(5), "check the disk, and who may read and write there"),
+        (Error::from_raw_os_error(13), "check the disk, and who may read and write there"),
+        (Error::from_raw_os_error(17), "check the disk, and who may read and write there"),
+        (Error::new(ErrorKind::InvalidData, "it is not a regular file"), "move that away"),
+    ] {
+        let expected = format!("log at `/wal` stopped after a failed write: {source}; {remedy}, then restart");
+        assert_eq!(stopped(source), expected);
+    }
+}
+
+#[test]
 fn every_row_is_met_by_a_log_in_that_state() {
     let (none, nine) = (0_u64.to_le_bytes(), 9_u64.to_le_bytes());
     let rows: Vec<(&str, MemFs)> = vec![

@@ -319,7 +319,8 @@ fn a_rotation_that_fails_ends_the_log_and_nothing_of_the_batch_is_acknowledged()
     // What is in the way of the sealed segment cannot be replaced by a file.
     std::fs::create_dir(home.path().join(Segment::Sealed(1).to_string())).unwrap();
     let error = wal.append(vec![frame("b")]).wait().unwrap_err();
-    assert!(matches!(error, WalError::Poisoned { op: "rotation", .. }), "{error}");
+    assert!(matches!(&error, WalError::Poisoned { op, .. } if op == "rotation"), "{error}");
+    assert!(error.to_string().ends_with(" is in the way; move that away, then restart"), "{error}");
     assert!(wal.append(vec![frame("c")]).wait().is_err());
     drop(wal);
     std::fs::remove_dir(home.path().join(Segment::Sealed(1).to_string())).unwrap();
@@ -442,7 +443,8 @@ fn a_rotation_replaces_nothing() {
     let there = home.path().join(Segment::Sealed(1).to_string());
     std::fs::write(&there, b"somebody's").unwrap();
     let error = wal.append(vec![frame("b")]).wait().unwrap_err();
-    assert!(matches!(error, WalError::Poisoned { op: "rotation", .. }), "{error}");
+    assert!(matches!(&error, WalError::Poisoned { op, .. } if op == "rotation"), "{error}");
+    assert!(error.to_string().ends_with(" is in the way; move that away, then restart"), "{error}");
     assert_eq!(std::fs::read(&there).unwrap(), b"somebody's");
 }
 
