@@ -15,7 +15,7 @@ use host_native::{
     key::{self, PrivateKey},
     wal::{
         self, Checked, Checkpoint, Diagnosis, Doctored, Opening, Past, Plan, Pruned, Reader, Record, Report, Undrained,
-        Wal,
+        Wal, WalError,
     },
 };
 use serde::Serialize;
@@ -496,6 +496,9 @@ fn doctor(context: &mut Context<'_>, dir: &Path, accept_loss: bool) -> Result<Ex
         false => None,
     };
     print_diagnosis(context, dir, &diagnosis, doctored)?;
+    if let Some(stray @ WalError::Stray { .. }) = diagnosis.error {
+        return Err(stray.into());
+    }
     if needed && !accept_loss {
         let message =
             format!("{}: restore the log from a copy, or accept the loss with `--accept-loss`", diagnosis.why);

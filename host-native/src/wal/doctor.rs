@@ -8,7 +8,7 @@ use super::{
     dir::{Dir, SAFE_SEQ, SafeSeq, Zeros},
     fs::{Fs, How},
     own::Own,
-    recovery::{Action, Opened, Ready, Survey, append_own},
+    recovery::{Action, Failure, Opened, Ready, Survey, append_own},
     retention::Past,
     scan::Fault,
     segment::Segment,
@@ -27,7 +27,7 @@ pub enum Opening {
 }
 
 /// What recovery finds, without changing anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Diagnosis {
     /// What opening would do.
@@ -50,6 +50,8 @@ pub struct Diagnosis {
     pub fault: Option<Fault>,
     /// Where the first whole frame after the fault starts.
     pub later: Option<u64>,
+    /// Why the log does not open, if it does not.
+    pub error: Option<WalError>,
 }
 
 /// Says which row of the recovery table applies to the log, and why. Changes nothing.
@@ -71,6 +73,10 @@ pub(super) fn diagnose_on(dir: &Dir) -> Result<Diagnosis, WalError> {
         Action::Repair => Opening::Repair,
         Action::Fail(_) => Opening::Fail,
     };
+    let error = match survey.row.action {
+        Action::Fail(failure) => Some(survey.error(dir, failure)),
+        Action::Init | Action::Open | Action::Repair => None,
+    };
     Ok(Diagnosis {
         opening,
         row: survey.row.name,
@@ -85,6 +91,7 @@ pub(super) fn diagnose_on(dir: &Dir) -> Result<Diagnosis, WalError> {
         bytes: survey.len,
         fault: survey.fault,
         later: survey.later,
+        error,
     })
 }
 
@@ -184,24 +191,15 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalErro
     let dir = &Dir::new(fs, dir);
     let lock = dir.lock()?;
     let survey = Survey::of(dir)?;
-    if !matches!(survey.row.action, Action::Fail(_)) {
-        return Err(WalError::NoDoctorNeeded { dir: dir.path.clone(), why: survey.row.why });
-    }
-    // A segment that is not of this log is no reason to give up what is.
-    let sealed = dir.sealed()?;
-    let segment_of = |fault: &Fault| match fault.segment {
-        Segment::Sealed(first) => Some(first),
-        Segment::Live => sealed.last().copied(),
-    };
-    if let Some(at) = survey.fault.as_ref().and_then(segment_of) {
-        for strays in [vec![at], sealed.iter().copied().take_while(|first| *first < at).collect()] {
-            if !matches!(Survey::of(&dir.without(&strays))?.row.action, Action::Fail(_) | Action::Init) {
-                let files: Vec<_> = strays.into_iter().map(|first| Segment::Sealed(first).to_string()).collect();
-                let files = files.join("`, `");
-                return Err(WalError::Stray { dir: dir.path.clone(), files });
-            }
+    match survey.row.action {
+        // A file that is not of this log is no reason to give up what is.
+        Action::Fail(Failure::Stray) => return Err(survey.error(dir, Failure::Stray)),
+        Action::Fail(_) => {}
+        Action::Init | Action::Open | Action::Repair => {
+            return Err(WalError::NoDoctorNeeded { dir: dir.path.clone(), why: survey.row.why });
         }
     }
+    let sealed = dir.sealed()?;
     let (end, kept, link) = survey.end.whole;
     let source = survey.end.segment;
     // Of the sealed segments from the damage on, only what is kept of the first remains: in the live file.

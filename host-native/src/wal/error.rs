@@ -2,6 +2,7 @@
 
 use std::{io, path::Path, path::PathBuf, sync::Arc};
 
+use super::segment::Segment;
 use crate::ErrorClass;
 
 /// Why the log refused. Every message is one line: the cause, then the remedy.
@@ -162,8 +163,8 @@ pub enum WalError {
         /// The parser's words.
         why: String,
     },
-    /// The doctor was called on a log that holds but for files that are not of it.
-    #[error("log at `{}` holds without `{files}`: move that away, then start a runtime with it", dir.display())]
+    /// The log holds but for files that are named as sealed segments and are not of it.
+    #[error("log at `{}` holds without `{files}`: move that away", dir.display())]
     Stray {
         /// The log's directory.
         dir: PathBuf,
@@ -189,6 +190,7 @@ impl WalError {
             | Self::SafeSeqLost { .. }
             | Self::CommittedLost { .. }
             | Self::Damaged { .. }
+            | Self::Stray { .. }
             | Self::Position { .. } => ErrorClass::Damaged,
             Self::Io { .. }
             | Self::Locked { .. }
@@ -203,9 +205,13 @@ impl WalError {
             | Self::BatchTooLarge { .. }
             | Self::FrameTooLarge { .. }
             | Self::AttrsNotObject { .. }
-            | Self::Stray { .. }
             | Self::NoDoctorNeeded { .. } => ErrorClass::Usage,
         }
+    }
+
+    pub(super) fn stray(dir: PathBuf, firsts: &[u64]) -> Self {
+        let files: Vec<_> = firsts.iter().map(|first| Segment::Sealed(*first).to_string()).collect();
+        Self::Stray { dir, files: files.join("`, `") }
     }
 
     /// For `map_err`: what was tried, on what.

@@ -88,6 +88,7 @@ pub(super) enum Failure {
     CommittedLost,
     Damaged,
     Misplaced,
+    Stray,
 }
 
 /// One row: it fires when every condition is among those it lists.
@@ -261,6 +262,14 @@ impl Row {
             && self.start.contains(&found.start)
     }
 
+    /// In the place of a row that goes on, where a file is named as a sealed segment that the log does not have.
+    const STRAY: Self = Self {
+        name: "stray",
+        action: Action::Fail(Failure::Stray),
+        why: "a file is named as a sealed segment, and none begins with that frame",
+        ..Self::NONE
+    };
+
     /// The table covers every combination, by test; were one missing, failing is the safe answer.
     const NONE: Self = Self {
         name: "none",
@@ -300,6 +309,10 @@ pub(super) struct Survey {
     pub(super) tails_noted: u64,
     /// Sealed segments that were walked.
     pub(super) sealed: usize,
+    /// The first frames of all segments that were walked.
+    firsts: Vec<u64>,
+    /// Files that are named as sealed segments between them.
+    strays: Vec<u64>,
     /// The frame that says that what came before the first one was pruned, and why.
     pub(super) said: Option<(u64, Past)>,
     /// What the log looks like.
@@ -315,9 +328,33 @@ impl Survey {
             let survey = Self::walk(dir, Scanner::first(dir)?)?;
             // Beside a writer that prunes, a segment may be gone before it is reached.
             if survey.fault.is_none() || dir.segment_from(0)? == begins {
-                return Ok(survey);
+                return survey.or_stray(dir);
             }
         }
+    }
+
+    /// Where the log would hold without the sealed segment of the fault (the newest, where it is in the live one), or without all
+    /// before that, these are not of it.
+    fn or_stray(mut self, dir: &Dir) -> Result<Self, WalError> {
+        let (Action::Fail(failure), Some(fault)) = (self.row.action, &self.fault) else { return Ok(self) };
+        if failure == Failure::Stray {
+            return Ok(self);
+        }
+        let sealed = dir.sealed()?;
+        let at = match fault.segment {
+            Segment::Sealed(first) => Some(first),
+            Segment::Live => sealed.last().copied(),
+        };
+        let Some(at) = at else { return Ok(self) };
+        for strays in [vec![at], sealed.into_iter().take_while(|first| *first < at).collect()] {
+            let without = dir.without(&strays);
+            let survey = Self::walk(&without, Scanner::first(&without)?)?;
+            if let Action::Open | Action::Repair | Action::Fail(Failure::Stray) = survey.row.action {
+                (self.row, self.strays) = (&Row::STRAY, strays);
+                break;
+            }
+        }
+        Ok(self)
     }
 
     /// A survey that takes the frames before `place` as read.
@@ -342,6 +379,8 @@ impl Survey {
             safe_end: 0,
             tails_noted: 0,
             sealed: 0,
+            firsts: Vec::new(),
+            strays: Vec::new(),
             said: None,
             log: Log::Absent,
             start: Start::Known,
@@ -350,6 +389,7 @@ impl Survey {
         if let Some(mut scanner) = scanner {
             survey.log = survey.walk_segments(&mut scanner)?;
             survey.end = scanner.place;
+            survey.strays = survey.strays(&dir.sealed()?);
         }
         Ok(survey.judged(safe_seq))
     }
@@ -388,6 +428,7 @@ impl Survey {
                 Crossing::More if scanner.place.offset > 0 => len = sealed_bytes + scanner.segment_bytes(),
                 Crossing::More => {
                     self.sealed += 1;
+                    self.firsts.push(self.first_of_segment(&scanner.place));
                     sealed_bytes += offset;
                     len = sealed_bytes + scanner.segment_bytes();
                     (self.segment_first, self.safe_end) = (seq, 0);
@@ -407,11 +448,11 @@ impl Survey {
         // A batch that is not whole says nothing.
         self.said = self.said.filter(|(seq, _)| *seq <= scanner.place.whole.1);
         self.sealed += usize::from(scanner.place.segment != Segment::Live);
-        if let Some(first) = scanner.place.start {
+        if scanner.place.start.is_some() {
             self.start = if self.said.is_some() { Start::Known } else { Start::Unknown };
-            // A live file does not have it in its name.
-            self.segment_first = self.segment_first.max(first.0);
         }
+        self.segment_first = self.first_of_segment(&scanner.place);
+        self.firsts.push(self.segment_first);
         self.len = Some(len);
         self.good_bytes = sealed_bytes + scanner.place.whole.0;
         let segment = scanner.place.segment;
@@ -435,6 +476,18 @@ impl Survey {
         })
     }
 
+    /// The first frame of the segment that is walked: a live file does not have it in its name.
+    fn first_of_segment(&self, place: &Place) -> u64 {
+        self.segment_first.max(place.start.map_or(1, |(first, _)| first))
+    }
+
+    /// Those of the sealed segments, as they are named after the walk, that would begin within one that was walked. What a writer
+    /// seals or prunes meanwhile is none of them.
+    fn strays(&self, sealed: &[u64]) -> Vec<u64> {
+        let walked = self.firsts.first().copied().unwrap_or(1)..self.end.next_seq;
+        sealed.iter().copied().filter(|first| walked.contains(first) && !self.firsts.contains(first)).collect()
+    }
+
     /// Looks up the row for what the walk found and this `safe_seq`.
     pub(super) fn judged(mut self, safe_seq: SafeSeq) -> Self {
         self.safe_seq = safe_seq;
@@ -452,6 +505,11 @@ impl Survey {
             start: self.start,
         };
         self.row = TABLE.iter().find(|row| row.fires(&found)).unwrap_or(&Row::NONE);
+        if let (Action::Open | Action::Repair, Some(seq)) = (self.row.action, self.strays.first().copied()) {
+            self.row = &Row::STRAY;
+            let segment = Segment::Sealed(seq);
+            self.fault = Some(Fault { segment, offset: 0, seq, tail: Tail::Misplaced, what: Row::STRAY.why });
+        }
         self
     }
 
@@ -477,6 +535,7 @@ impl Survey {
             }
             Failure::StartLost => WalError::StartLost { dir, first: self.first().0 },
             Failure::CommittedLost => WalError::CommittedLost { dir, last_good, committed, fault: self.what() },
+            Failure::Stray => WalError::stray(dir, &self.strays),
             Failure::Damaged | Failure::Misplaced => WalError::Damaged { dir, last_good, fault: self.what() },
         }
     }

@@ -9,6 +9,7 @@ use super::{
     dir::Dir,
     own::Own,
     position::Position,
+    recovery::{Action, Survey},
     scan::{Place, Scanner},
     segment::Segment,
 };
@@ -191,13 +192,9 @@ impl End {
         let Some(mut scanner) = Scanner::from(dir, Place { segment: next, ..Place::default() })? else {
             return Ok(None);
         };
-        if scanner.is_at_end() {
-            return Ok(None);
-        }
         match scanner.next()? {
-            Ok(None) => Ok(None),
             // The live one may be written right now.
-            Err(_) if next == Segment::Live => Ok(None),
+            Ok(None) | Err(_) if next == Segment::Live => Ok(None),
             Ok(Some(good)) => {
                 let frame = &good.envelope;
                 let hash = String::from_utf8_lossy(&frame.prev).into_owned();
@@ -208,8 +205,13 @@ impl End {
                     unix_ns: codec::unix_ns_of(frame.ts),
                 }))
             }
-            Err(fault) => {
-                Err(WalError::Damaged { dir: dir.path.clone(), last_good: fault.seq - 1, fault: fault.to_string() })
+            // Damage, or no segment at all: what opening would say. Or it was pruned meanwhile.
+            Ok(None) | Err(_) => {
+                let survey = Survey::of(dir)?;
+                match survey.row.action {
+                    Action::Fail(failure) => Err(survey.error(dir, failure)),
+                    Action::Init | Action::Open | Action::Repair => Ok(None),
+                }
             }
         }
     }

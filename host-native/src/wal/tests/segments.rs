@@ -419,6 +419,58 @@ fn the_doctor_names_a_file_that_is_not_of_the_log_and_leaves_the_log_alone() {
 }
 
 #[test]
+fn a_file_named_as_a_segment_that_begins_nowhere_has_one_verdict() {
+    let (fs, original) = closed_log();
+    let firsts = dir(&fs).sealed().unwrap();
+    let whole = fs.bytes(&path(&Segment::Sealed(firsts[1]).to_string())).unwrap();
+    let last = original.last().unwrap().seq;
+    let retention = Retention { bytes: Some(1), days: None, prune: Prune::Any };
+    let torn = [fs.bytes(&path("telemetry.wal")).unwrap(), vec![0]].concat();
+    // Within the first segment, within the second, within the live one, beyond.
+    for first in [firsts[0] + 1, firsts[1] + 1, last, 9999] {
+        for bytes in [whole.clone(), vec![], vec![b'x'; 500]] {
+            for live in [None, Some(torn.clone())] {
+                let fs = fs.snapshot();
+                let (wal, _) = open(&fs).unwrap();
+                let name = Segment::Sealed(first).to_string();
+                fs.put(&path(&name), Some(bytes.clone()));
+                let expected = format!("log at `/wal` holds without `{name}`: move that away");
+                let beside = verify_on(&dir(&fs)).unwrap().error.unwrap();
+                let pruning = wal.prune(&retention, "test").unwrap_err();
+                drop(wal);
+                if let Some(live) = live {
+                    fs.put(&path("telemetry.wal"), Some(live));
+                }
+                let before = fs.files("telemetry");
+                let report = verify_on(&dir(&fs)).unwrap();
+                assert!(!report.holds() && report.fault.unwrap().segment == Segment::Sealed(first));
+                let diagnosis = diagnose_on(&dir(&fs)).unwrap();
+                assert_eq!(diagnosis.row, "stray", "{first} of {firsts:?}: {diagnosis:?}");
+                let doctored = doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap_err();
+                let (report, diagnosis) = (report.error.unwrap(), diagnosis.error.unwrap());
+                for error in [beside, pruning, report, diagnosis, doctored, open(&fs).unwrap_err()] {
+                    assert_eq!((error.to_string(), error.class()), (expected.clone(), ErrorClass::Damaged));
+                }
+                assert_eq!(fs.files("telemetry"), before);
+                fs.put(&path(&name), None);
+                assert!(open(&fs).is_ok());
+            }
+        }
+    }
+    // Two of them: nothing is given up.
+    for first in [firsts[0] + 1, 9999] {
+        fs.put(&path(&Segment::Sealed(first).to_string()), Some(whole.clone()));
+    }
+    for first in [9999, firsts[0] + 1] {
+        let name = Segment::Sealed(first).to_string();
+        let error = doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap_err();
+        assert!(matches!(&error, WalError::Stray { files, .. } if *files == name), "{error}");
+        fs.put(&path(&name), None);
+    }
+    assert_eq!(records(&fs), original);
+}
+
+#[test]
 fn a_name_that_leads_nowhere_is_an_error_and_not_the_end_of_the_log() {
     let home = tempfile::tempdir().unwrap();
     write(home.path(), 10);
