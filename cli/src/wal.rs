@@ -359,14 +359,21 @@ impl Command {
 /// How often a log that is pruned meanwhile is asked for its checkpoints.
 const CHECKS: u32 = 5;
 
-/// Asks a log for its checkpoints. One that is pruned meanwhile outgrows those that were read: then both are read again.
+/// Asks a log for its checkpoints. One that is pruned meanwhile outgrows those that were read: then both are read again, and
+/// what is wrong a second time was not for that.
 fn check_signed(dir: &Path, path: &Path, keys: &TrustedKeys) -> Result<Checked, CliError> {
+    let mut wrong = None;
     for _ in 0..CHECKS {
         let checkpoints = Checkpoint::read_all(path, keys)?;
-        match progress::reading(dir, |walk| Checkpoint::check(&checkpoints, walk)) {
-            Err(_) if Checkpoint::read_all(path, keys)?.len() > checkpoints.len() => {}
-            checked => return Ok(checked?),
+        let error = match progress::reading(dir, |walk| Checkpoint::check(&checkpoints, walk)) {
+            Ok(checked) => return Ok(checked),
+            Err(error) => error,
+        };
+        let said = Some(error.to_string());
+        if wrong == said || Checkpoint::read_all(path, keys)?.len() <= checkpoints.len() {
+            return Err(error.into());
         }
+        wrong = said;
     }
     Err(CliError::Failed {
         class: ErrorClass::Unavailable,

@@ -1,9 +1,12 @@
 //! The log arrives, whatever the collector answers and whenever the drain is killed.
 
+mod collector;
+mod otelcol;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Output, Stdio},
@@ -20,210 +23,14 @@ use host_native::wal::{Options, Reader, Record, Wal};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use self::{
+    collector::{Collector, answer, in_part, ok, seq},
+    otelcol::{Otelcol, named, otelcol},
+};
 use crate::{
     service::{PATIENCE, Service},
-    support::{Home, autonomy, free_address, root},
+    support::{Home, autonomy, free_address},
 };
-
-/// What a field of a protobuf message holds: enough of the format to read what is sent without the code that sends it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Field {
-    Number(u64),
-    Bytes(Vec<u8>),
-}
-
-fn varint(bytes: &mut &[u8]) -> u64 {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = bytes[0];
-        *bytes = &bytes[1..];
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            break;
-        }
-    }
-    value
-}
-
-fn fields(mut bytes: &[u8]) -> Vec<(u64, Field)> {
-    let mut fields = Vec::new();
-    while !bytes.is_empty() {
-        let tag = varint(&mut bytes);
-        let field = match tag & 7 {
-            0 => Field::Number(varint(&mut bytes)),
-            1 => {
-                let (number, rest) = bytes.split_first_chunk().unwrap();
-                bytes = rest;
-                Field::Number(u64::from_le_bytes(*number))
-            }
-            2 => {
-                let length = usize::try_from(varint(&mut bytes)).unwrap();
-                let (field, rest) = bytes.split_at(length);
-                bytes = rest;
-                Field::Bytes(field.to_vec())
-            }
-            other => panic!("wire type {other}"),
-        };
-        fields.push((tag >> 3, field));
-    }
-    fields
-}
-
-/// The messages in field `number`.
-fn messages(bytes: &[u8], number: u64) -> Vec<Vec<u8>> {
-    let is = |(found, field): (u64, Field)| match field {
-        Field::Bytes(bytes) if found == number => Some(bytes),
-        Field::Bytes(_) | Field::Number(_) => None,
-    };
-    fields(bytes).into_iter().filter_map(is).collect()
-}
-
-fn text(bytes: &[u8], number: u64) -> String {
-    String::from_utf8(messages(bytes, number).pop().unwrap_or_default()).unwrap()
-}
-
-fn number(bytes: &[u8], number: u64) -> u64 {
-    let is = |(found, field): (u64, Field)| match field {
-        Field::Number(value) if found == number => Some(value),
-        Field::Bytes(_) | Field::Number(_) => None,
-    };
-    fields(bytes).into_iter().find_map(is).unwrap_or_default()
-}
-
-/// `KeyValue`s as text.
-fn attributes(bytes: &[u8], at: u64) -> BTreeMap<String, String> {
-    let value = |any: &[u8]| match fields(any).pop().unwrap() {
-        (1, Field::Bytes(text)) => String::from_utf8(text).unwrap(),
-        (_, Field::Number(number)) => number.to_string(),
-        other => panic!("{other:?}"),
-    };
-    messages(bytes, at).iter().map(|pair| (text(pair, 1), value(&messages(pair, 2)[0]))).collect()
-}
-
-/// A record as it arrived.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Arrived {
-    id: String,
-    event_name: String,
-    severity: (u64, String),
-    unix_ns: u64,
-    body: String,
-    attributes: BTreeMap<String, String>,
-    resource: BTreeMap<String, String>,
-}
-
-/// One request to the collector.
-#[derive(Debug, Clone)]
-struct Asked {
-    head: String,
-    records: Vec<Arrived>,
-    at: Instant,
-}
-
-impl Asked {
-    fn read(stream: &mut BufReader<TcpStream>) -> Option<Self> {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if stream.read_line(&mut head).ok()? == 0 {
-                return None;
-            }
-        }
-        let head = head.to_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body).ok()?;
-        let mut records = Vec::new();
-        for resource_logs in messages(&body, 1) {
-            let resource = attributes(&messages(&resource_logs, 1)[0], 1);
-            for record in messages(&resource_logs, 2).iter().flat_map(|scope_logs| messages(scope_logs, 2)) {
-                let attributes = attributes(&record, 6);
-                assert_eq!(number(&record, 1), number(&record, 11), "seen when it was made");
-                records.push(Arrived {
-                    id: attributes["autonomy.id"].clone(),
-                    event_name: text(&record, 12),
-                    severity: (number(&record, 2), text(&record, 3)),
-                    unix_ns: number(&record, 1),
-                    body: text(&messages(&record, 5)[0], 1),
-                    attributes,
-                    resource: resource.clone(),
-                });
-            }
-        }
-        Some(Self { head, records, at: Instant::now() })
-    }
-
-    fn ids(&self) -> Vec<&str> {
-        self.records.iter().map(|record| record.id.as_str()).collect()
-    }
-
-    fn holds(&self, seqs: &[u64]) -> bool {
-        self.records.iter().any(|record| seqs.contains(&seq(&record.id)))
-    }
-}
-
-fn seq(id: &str) -> u64 {
-    id.rsplit_once(':').unwrap().1.parse().unwrap()
-}
-
-/// A collector that answers what it is told to, byte for byte; nothing is a cut connection.
-struct Collector {
-    address: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
-}
-
-impl Collector {
-    fn start(answer: impl FnMut(usize, &Asked) -> Vec<u8> + Send + 'static) -> Self {
-        Self::listen(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
-    }
-
-    fn listen(listener: TcpListener, mut answer: impl FnMut(usize, &Asked) -> Vec<u8> + Send + 'static) -> Self {
-        let address = listener.local_addr().unwrap().to_string();
-        let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
-        let all = Arc::clone(&asked);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = BufReader::new(stream.unwrap());
-                // Whoever was killed in the middle of a request has sent none.
-                let Some(asked) = Asked::read(&mut stream) else { continue };
-                let nth = all.lock().unwrap().len();
-                let bytes = answer(nth, &asked);
-                all.lock().unwrap().push(asked);
-                let _ = stream.get_mut().write_all(&bytes);
-            }
-        });
-        Self { address, asked }
-    }
-
-    fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
-    }
-
-    /// Every record of every request, in the order of arrival.
-    fn arrived(&self) -> Vec<Arrived> {
-        self.asked().into_iter().flat_map(|asked| asked.records).collect()
-    }
-
-    fn drain(&self, home: &Home, flags: &str) -> Output {
-        home.run(&format!("wal drain --output json --to http://{} {flags}", self.address))
-    }
-}
-
-fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n", body.len());
-    [head.as_bytes(), body].concat()
-}
-
-fn ok() -> Vec<u8> {
-    answer("200 OK", "content-type: application/x-protobuf\r\n", b"")
-}
-
-/// `ExportLogsServiceResponse` with a partial success.
-fn in_part(rejected: u8, message: &str) -> Vec<u8> {
-    let length = |bytes: &[u8]| u8::try_from(bytes.len()).unwrap();
-    let message = [&[0x12, length(message.as_bytes())], message.as_bytes()].concat();
-    let partial = [&[0x08, rejected], message.as_slice()].concat();
-    answer("200 OK", "", &[&[0x0a, length(&partial)], partial.as_slice()].concat())
-}
 
 fn frame(kind: Kind, attrs: &str) -> Frame {
     let node_id = (kind != Kind::Lifecycle).then(|| NodeId::parse("robot-7").unwrap());
@@ -231,7 +38,7 @@ fn frame(kind: Kind, attrs: &str) -> Frame {
 }
 
 /// A log of so many decisions, closed.
-fn log(home: &Home, frames: usize) -> Vec<Record> {
+pub(crate) fn log(home: &Home, frames: usize) -> Vec<Record> {
     let (wal, _) = Wal::open(home.path("wal"), Options::default()).unwrap();
     for at in 0..frames {
         wal.append(vec![frame(
@@ -250,7 +57,7 @@ fn records(dir: &Path) -> Vec<Record> {
 }
 
 /// What a drain printed, and how it exited.
-fn done(output: &Output) -> (i32, Value, String) {
+pub(crate) fn done(output: &Output) -> (i32, Value, String) {
     let printed = serde_json::from_slice(&output.stdout).unwrap_or_default();
     (output.status.code().unwrap(), printed, String::from_utf8(output.stderr.clone()).unwrap())
 }
@@ -753,100 +560,6 @@ fn a_runtime_drains_in_the_background_and_decides_while_the_collector_is_away() 
     let records: BTreeSet<_> = records(&home.path("wal")).into_iter().map(|record| record.payload).collect();
     assert_eq!(arrived, records);
     assert!(records.iter().any(|payload| payload.contains("runtime_stopped")));
-}
-
-#[test]
-fn a_log_that_was_changed_after_it_was_signed_is_told_by_whoever_kept_the_line() {
-    let home = Home::new();
-    log(&home, 3);
-    home.ok("key generate --out node.pem");
-    let first = home.ok("wal checkpoint --key node.pem");
-    log(&home, 2);
-    fs::write(home.path("kept"), first + &home.ok("wal checkpoint --key node.pem --output json")).unwrap();
-    log(&home, 2);
-    let verify = "wal verify --checkpoints kept --checkpoint-key node.pem.pub --output json";
-    let verified: Value = serde_json::from_str(&home.ok(verify)).unwrap();
-    assert_eq!(
-        (&verified["holds"], &verified["frames"], &verified["checkpoints"]),
-        (&true.into(), &7.into(), &2.into())
-    );
-
-    fs::remove_dir_all(home.path("wal")).unwrap();
-    log(&home, 7);
-    assert_eq!(home.run("wal verify").status.code(), Some(0), "by itself it holds");
-    let (code, _, stderr) = done(&home.run(verify));
-    assert_eq!(code, 4);
-    assert!(stderr.contains("log does not hold frame 3 as it was signed at "), "{stderr}");
-    home.ok("key generate --out other.pem");
-    let (code, _, stderr) = done(&home.run(&verify.replace("node", "other")));
-    assert_eq!(code, 2, "{stderr}");
-}
-
-/// A real Collector, built from its own modules.
-struct Otelcol {
-    child: Child,
-    file: std::path::PathBuf,
-}
-
-impl Otelcol {
-    fn start(program: &Path, home: &Home, address: &str) -> Self {
-        let file = home.path("collected.jsonl");
-        let config = format!(
-            "receivers:\n  otlp:\n    protocols:\n      http:\n        endpoint: {address}\nexporters:\n  file:\n    path: {}\n\
-             service:\n  telemetry:\n    metrics:\n      level: none\n    logs:\n      level: error\n  pipelines:\n    logs:\n      \
-             receivers: [otlp]\n      exporters: [file]\n",
-            file.display()
-        );
-        fs::write(home.path("collector.yaml"), config).unwrap();
-        let mut command = home.program(program);
-        command.arg(format!("--config=file:{}", home.path("collector.yaml").display()));
-        Self { child: command.spawn().unwrap(), file }
-    }
-
-    /// Every record that it wrote, with its resource, once it has ended in order.
-    fn collected(mut self) -> Vec<(Value, Value)> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        assert!(self.child.wait().unwrap().success());
-        let lines = fs::read_to_string(&self.file).unwrap();
-        let mut records = Vec::new();
-        for line in lines.lines() {
-            let line: Value = serde_json::from_str(line).unwrap();
-            for resource_logs in line["resourceLogs"].as_array().unwrap() {
-                for scope_logs in resource_logs["scopeLogs"].as_array().unwrap() {
-                    let logs = scope_logs["logRecords"].as_array().unwrap();
-                    records.extend(logs.iter().map(|record| (named(&resource_logs["resource"]), record.clone())));
-                }
-            }
-        }
-        records
-    }
-}
-
-impl Drop for Otelcol {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Attributes by their names.
-fn named(holder: &Value) -> Value {
-    let pairs = holder["attributes"].as_array().unwrap().iter();
-    pairs
-        .map(|pair| (pair["key"].as_str().unwrap().to_owned(), pair["value"].clone()))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
-}
-
-/// What `cargo xtask test` builds where Go is.
-fn otelcol() -> Option<std::path::PathBuf> {
-    let program = root().join("target/collector/collector");
-    if program.exists() {
-        return Some(program);
-    }
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "no collector: `cargo xtask test` builds it");
-    println!("SKIPPED: no collector at `{}`: `cargo xtask test` builds it where Go is", program.display());
-    None
 }
 
 #[test]

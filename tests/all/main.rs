@@ -9,6 +9,7 @@
 )]
 
 mod book;
+mod checkpoint;
 mod cluster;
 mod conformance;
 mod corpus;
