@@ -11,6 +11,7 @@ mod rollouts;
 mod waiting;
 
 use std::{
+    convert::Infallible,
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
@@ -59,6 +60,12 @@ use crate::{
 
 /// How often the store is asked for changes that others made.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How often rollouts are looked at for what is left to do.
+const GO_ON: Duration = Duration::from_secs(1);
+
+/// Between two steps of what is left to do, for whoever waits to change something.
+const BETWEEN: Duration = Duration::from_millis(5);
 
 /// Shortest time that a lease may count, in milliseconds: what it takes to renew it and to try again.
 pub const SHORTEST_LEASE_MS: u64 = 1_000;
@@ -172,6 +179,15 @@ impl Orchestrator {
             }
         }
     }
+
+    /// Does what is left to do of rollouts, for ever. While the store cannot be asked, [`Self::watch`] says so.
+    async fn go_on(&self) -> Infallible {
+        loop {
+            let more = self.ask(|store| store.rollouts().go_on("orchestrator", now_ms())).await;
+            let pause = if more.unwrap_or(false) { BETWEEN } else { GO_ON };
+            tokio::time::sleep(pause).await;
+        }
+    }
 }
 
 impl std::fmt::Debug for Orchestrator {
@@ -221,9 +237,11 @@ pub async fn run(
         // Those who wait for changes are answered now.
         orchestrator.waiting.stop();
     };
-    let mut answering = JoinSet::new();
+    let mut background = JoinSet::new();
     let app = Arc::clone(&orchestrator);
-    answering.spawn(async move { app.lookups.answer(&app).await });
+    background.spawn(async move { app.lookups.answer(&app).await });
+    let app = Arc::clone(&orchestrator);
+    background.spawn(async move { app.go_on().await });
     serve::serve(listener, routes, limits, metrics, stop).await
 }
 

@@ -6,6 +6,7 @@ use gate_core::{
 };
 use host_native::{
     bundle::{self, Description, Files, IfExists},
+    enrollment::{SqliteStore, Store as _, rollout::RolloutId},
     key::PrivateKey,
 };
 use rustix::process::Signal;
@@ -487,4 +488,44 @@ fn the_store_refuses_over_http_what_it_refuses() {
     let states: Vec<_> =
         changes["changes"].as_array().unwrap().iter().map(|c| c["change"]["after"]["rollout_state"].clone()).collect();
     assert_eq!(states, ["<none>", "pending", "acknowledged", "active", "rolled_back"], "the change feed has each step");
+}
+
+/// Nobody asks for anything again: neither the operator nor a node.
+#[test]
+fn an_orchestrator_that_is_killed_while_it_takes_a_rollout_back_goes_on_when_it_is_started_again() {
+    const MANY: usize = 6_000;
+    let mut fleet = Fleet::start();
+    let store = SqliteStore::open(fleet.home.path("fleet.sqlite")).unwrap();
+    let many = format!(
+        "WITH RECURSIVE nth (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM nth WHERE n < {MANY})
+         INSERT INTO enrollment SELECT 'many-' || n, 'many', 'active', '<none>', 1, 1, 1 FROM nth"
+    );
+    rusqlite::Connection::open(fleet.home.path("fleet.sqlite")).unwrap().execute_batch(&many).unwrap();
+    let order = json!({
+        "bundle": format!("registry.example/fleet/policies@sha256:{}", "0".repeat(64)),
+        "selector": "enrollment_ref=many",
+    });
+    let (status, created) = fleet.ask("POST", "/v1/rollouts", "operator.token", &order.to_string());
+    assert_eq!((status, &created["rest"]["pending"]), (200, &json!(MANY)), "{created}");
+    let id = created["rollout_id"].as_str().unwrap();
+    let taken_back = || store.rollouts().rollout(&RolloutId::parse(id).unwrap()).unwrap().rest.rolled_back as usize;
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            let token = fs::read_to_string(fleet.home.path("operator.token")).unwrap();
+            let authorization = format!("authorization: Bearer {}\r\n", token.trim_end());
+            let path = format!("/v1/rollouts/{id}/rollback");
+            fleet.orchestrator.connect().exchange("POST", &path, &authorization, "")
+        });
+        while taken_back() == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        fleet.orchestrator.signal(Signal::KILL);
+        assert!(asked.join().unwrap().is_err(), "it was killed before it answered");
+    });
+    let left = MANY - taken_back();
+    assert!(left > 0, "it was killed in between");
+    let serve = "orchestrator serve --store fleet.sqlite --signing-key lease.pem --listen 127.0.0.1:0";
+    fleet.orchestrator = Service::start(&fleet.home, serve);
+    fleet.until(id, |shown| shown["rollout"]["rest"]["rolled_back"] == MANY);
+    println!("{left} of {MANY} nodes were left to be taken back");
 }

@@ -203,8 +203,9 @@ impl OrchestratorClient {
         method: Method,
         path: &str,
         body: String,
+        total_timeout: Duration,
     ) -> Result<T, RemoteError> {
-        let answer = self.send(kept, method, path, body, false, TOTAL_TIMEOUT).await?;
+        let answer = self.send(kept, method, path, body, false, total_timeout).await?;
         self.read(path, &answer)
     }
 

@@ -51,6 +51,13 @@ pub trait RolloutStore: Send + Sync {
     /// used.
     fn report(&self, node_id: &NodeId, report: &Report, who: &str, now_ms: u64) -> Result<Directive, StoreError>;
 
+    /// Does what is left to do, for a thousand nodes at most: what follows from a report or a revoke for more nodes than those, and
+    /// what broke off. Says whether there may be more. An orchestrator asks for it again and again.
+    ///
+    /// # Errors
+    /// The store cannot be used.
+    fn go_on(&self, who: &str, now_ms: u64) -> Result<bool, StoreError>;
+
     /// One rollout.
     ///
     /// # Errors

@@ -66,6 +66,9 @@ impl RolloutStore for Line {
     fn report(&self, node_id: &NodeId, report: &Report, who: &str, now_ms: u64) -> Result<Directive, StoreError> {
         self.over(|store| store.report(node_id, report, who, now_ms))
     }
+    fn go_on(&self, who: &str, now_ms: u64) -> Result<bool, StoreError> {
+        self.over(|store| store.go_on(who, now_ms))
+    }
     fn rollout(&self, id: &RolloutId) -> Result<Rollout, StoreError> {
         self.over(|store| store.rollout(id))
     }

@@ -3,6 +3,7 @@
 use std::{
     ops::ControlFlow,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use gate_core::{
@@ -13,7 +14,7 @@ use gate_core::{
 use http::Method;
 use serde::de::DeserializeOwned;
 
-use super::{OrchestratorClient, RemoteError};
+use super::{OrchestratorClient, RemoteError, TOTAL_TIMEOUT};
 use crate::{
     client::Kept,
     enrollment::{
@@ -53,10 +54,21 @@ impl RemoteStore {
         path: &str,
         body: String,
     ) -> Result<T, StoreError> {
+        self.ask_within(TOTAL_TIMEOUT, method, path, body)
+    }
+
+    /// Asks for what may take longer.
+    pub(in crate::enrollment) fn ask_within<T: DeserializeOwned>(
+        &self,
+        total_timeout: Duration,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> Result<T, StoreError> {
         // Who asks at the same time has a connection of their own.
         let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = std::mem::take(&mut *lock());
-        let answer = self.executor.block_on(self.client.ask(&mut kept, method, path, body));
+        let answer = self.executor.block_on(self.client.ask(&mut kept, method, path, body, total_timeout));
         *lock() = kept;
         Ok(answer?)
     }

@@ -74,6 +74,11 @@ fn activate(rollouts: &dyn RolloutStore, id: &RolloutId, node_id: &NodeId) {
     for state in [RolloutState::Acknowledged, RolloutState::Active] {
         rollouts.report(node_id, &report(id, state), node_id.as_str(), 50).unwrap();
     }
+    go_on(rollouts);
+}
+
+fn go_on(rollouts: &dyn RolloutStore) {
+    while rollouts.go_on("orchestrator", 51).unwrap() {}
 }
 
 fn of_wave(rollouts: &dyn RolloutStore, id: &RolloutId, wave: Wave) -> Vec<NodeId> {

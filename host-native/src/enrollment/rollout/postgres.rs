@@ -5,7 +5,7 @@ use tokio_postgres::{Transaction, types::Type};
 
 use super::{
     Command, Directive, Order, Phase, Report, Rollout, RolloutError, RolloutId, RolloutStore, Wave, record,
-    steps::{self, Counting, RolloutLedger, Steps, TOGETHER},
+    steps::{self, Counting, RolloutLedger, Steps, TAKEN_BACK, TOGETHER},
 };
 use crate::enrollment::{
     PostgresStore, StoreError,
@@ -54,6 +54,10 @@ impl RolloutStore for PostgresStore {
         let by = By::new(who, now_ms)?;
         report.check()?;
         steps::report(self, node_id, report, by)
+    }
+
+    fn go_on(&self, who: &str, now_ms: u64) -> Result<bool, StoreError> {
+        steps::go_on(self, By::new(who, now_ms)?)
     }
 
     fn rollout(&self, id: &RolloutId) -> Result<Rollout, StoreError> {
@@ -204,6 +208,13 @@ impl RolloutLedger for PostgresLedger<'_> {
             (&signed(by.now_ms), Type::INT8),
         ];
         self.execute(sql, &params).await
+    }
+
+    async fn under_way(&mut self) -> Result<Vec<RolloutId>, Fault> {
+        let sql = "SELECT rollout_id FROM autonomy.rollout WHERE phase = 'running' UNION ALL SELECT rollout_id FROM (
+                       SELECT rollout_id FROM autonomy.rollout_history WHERE phase = 'rolled_back'
+                       ORDER BY change_id DESC LIMIT $1) AS taken_back";
+        self.query(sql, &[(&signed(TAKEN_BACK), Type::INT8)], record::rollout_id).await
     }
 
     async fn rollout(&mut self, id: &RolloutId, counting: Counting) -> Result<Option<Rollout>, Fault> {

@@ -1,5 +1,7 @@
 //! Rollouts that an orchestrator keeps.
 
+use std::time::Duration;
+
 use gate_core::{NodeId, json};
 use http::Method;
 
@@ -9,17 +11,25 @@ use crate::enrollment::{
     wire::{Current, Directives, PAGE, ROLLOUTS, Rollouts},
 };
 
+/// A step for a million nodes takes some minutes.
+const STEPS_TIMEOUT: Duration = Duration::from_secs(900);
+
 impl RolloutStore for RemoteStore {
     fn create(&self, order: &Order, _who: &str, _now_ms: u64) -> Result<Rollout, StoreError> {
-        self.ask(Method::POST, "/v1/rollouts", json::write(order))
+        self.ask_within(STEPS_TIMEOUT, Method::POST, "/v1/rollouts", json::write(order))
     }
 
     fn command(&self, id: &RolloutId, command: Command, _who: &str, _now_ms: u64) -> Result<Rollout, StoreError> {
-        self.ask(Method::POST, &format!("/v1/rollouts/{id}/{command}"), String::new())
+        self.ask_within(STEPS_TIMEOUT, Method::POST, &format!("/v1/rollouts/{id}/{command}"), String::new())
     }
 
     fn report(&self, node_id: &NodeId, report: &Report, _who: &str, _now_ms: u64) -> Result<Directive, StoreError> {
         self.ask(Method::PUT, &format!("/v1/directives/{node_id}"), json::write(report))
+    }
+
+    /// An orchestrator does so by itself.
+    fn go_on(&self, _who: &str, _now_ms: u64) -> Result<bool, StoreError> {
+        Ok(false)
     }
 
     fn rollout(&self, id: &RolloutId) -> Result<Rollout, StoreError> {

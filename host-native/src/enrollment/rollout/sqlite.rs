@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, Transaction, params};
 
 use super::{
     Command, Directive, Order, Phase, Report, Rollout, RolloutError, RolloutId, RolloutStore, Wave, record,
-    steps::{self, Counting, RolloutLedger, Steps, TOGETHER},
+    steps::{self, Counting, RolloutLedger, Steps, TAKEN_BACK, TOGETHER},
 };
 use crate::enrollment::{StoreError, database::Fault, record::signed, request::By, sqlite::SqliteStore};
 
@@ -49,6 +49,10 @@ impl RolloutStore for SqliteStore {
         let by = By::new(who, now_ms)?;
         report.check()?;
         steps::report(self, node_id, report, by)
+    }
+
+    fn go_on(&self, who: &str, now_ms: u64) -> Result<bool, StoreError> {
+        steps::go_on(self, By::new(who, now_ms)?)
     }
 
     fn rollout(&self, id: &RolloutId) -> Result<Rollout, StoreError> {
@@ -182,6 +186,12 @@ impl RolloutLedger for Transaction<'_> {
             statement.execute(params![id.as_str(), node_id.as_str(), state.as_str(), detail, signed(by.now_ms)])?;
         }
         Ok(())
+    }
+
+    async fn under_way(&mut self) -> Result<Vec<RolloutId>, Fault> {
+        let sql = "SELECT rollout_id FROM rollout WHERE phase = 'running' UNION ALL SELECT rollout_id FROM (
+                       SELECT rollout_id FROM rollout_history WHERE phase = 'rolled_back' ORDER BY change_id DESC LIMIT ?1)";
+        all(self, sql, [signed(TAKEN_BACK)], |row| record::rollout_id(row))
     }
 
     async fn rollout(&mut self, id: &RolloutId, counting: Counting) -> Result<Option<Rollout>, Fault> {

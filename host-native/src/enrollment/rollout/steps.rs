@@ -22,6 +22,9 @@ use crate::enrollment::{
 /// Nodes of one transaction. Few where it is tested, so that every step has more of them.
 pub(super) const TOGETHER: usize = if cfg!(test) { 2 } else { 1000 };
 
+/// How many of the rollouts that were taken back, the last ones, are looked at for what is left to do.
+pub(super) const TAKEN_BACK: usize = 10;
+
 /// Between two transactions, for whoever waits to have the turn.
 const BETWEEN: Duration = Duration::from_millis(5);
 
@@ -70,6 +73,9 @@ pub(in crate::enrollment) trait RolloutLedger: Ledger {
         by: By<'_>,
     ) -> Result<(), Self::Fault>;
 
+    /// The rollouts from which something may follow: those that run, and the [`TAKEN_BACK`] that were taken back last.
+    async fn under_way(&mut self) -> Result<Vec<RolloutId>, Self::Fault>;
+
     async fn rollout(&mut self, id: &RolloutId, counting: Counting) -> Result<Option<Rollout>, Self::Fault>;
 
     async fn directive(&mut self, node_id: &NodeId) -> Result<Option<Directive>, Self::Fault>;
@@ -111,14 +117,14 @@ pub(super) fn create(store: &impl Steps, order: &Order, by: By<'_>) -> Result<Ro
     }
     // Whom the nodes were taken from has fewer to wait for.
     for id in left.iter().chain([&id]) {
-        go_on(store, id, by)?;
+        advance_all(store, id, by)?;
     }
     Ok(id)
 }
 
 pub(super) fn command(store: &impl Steps, id: &RolloutId, asked: Command, by: By<'_>) -> Result<(), StoreError> {
     store.step(async |ledger| set_command(ledger, id, asked, by).await)?;
-    go_on(store, id, by)
+    advance_all(store, id, by)
 }
 
 pub(super) fn report(
@@ -127,20 +133,21 @@ pub(super) fn report(
     report: &Report,
     by: By<'_>,
 ) -> Result<Directive, StoreError> {
-    let (directive, goes_on) = store.step(async |ledger| take_report(ledger, node_id, report, by).await)?;
-    if goes_on && let Err(error) = go_on(store, &report.rollout_id, by) {
-        // What the node said is written down.
-        tracing::warn!(
-            "rollout `{}` has not come to all of its nodes ({error}): it goes on when a node reports, or with `autonomy \
-             rollout resume`",
-            report.rollout_id
-        );
-    }
-    Ok(directive)
+    store.step(async |ledger| take_report(ledger, node_id, report, by).await)
 }
 
-/// Does what follows, as long as something does. Whoever is next goes on where this breaks off.
-fn go_on(store: &impl Steps, id: &RolloutId, by: By<'_>) -> Result<(), StoreError> {
+/// Does what is left to do of any rollout, in a transaction that does something for nodes; says whether there was one.
+pub(super) fn go_on(store: &impl Steps, by: By<'_>) -> Result<bool, StoreError> {
+    for id in store.step(async |ledger| ledger.under_way().await)? {
+        if store.step(async |ledger| advance(ledger, &id, by).await)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Does what follows, as long as something does. The orchestrator goes on where this breaks off.
+fn advance_all(store: &impl Steps, id: &RolloutId, by: By<'_>) -> Result<(), StoreError> {
     while store.step(async |ledger| advance(ledger, id, by).await)? {
         thread::sleep(BETWEEN);
     }
@@ -233,13 +240,13 @@ async fn set_command<L: RolloutLedger>(
     }
 }
 
-/// The directive, and whether something follows from it that others have to wait for.
+/// What follows from it for more nodes than a thousand is left to do.
 async fn take_report<L: RolloutLedger>(
     ledger: &mut L,
     node_id: &NodeId,
     report: &Report,
     by: By<'_>,
-) -> Result<(Directive, bool), L::Fault> {
+) -> Result<Directive, L::Fault> {
     let of = || node_id.clone();
     let current = current(ledger, node_id).await?;
     let Report { rollout_id: reported, state: to, .. } = report;
@@ -250,18 +257,18 @@ async fn take_report<L: RolloutLedger>(
     let detail = report.detail();
     if current.state == *to {
         if detail.is_none() || detail == current.detail {
-            return Ok((current, false));
+            return Ok(current);
         }
         ledger.mark(reported, slice::from_ref(node_id), to, detail.as_deref(), by).await?;
-        return Ok((self::current(ledger, node_id).await?, false));
+        return self::current(ledger, node_id).await;
     }
     // Nobody takes a turn that was not given.
     if *to == RolloutState::Pending || !may_become(&current.state, to) {
         return refuse(RolloutError::Transition { node_id: of(), from: current.state, to: to.clone() });
     }
     set_state(ledger, reported, slice::from_ref(node_id), to, detail.as_deref(), by).await?;
-    let goes_on = advance(ledger, reported, by).await?;
-    Ok((self::current(ledger, node_id).await?, goes_on))
+    advance(ledger, reported, by).await?;
+    self::current(ledger, node_id).await
 }
 
 /// Takes a node's directive from it: its enrollment is not the one any more that it was chosen under.

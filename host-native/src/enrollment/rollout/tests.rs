@@ -215,7 +215,7 @@ impl Steps for Failing {
 /// Whoever does something breaks off after each of its transactions in turn, and somebody else goes on.
 #[test]
 fn wherever_a_step_for_many_nodes_breaks_off_another_goes_on() {
-    use RolloutState::{Acknowledged, Active, None, Pending, RolledBack};
+    use RolloutState::{Acknowledged, Active, None, RolledBack};
     let by = By::new("ana", 10).unwrap();
     let (dir, nodes) = (tempfile::tempdir().unwrap(), ["a", "b", "c", "d", "e", "f", "g"].map(node));
     let new = |left| {
@@ -269,15 +269,12 @@ fn wherever_a_step_for_many_nodes_breaks_off_another_goes_on() {
         let store = &failing.store;
         let id = store.create(&order(Some(1)), "ana", 10).unwrap().rollout_id;
         let canary = nodes.iter().find(|node| store.directive(node).unwrap().unwrap().wave == Wave::Canary).unwrap();
-        let report = |state| Report { rollout_id: id.clone(), state, detail: Option::None };
-        store.report(canary, &report(Acknowledged), "x", 11).unwrap();
-        let told = steps::report(&failing, canary, &report(Active), by).unwrap();
-        assert_eq!(told.state, Active, "{nth}: what was said is written down");
-        let waiting = store.rollout(&id).unwrap().rest.waiting;
-        assert_eq!(waiting, 6u64.saturating_sub(2 * nth as u64), "{nth}");
-        // A node that was asked goes on with it.
-        let asked = nodes.iter().find(|node| store.directive(node).unwrap().unwrap().state == Pending).unwrap();
-        reports(store, &id, asked);
+        reports(store, &id, canary);
+        assert_eq!(store.rollout(&id).unwrap().rest.waiting, 4, "those of the transaction in which it was said");
+        // Whom others have to wait for is not kept waiting.
+        while steps::go_on(&failing, by).unwrap_or(false) {}
+        assert_eq!(store.rollout(&id).unwrap().rest.waiting, 4u64.saturating_sub(2 * (nth as u64 / 2)), "{nth}");
+        while store.go_on("orchestrator", 12).unwrap() {}
         assert_eq!(store.rollout(&id).unwrap().rest.waiting, 0, "{nth}");
 
         failing.left.set(nth);
@@ -286,13 +283,39 @@ fn wherever_a_step_for_many_nodes_breaks_off_another_goes_on() {
         let left = states(store).iter().filter(|state| **state != RolledBack).count();
         assert!(left < before || left == 0, "{nth}: {left}");
         before = left;
-        store.command(&id, Command::Rollback, "bo", 14).unwrap();
+        while store.go_on("orchestrator", 14).unwrap() {}
         assert_eq!(states(store), nodes.each_ref().map(|_| RolledBack), "{nth}");
         if back.is_ok() {
             assert!(nth > 4, "{nth}");
             break;
         }
     }
+}
+
+#[test]
+fn the_rest_goes_on_when_the_last_canary_is_revoked_and_waits_while_it_is_paused() {
+    let (dir, nodes) = (tempfile::tempdir().unwrap(), ["a", "b", "c", "d", "e", "f", "g"].map(node));
+    let store = SqliteStore::open(dir.path().join("enrollment.db")).unwrap();
+    for node in &nodes {
+        store.enroll(node, &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
+    }
+    let order = Order { bundle: bundle(), selector: Selector::All, canary_percent: Some(20) };
+    let id = store.create(&order, "ana", 10).unwrap().rollout_id;
+    let mut canaries = nodes.iter().filter(|node| store.directive(node).unwrap().unwrap().wave == Wave::Canary);
+    let (first, last) = (canaries.next().unwrap(), canaries.next().unwrap());
+    for state in [RolloutState::Acknowledged, RolloutState::Active] {
+        store.report(first, &Report { rollout_id: id.clone(), state, detail: None }, "x", 11).unwrap();
+    }
+    assert!(!store.go_on("orchestrator", 12).unwrap(), "one canary is still waited for");
+    store.revoke(last, "bo", 13).unwrap();
+    let waiting = || store.rollout(&id).unwrap().rest.waiting;
+    assert_eq!(waiting(), 3, "as many as a revoke does along with it");
+    store.command(&id, Command::Pause, "bo", 14).unwrap();
+    assert!(!store.go_on("orchestrator", 15).unwrap());
+    assert_eq!(waiting(), 3);
+    store.command(&id, Command::Resume, "bo", 16).unwrap();
+    while store.go_on("orchestrator", 17).unwrap() {}
+    assert_eq!((waiting(), store.rollout(&id).unwrap().rest.pending), (0, 5));
 }
 
 /// A store that somebody else uses before its n-th transaction.
