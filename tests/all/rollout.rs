@@ -493,7 +493,7 @@ fn the_store_refuses_over_http_what_it_refuses() {
 /// Nobody asks for anything again: neither the operator nor a node.
 #[test]
 fn an_orchestrator_that_is_killed_while_it_takes_a_rollout_back_goes_on_when_it_is_started_again() {
-    const MANY: usize = 6_000;
+    const MANY: u64 = 6_000;
     let mut fleet = Fleet::start();
     let store = SqliteStore::open(fleet.home.path("fleet.sqlite")).unwrap();
     let many = format!(
@@ -508,7 +508,7 @@ fn an_orchestrator_that_is_killed_while_it_takes_a_rollout_back_goes_on_when_it_
     let (status, created) = fleet.ask("POST", "/v1/rollouts", "operator.token", &order.to_string());
     assert_eq!((status, &created["rest"]["pending"]), (200, &json!(MANY)), "{created}");
     let id = created["rollout_id"].as_str().unwrap();
-    let taken_back = || store.rollouts().rollout(&RolloutId::parse(id).unwrap()).unwrap().rest.rolled_back as usize;
+    let taken_back = || store.rollouts().rollout(&RolloutId::parse(id).unwrap()).unwrap().rest.rolled_back;
     thread::scope(|scope| {
         let asked = scope.spawn(|| {
             let token = fs::read_to_string(fleet.home.path("operator.token")).unwrap();
