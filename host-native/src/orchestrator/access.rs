@@ -271,10 +271,11 @@ impl Access {
     /// # Errors
     /// The file cannot be used any more: then nobody is let in.
     pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Option<Caller>, AccessError> {
+        let found = fs::metadata(&self.path).map(|found| Stamp::of(&found));
+        let found = found.map_err(|source| AccessError::File { path: self.path.clone(), source })?;
         let tokens = {
             let mut last = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-            let found = fs::metadata(&self.path).map(|found| Stamp::of(&found));
-            if found.map_err(|source| AccessError::File { path: self.path.clone(), source })? != last.0 {
+            if found != last.0 {
                 *last = read(&self.path)?;
             }
             Arc::clone(&last.1)
