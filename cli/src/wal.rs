@@ -413,7 +413,11 @@ fn print_report(
             })?;
         }
         Format::Text => {
-            let verdict = if holds { Cell::new("every frame holds").good() } else { Cell::new("damaged").bad() };
+            let verdict = match &error {
+                None => Cell::new("every frame holds").good(),
+                Some(WalError::Stray { .. }) => Cell::new("every frame holds, and a file is not of it").bad(),
+                Some(_) => Cell::new("damaged").bad(),
+            };
             out.fields([
                 ("LOG", Cell::new(dir.display())),
                 ("VERDICT", verdict),

@@ -8,7 +8,7 @@ use super::{
     dir::{Dir, SAFE_SEQ, SafeSeq, Zeros},
     fs::{Fs, How},
     own::Own,
-    recovery::{Action, Failure, Opened, Ready, Survey, append_own},
+    recovery::{Action, Opened, Ready, Survey, append_own},
     retention::Past,
     scan::Fault,
     segment::Segment,
@@ -73,10 +73,7 @@ pub(super) fn diagnose_on(dir: &Dir) -> Result<Diagnosis, WalError> {
         Action::Repair => Opening::Repair,
         Action::Fail(_) => Opening::Fail,
     };
-    let error = match survey.row.action {
-        Action::Fail(failure) => Some(survey.error(dir, failure)),
-        Action::Init | Action::Open | Action::Repair => None,
-    };
+    let error = survey.failure(dir);
     Ok(Diagnosis {
         opening,
         row: survey.row.name,
@@ -141,11 +138,10 @@ pub fn verify(walk: impl Into<Walk>) -> Result<Report, WalError> {
 
 pub(super) fn verify_on(dir: &Dir) -> Result<Report, WalError> {
     let survey = Survey::of(dir)?;
-    let error = match survey.row.action {
-        Action::Init => return Err(WalError::NoLog { dir: dir.path.clone() }),
-        Action::Fail(failure) => Some(survey.error(dir, failure)),
-        Action::Open | Action::Repair => None,
-    };
+    if survey.row.action == Action::Init {
+        return Err(WalError::NoLog { dir: dir.path.clone() });
+    }
+    let error = survey.failure(dir);
     let (_, last, head) = survey.end.whole;
     let (first, _) = survey.first();
     Ok(Report {
@@ -191,13 +187,11 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalErro
     let dir = &Dir::new(fs, dir);
     let lock = dir.lock()?;
     let survey = Survey::of(dir)?;
-    match survey.row.action {
+    match survey.failure(dir) {
         // A file that is not of this log is no reason to give up what is.
-        Action::Fail(Failure::Stray) => return Err(survey.error(dir, Failure::Stray)),
-        Action::Fail(_) => {}
-        Action::Init | Action::Open | Action::Repair => {
-            return Err(WalError::NoDoctorNeeded { dir: dir.path.clone(), why: survey.row.why });
-        }
+        Some(stray @ WalError::Stray { .. }) => return Err(stray),
+        Some(_) => {}
+        None => return Err(WalError::NoDoctorNeeded { dir: dir.path.clone(), why: survey.row.why }),
     }
     let sealed = dir.sealed()?;
     let (end, kept, link) = survey.end.whole;

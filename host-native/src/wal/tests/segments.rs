@@ -42,6 +42,11 @@ fn segments(fs: &MemFs) -> Vec<PathBuf> {
         .collect()
 }
 
+/// What a reader stops at.
+fn first_error(fs: &MemFs) -> Option<WalError> {
+    Reader::open_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap().find_map(Result::err)
+}
+
 /// A log of several segments with two or three batches in each, closed in order.
 fn closed_log() -> (MemFs, Vec<Record>) {
     let (fs, _) = killed_log_of(1000, 14);
@@ -437,6 +442,7 @@ fn a_file_named_as_a_segment_that_begins_nowhere_has_one_verdict() {
                 let expected = format!("log at `/wal` holds without `{name}`: move that away");
                 let beside = verify_on(&dir(&fs)).unwrap().error.unwrap();
                 let pruning = wal.prune(&retention, "test").unwrap_err();
+                let mut reading = vec![first_error(&fs)];
                 drop(wal);
                 if let Some(live) = live {
                     fs.put(&path("telemetry.wal"), Some(live));
@@ -447,8 +453,15 @@ fn a_file_named_as_a_segment_that_begins_nowhere_has_one_verdict() {
                 let diagnosis = diagnose_on(&dir(&fs)).unwrap();
                 assert_eq!(diagnosis.row, "stray", "{first} of {firsts:?}: {diagnosis:?}");
                 let doctored = doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap_err();
+                assert_eq!((diagnosis.last_good, diagnosis.committed), (last, last), "nothing is lost");
+                assert_eq!(report.frames, last);
                 let (report, diagnosis) = (report.error.unwrap(), diagnosis.error.unwrap());
-                for error in [beside, pruning, report, diagnosis, doctored, open(&fs).unwrap_err()] {
+                reading.push(first_error(&fs));
+                // A reader never comes to what would begin within a sealed segment.
+                assert!(reading.iter().all(|error| error.is_some() == (first >= last)), "{first}: {reading:?}");
+                let opening = open(&fs).unwrap_err();
+                let errors = [beside, pruning, report, diagnosis, doctored, opening];
+                for error in errors.into_iter().chain(reading.into_iter().flatten()) {
                     assert_eq!((error.to_string(), error.class()), (expected.clone(), ErrorClass::Damaged));
                 }
                 assert_eq!(fs.files("telemetry"), before);
@@ -457,17 +470,28 @@ fn a_file_named_as_a_segment_that_begins_nowhere_has_one_verdict() {
             }
         }
     }
-    // Two of them: nothing is given up.
-    for first in [firsts[0] + 1, 9999] {
-        fs.put(&path(&Segment::Sealed(first).to_string()), Some(whole.clone()));
-    }
-    for first in [9999, firsts[0] + 1] {
-        let name = Segment::Sealed(first).to_string();
+    // Two of them are named together, and nothing is given up.
+    for [one, other] in [[firsts[0] + 1, 9999], [9998, 9999]] {
+        let fs = fs.snapshot();
+        let names = [one, other].map(|first| Segment::Sealed(first).to_string());
+        for name in &names {
+            fs.put(&path(name), Some(whole.clone()));
+        }
         let error = doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap_err();
-        assert!(matches!(&error, WalError::Stray { files, .. } if *files == name), "{error}");
-        fs.put(&path(&name), None);
+        assert!(matches!(&error, WalError::Stray { files, .. } if *files == names.join("`, `")), "{error}");
+        assert_eq!(first_error(&fs).unwrap().to_string(), error.to_string());
+        for name in &names {
+            fs.put(&path(name), None);
+        }
+        assert_eq!(records(&fs), original);
     }
-    assert_eq!(records(&fs), original);
+    // Beside a log of one segment, it is where a reader begins.
+    let (fs, original) = super::killed_log(9);
+    let name = Segment::Sealed(9999).to_string();
+    fs.put(&path(&name), Some(vec![]));
+    assert!(matches!(first_error(&fs), Some(WalError::Stray { files, .. }) if files == name));
+    let diagnosis = diagnose_on(&dir(&fs)).unwrap();
+    assert_eq!((diagnosis.row, diagnosis.last_good), ("stray", original.len() as u64));
 }
 
 #[test]
