@@ -292,6 +292,7 @@ struct Diagnosed<'a> {
     last_good: u64,
     good_bytes: u64,
     committed: u64,
+    would_lose: u64,
     safe_seq: Option<u64>,
     bytes: Option<u64>,
     fault: Option<String>,
@@ -308,8 +309,8 @@ struct Treatment {
 
 impl From<Doctored> for Treatment {
     fn from(doctored: Doctored) -> Self {
-        let Doctored { kept, committed, dropped_bytes, copies, .. } = doctored;
-        Self { kept, lost: committed.saturating_sub(kept), dropped_bytes, copies }
+        let Doctored { kept, lost, dropped_bytes, copies, .. } = doctored;
+        Self { kept, lost, dropped_bytes, copies }
     }
 }
 
@@ -524,15 +525,16 @@ fn print_diagnosis(
     diagnosis: &Diagnosis,
     doctored: Option<Treatment>,
 ) -> Result<(), CliError> {
-    let Diagnosis { opening, row, why, last_good, good_bytes, committed, safe_seq, bytes, fault, .. } = diagnosis;
+    let Diagnosis { opening, row, why, last_good, good_bytes, committed, would_lose, safe_seq, bytes, fault, .. } =
+        diagnosis;
     let needed = *opening == Opening::Fail;
     let opening = match opening {
         Opening::Open => "open",
         Opening::Repair => "repair",
         Opening::Fail => "fail",
     };
-    let (last_good, good_bytes, committed, fault) =
-        (*last_good, *good_bytes, *committed, fault.as_ref().map(ToString::to_string));
+    let (last_good, good_bytes, committed, would_lose, fault) =
+        (*last_good, *good_bytes, *committed, *would_lose, fault.as_ref().map(ToString::to_string));
     let out = &mut context.out;
     if out.format() == Format::Json {
         let (safe_seq, bytes) = (*safe_seq, *bytes);
@@ -544,6 +546,7 @@ fn print_diagnosis(
             last_good,
             good_bytes,
             committed,
+            would_lose,
             safe_seq,
             bytes,
             fault,
@@ -558,17 +561,22 @@ fn print_diagnosis(
         ("WHY", Cell::new(why)),
         ("LAST_GOOD", Cell::new(last_good)),
         ("COMMITTED", Cell::new(committed)),
-        ("WOULD_LOSE", Cell::new(format!("{} frames", committed.saturating_sub(last_good)))),
+        ("WOULD_LOSE", Cell::new(counted(would_lose, "frame"))),
         ("SAFE_SEQ", Cell::or_none(*safe_seq)),
         ("FAULT", Cell::or_none(fault)),
     ])?;
     match doctored {
         Some(Treatment { kept, lost, dropped_bytes, copies }) => {
             out.line("")?;
-            out.line(format_args!("kept {kept} frames, lost {lost} committed ones ({dropped_bytes} bytes dropped)"))?;
+            let (kept, lost) = (counted(kept, "frame"), counted(lost, "committed one"));
+            out.line(format_args!("kept {kept}, lost {lost} ({dropped_bytes} bytes dropped)"))?;
             out.note(format_args!("the untouched originals are beside it: {}", copies.join(", ")))
         }
         None if needed => Ok(()),
         None => out.note("it needs no doctor"),
     }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

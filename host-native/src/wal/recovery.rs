@@ -526,6 +526,21 @@ impl Survey {
         self.end.start.unwrap_or((1, FIRST_LINK))
     }
 
+    /// How many frames are kept: up to L.
+    pub(super) fn kept(&self) -> u64 {
+        self.last_good() + 1 - self.first().0
+    }
+
+    /// How many committed frames are known to be lost: those after L, or those before the first, where all that follows is there and
+    /// does not say that they were pruned.
+    pub(super) fn lost(&self) -> u64 {
+        let after = self.committed.saturating_sub(self.last_good());
+        match (self.start, &self.fault) {
+            (Start::Unknown, None) if after == 0 => self.first().0 - 1,
+            _ => after,
+        }
+    }
+
     /// Why the log does not open, if it does not.
     pub(super) fn failure(&self, dir: &Dir) -> Option<WalError> {
         let Action::Fail(failure) = self.row.action else { return None };
@@ -547,7 +562,8 @@ impl Survey {
     /// What is wrong, in words.
     pub(super) fn what(&self) -> String {
         match (&self.fault, self.later) {
-            (None, _) => "the log ends there".to_owned(),
+            (None, _) if self.last_good() < self.committed => "the log ends there".to_owned(),
+            (None, _) => self.row.why.to_owned(),
             (Some(fault), None) => fault.to_string(),
             (Some(fault), Some(at)) if at == fault.offset => format!("{fault}, and only the length is wrong"),
             (Some(fault), Some(at)) => format!("{fault}, and a whole frame follows at byte {at}"),

@@ -20,7 +20,7 @@ use crate::{
         codec::link_to,
         dir::Dir,
         doctor::{diagnose_on, doctor_on, verify_on},
-        fs::{Fs, RealFs},
+        fs::RealFs,
         segment::Segment,
         verify,
     },
@@ -204,15 +204,19 @@ fn a_log_without_its_first_segment_and_without_a_word_about_it_is_refused() {
             damaged.put(&path(&Segment::Sealed(*first).to_string()), None);
         }
         let diagnosis = diagnose_on(&dir(&damaged)).unwrap();
-        assert_eq!(diagnosis.row, "start_lost");
+        assert_eq!((diagnosis.row, diagnosis.last_good), ("start_lost", original.len() as u64));
         let Err(WalError::StartLost { first, .. }) = open(&damaged) else { panic!("{gone} segments are gone") };
         let report = verify_on(&dir(&damaged)).unwrap();
         assert!(!report.holds());
         assert_eq!((report.first, report.frames), (first, original.len() as u64 + 1 - first));
-        let read: Vec<_> = Reader::open_on(Arc::new(damaged) as Arc<dyn Fs>, Path::new(DIR)).unwrap().collect();
+        let read: Vec<_> = Reader::open_on(Arc::new(damaged.clone()), Path::new(DIR)).unwrap().collect();
         let (end, frames) = read.split_last().unwrap();
         assert!(matches!(end, Err(WalError::StartLost { first: said, .. }) if *said == first), "{end:?}");
         assert_eq!(frames.len() as u64, original.len() as u64 + 1 - first);
+        let doctored = doctor_on(Arc::new(damaged.clone()), Path::new(DIR)).unwrap();
+        assert_eq!((diagnosis.would_lose, doctored.lost, doctored.kept), (first - 1, first - 1, report.frames));
+        let said = records(&damaged).pop().unwrap().attrs;
+        assert!(said.contains("\"reason\":\"the log does not begin with its first frame"), "{said}");
     }
 }
 
