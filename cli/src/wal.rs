@@ -463,11 +463,11 @@ fn prune(context: &mut Context<'_>, config: &Config, dry_run: bool) -> Result<Ex
     if !retention.is_bounded() {
         return Err(CliError::usage("nothing bounds the log: give `--retain-bytes` or `--retain-days`, or set them"));
     }
-    // A log that is not there is not begun.
-    drop(Reader::open(&dir)?);
     let plan = match dry_run {
-        true => wal::plan(&dir, &retention)?,
+        true => progress::reading(&dir, |log| wal::plan(log, &retention))?,
         false => {
+            // A log that is not there is not begun.
+            drop(Reader::open(&dir)?);
             let (wal, _) = Wal::open(&dir, config.wal_options())?;
             let plan = wal.prune(&retention, "operator")?;
             wal.close()?;
