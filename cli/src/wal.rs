@@ -322,17 +322,14 @@ impl Command {
             Self::Verify { checkpoints, checkpoint_key, wal } => {
                 let dir = context.config(&wal.add_to(Flags::default()))?.wal_dir();
                 let signed = match (checkpoints, checkpoint_key) {
-                    (Some(path), Some(key)) => Some((path, key::read_trusted(&[key], 1)?)),
+                    // What cannot be read is said before a long log is.
+                    (Some(path), Some(key)) => Some(Signed::read(path, key::read_trusted(&[key], 1)?)?),
                     (None, _) | (_, None) => None,
                 };
-                if let Some((path, keys)) = &signed {
-                    // What cannot be read is said before a long log is.
-                    Checkpoint::read_all(path, keys)?;
-                }
                 let report = progress::reading(&dir, wal::verify)?;
                 // A log that does not hold together is the first thing to say.
                 let held = match signed.filter(|_| report.holds()) {
-                    Some((path, keys)) => Some(check_signed(&dir, &path, &keys)?),
+                    Some(signed) => Some(signed.check(&dir)?),
                     None => None,
                 };
                 print_report(context, &dir, report, held)
@@ -360,26 +357,40 @@ impl Command {
 /// How often a log that is pruned meanwhile is asked for its checkpoints.
 const CHECKS: u32 = 5;
 
-/// Asks a log for its checkpoints. One that is pruned meanwhile outgrows those that were read: then both are read again, and
-/// what is wrong a second time was not for that.
-fn check_signed(dir: &Path, path: &Path, keys: &TrustedKeys) -> Result<Checked, CliError> {
-    let mut wrong = None;
-    for _ in 0..CHECKS {
-        let checkpoints = Checkpoint::read_all(path, keys)?;
-        let error = match progress::reading(dir, |walk| Checkpoint::check(&checkpoints, walk)) {
-            Ok(checked) => return Ok(checked),
-            Err(error) => error,
-        };
-        let said = Some(error.to_string());
-        if wrong == said || Checkpoint::read_all(path, keys)?.len() <= checkpoints.len() {
-            return Err(error.into());
-        }
-        wrong = said;
+/// Signed checkpoints, and where they were read.
+struct Signed {
+    path: PathBuf,
+    keys: TrustedKeys,
+    checkpoints: Vec<Checkpoint>,
+}
+
+impl Signed {
+    fn read(path: PathBuf, keys: TrustedKeys) -> Result<Self, CliError> {
+        let checkpoints = Checkpoint::read_all(&path, &keys)?;
+        Ok(Self { path, keys, checkpoints })
     }
-    Err(CliError::Failed {
-        class: ErrorClass::Unavailable,
-        message: format!("log at `{}` was pruned each time that it was read: read it again", dir.display()),
-    })
+
+    /// Asks a log for them. One that is pruned meanwhile outgrows those that were read: then both are read again, and what is wrong
+    /// a second time was not for that.
+    fn check(mut self, dir: &Path) -> Result<Checked, CliError> {
+        let mut wrong = None;
+        for _ in 0..CHECKS {
+            let error = match progress::reading(dir, |log| Checkpoint::check(&self.checkpoints, log)) {
+                Ok(checked) => return Ok(checked),
+                Err(error) => error,
+            };
+            let said = Some(error.to_string());
+            let newer = Checkpoint::read_all(&self.path, &self.keys)?;
+            if wrong == said || newer.len() <= self.checkpoints.len() {
+                return Err(error.into());
+            }
+            (wrong, self.checkpoints) = (said, newer);
+        }
+        Err(CliError::Failed {
+            class: ErrorClass::Unavailable,
+            message: format!("log at `{}` was pruned each time that it was read: read it again", dir.display()),
+        })
+    }
 }
 
 fn print_report(
