@@ -83,7 +83,7 @@ impl Command {
             Self::Get { audit_id, wal } => {
                 let config = context.config(&wal.add_to(Flags::default()))?;
                 let trail = progress::reading(&config.wal_dir(), |log| audit::get(log, &audit_id))?;
-                print_trail(context, &audit_id, &trail)
+                print_trail(context, &audit_id, trail)
             }
             Self::List(list) => list.run(context),
         }
@@ -96,19 +96,21 @@ fn remedy(call: &Call) -> Option<&'static str> {
     denied.or(call.would_deny).map(|reason| reason.remedy())
 }
 
-fn print_trail(context: &mut Context<'_>, audit_id: &AuditId, trail: &Trail) -> Result<Exit, CliError> {
-    let Trail { call, frames } = trail;
+fn print_trail(context: &mut Context<'_>, audit_id: &AuditId, trail: Trail) -> Result<Exit, CliError> {
+    let Trail { call, frames, broken } = trail;
+    // The error comes after what was found.
+    let end = broken.map_or(Ok(Exit::Success), |error| Err(error.into()));
     let remedy = call.as_ref().and_then(remedy);
     let out = &mut context.out;
     if out.format() == Format::Json {
         out.raw(format!("{{\"audit_id\":\"{audit_id}\",\"call\":").as_bytes())?;
-        out.json_part(call)?;
+        out.json_part(&call)?;
         out.raw(b",\"remedy\":")?;
         out.json_part(&remedy)?;
         // Byte for byte as in the log, which gave them back only after it had read them as JSON.
         let frames: Vec<_> = frames.iter().map(|record| record.payload.as_str()).collect();
         out.frame(&format!(",\"frames\":[{}]}}", frames.join(",")))?;
-        return Ok(Exit::Success);
+        return end;
     }
     if let Some(call) = call {
         out.pair("outcome", &outcome_cell(call.outcome))?;
@@ -130,10 +132,10 @@ fn print_trail(context: &mut Context<'_>, audit_id: &AuditId, trail: &Trail) -> 
         out.pair("facts", &Cell::new(call.facts))?;
         out.line("")?;
     }
-    for record in frames {
+    for record in &frames {
         out.frame(&record.payload)?;
     }
-    Ok(Exit::Success)
+    end
 }
 
 pub(crate) fn outcome_cell(outcome: Outcome) -> Cell {

@@ -292,6 +292,7 @@ struct Diagnosed<'a> {
     last_good: u64,
     good_bytes: u64,
     committed: u64,
+    would_lose: u64,
     safe_seq: Option<u64>,
     bytes: Option<u64>,
     fault: Option<String>,
@@ -308,8 +309,8 @@ struct Treatment {
 
 impl From<Doctored> for Treatment {
     fn from(doctored: Doctored) -> Self {
-        let Doctored { kept, committed, dropped_bytes, copies, .. } = doctored;
-        Self { kept, lost: committed.saturating_sub(kept), dropped_bytes, copies }
+        let Doctored { kept, lost, dropped_bytes, copies, .. } = doctored;
+        Self { kept, lost, dropped_bytes, copies }
     }
 }
 
@@ -321,17 +322,14 @@ impl Command {
             Self::Verify { checkpoints, checkpoint_key, wal } => {
                 let dir = context.config(&wal.add_to(Flags::default()))?.wal_dir();
                 let signed = match (checkpoints, checkpoint_key) {
-                    (Some(path), Some(key)) => Some((path, key::read_trusted(&[key], 1)?)),
+                    // What cannot be read is said before a long log is.
+                    (Some(path), Some(key)) => Some(Signed::read(path, key::read_trusted(&[key], 1)?)?),
                     (None, _) | (_, None) => None,
                 };
-                if let Some((path, keys)) = &signed {
-                    // What cannot be read is said before a long log is.
-                    Checkpoint::read_all(path, keys)?;
-                }
                 let report = progress::reading(&dir, wal::verify)?;
                 // A log that does not hold together is the first thing to say.
                 let held = match signed.filter(|_| report.holds()) {
-                    Some((path, keys)) => Some(check_signed(&dir, &path, &keys)?),
+                    Some(signed) => Some(signed.check(&dir)?),
                     None => None,
                 };
                 print_report(context, &dir, report, held)
@@ -359,26 +357,40 @@ impl Command {
 /// How often a log that is pruned meanwhile is asked for its checkpoints.
 const CHECKS: u32 = 5;
 
-/// Asks a log for its checkpoints. One that is pruned meanwhile outgrows those that were read: then both are read again, and
-/// what is wrong a second time was not for that.
-fn check_signed(dir: &Path, path: &Path, keys: &TrustedKeys) -> Result<Checked, CliError> {
-    let mut wrong = None;
-    for _ in 0..CHECKS {
-        let checkpoints = Checkpoint::read_all(path, keys)?;
-        let error = match progress::reading(dir, |walk| Checkpoint::check(&checkpoints, walk)) {
-            Ok(checked) => return Ok(checked),
-            Err(error) => error,
-        };
-        let said = Some(error.to_string());
-        if wrong == said || Checkpoint::read_all(path, keys)?.len() <= checkpoints.len() {
-            return Err(error.into());
-        }
-        wrong = said;
+/// Signed checkpoints, and where they were read.
+struct Signed {
+    path: PathBuf,
+    keys: TrustedKeys,
+    checkpoints: Vec<Checkpoint>,
+}
+
+impl Signed {
+    fn read(path: PathBuf, keys: TrustedKeys) -> Result<Self, CliError> {
+        let checkpoints = Checkpoint::read_all(&path, &keys)?;
+        Ok(Self { path, keys, checkpoints })
     }
-    Err(CliError::Failed {
-        class: ErrorClass::Unavailable,
-        message: format!("log at `{}` was pruned each time that it was read: read it again", dir.display()),
-    })
+
+    /// Asks a log for them. One that is pruned meanwhile outgrows those that were read: then both are read again, and what is wrong
+    /// a second time was not for that.
+    fn check(mut self, dir: &Path) -> Result<Checked, CliError> {
+        let mut wrong = None;
+        for _ in 0..CHECKS {
+            let error = match progress::reading(dir, |log| Checkpoint::check(&self.checkpoints, log)) {
+                Ok(checked) => return Ok(checked),
+                Err(error) => error,
+            };
+            let said = Some(error.to_string());
+            let newer = Checkpoint::read_all(&self.path, &self.keys)?;
+            if wrong == said || newer.len() <= self.checkpoints.len() {
+                return Err(error.into());
+            }
+            (wrong, self.checkpoints) = (said, newer);
+        }
+        Err(CliError::Failed {
+            class: ErrorClass::Unavailable,
+            message: format!("log at `{}` was pruned each time that it was read: read it again", dir.display()),
+        })
+    }
 }
 
 fn print_report(
@@ -413,7 +425,11 @@ fn print_report(
             })?;
         }
         Format::Text => {
-            let verdict = if holds { Cell::new("every frame holds").good() } else { Cell::new("damaged").bad() };
+            let verdict = match &error {
+                None => Cell::new("every frame holds").good(),
+                Some(WalError::Stray { .. }) => Cell::new("every frame holds, and a file is not of it").bad(),
+                Some(_) => Cell::new("damaged").bad(),
+            };
             out.fields([
                 ("LOG", Cell::new(dir.display())),
                 ("VERDICT", verdict),
@@ -458,11 +474,11 @@ fn prune(context: &mut Context<'_>, config: &Config, dry_run: bool) -> Result<Ex
     if !retention.is_bounded() {
         return Err(CliError::usage("nothing bounds the log: give `--retain-bytes` or `--retain-days`, or set them"));
     }
-    // A log that is not there is not begun.
-    drop(Reader::open(&dir)?);
     let plan = match dry_run {
-        true => wal::plan(&dir, &retention)?,
+        true => progress::reading(&dir, |log| wal::plan(log, &retention))?,
         false => {
+            // A log that is not there is not begun.
+            drop(Reader::open(&dir)?);
             let (wal, _) = Wal::open(&dir, config.wal_options())?;
             let plan = wal.prune(&retention, "operator")?;
             wal.close()?;
@@ -520,15 +536,16 @@ fn print_diagnosis(
     diagnosis: &Diagnosis,
     doctored: Option<Treatment>,
 ) -> Result<(), CliError> {
-    let Diagnosis { opening, row, why, last_good, good_bytes, committed, safe_seq, bytes, fault, .. } = diagnosis;
+    let Diagnosis { opening, row, why, last_good, good_bytes, committed, would_lose, safe_seq, bytes, fault, .. } =
+        diagnosis;
     let needed = *opening == Opening::Fail;
     let opening = match opening {
         Opening::Open => "open",
         Opening::Repair => "repair",
         Opening::Fail => "fail",
     };
-    let (last_good, good_bytes, committed, fault) =
-        (*last_good, *good_bytes, *committed, fault.as_ref().map(ToString::to_string));
+    let (last_good, good_bytes, committed, would_lose, fault) =
+        (*last_good, *good_bytes, *committed, *would_lose, fault.as_ref().map(ToString::to_string));
     let out = &mut context.out;
     if out.format() == Format::Json {
         let (safe_seq, bytes) = (*safe_seq, *bytes);
@@ -540,6 +557,7 @@ fn print_diagnosis(
             last_good,
             good_bytes,
             committed,
+            would_lose,
             safe_seq,
             bytes,
             fault,
@@ -554,17 +572,22 @@ fn print_diagnosis(
         ("WHY", Cell::new(why)),
         ("LAST_GOOD", Cell::new(last_good)),
         ("COMMITTED", Cell::new(committed)),
-        ("WOULD_LOSE", Cell::new(format!("{} frames", committed.saturating_sub(last_good)))),
+        ("WOULD_LOSE", Cell::new(counted(would_lose, "frame"))),
         ("SAFE_SEQ", Cell::or_none(*safe_seq)),
         ("FAULT", Cell::or_none(fault)),
     ])?;
     match doctored {
         Some(Treatment { kept, lost, dropped_bytes, copies }) => {
             out.line("")?;
-            out.line(format_args!("kept {kept} frames, lost {lost} committed ones ({dropped_bytes} bytes dropped)"))?;
+            let (kept, lost) = (counted(kept, "frame"), counted(lost, "committed one"));
+            out.line(format_args!("kept {kept}, lost {lost} ({dropped_bytes} bytes dropped)"))?;
             out.note(format_args!("the untouched originals are beside it: {}", copies.join(", ")))
         }
         None if needed => Ok(()),
         None => out.note("it needs no doctor"),
     }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

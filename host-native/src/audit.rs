@@ -194,27 +194,40 @@ pub struct Trail {
     pub call: Option<Call>,
     /// The frames, oldest first.
     pub frames: Vec<Record>,
+    /// Why there may be more: the log cannot be read further.
+    pub broken: Option<WalError>,
 }
 
-/// Everything the log holds of one audit id.
+/// Everything the log holds of one audit id, up to what of it cannot be read.
 ///
 /// # Errors
-/// The log cannot be read, or nothing has this id.
+/// Nothing that can be read has this id.
 pub fn get(log: impl Into<Walk>, audit_id: &AuditId) -> Result<Trail, AuditError> {
-    let (mut frames, mut decisions) = (Vec::new(), Vec::new());
-    for record in Reader::open(log)? {
-        let record = record?;
+    let mut reader = Reader::open(log)?;
+    let (mut frames, mut decisions, mut whole) = (Vec::new(), Vec::new(), 0);
+    let broken = loop {
+        let record = match reader.next_record() {
+            Ok(Some(record)) => record,
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        };
+        if record.left == 0 {
+            whole = record.seq;
+        }
         if record.audit_id == *audit_id {
             if record.kind == Kind::Decision {
                 decisions.push((record.clone(), attrs(&record, &record.attrs)?));
             }
             frames.push(record);
         }
+    };
+    // What the policy allowed the gate may have denied, in a later frame of the same batch.
+    decisions.retain(|(record, _)| record.seq <= whole);
+    match broken {
+        Some(error) if frames.is_empty() => Err(error.into()),
+        None if frames.is_empty() => Err(AuditError::NotFound { audit_id: audit_id.clone() }),
+        broken => Ok(Trail { call: summary(&decisions), frames, broken }),
     }
-    if frames.is_empty() {
-        return Err(AuditError::NotFound { audit_id: audit_id.clone() });
-    }
-    Ok(Trail { call: summary(&decisions), frames })
 }
 
 /// What a mode would have answered to the calls in a log.
@@ -416,22 +429,61 @@ mod tests {
     use super::*;
     use crate::wal::{Options, Wal};
 
-    #[test]
-    fn a_decision_of_another_node_than_its_facts_does_not_follow_from_them() {
-        let node = |id| NodeId::parse(id).unwrap();
+    const CALL: &str = "0199aaaa-0000-7000-8000-000000000000";
+
+    fn node(id: &str) -> NodeId {
+        NodeId::parse(id).unwrap()
+    }
+
+    /// The facts and the two decisions of a call on robot-7 that the policy allows, and the gate does not.
+    fn frames(mode: Mode) -> Vec<Frame> {
         let gate = Gate::new(Config {
-            mode: Mode::Advisory,
+            mode,
             node_id: Some(node("robot-7")),
             bundle_keys: None,
             lease_keys: None,
             freshness: Freshness::default(),
         });
-        let audit_id = AuditId::parse("0199aaaa-0000-7000-8000-000000000000").unwrap();
+        let audit_id = AuditId::parse(CALL).unwrap();
         let policy = PolicyAnswer { policy_ref: None, reason: Policy::Allowed, detail: None };
         let call = CoreCall { audit_id: audit_id.clone(), tool: ToolName::parse("tool.echo").unwrap(), policy };
         let mut frames = vec![gate.facts_frame(audit_id)];
         frames.extend(gate.decide(call, 1_767_225_600_000).frames);
         assert_eq!(frames.len(), 3);
+        frames
+    }
+
+    #[test]
+    fn a_call_in_a_damaged_log_is_shown_as_far_as_it_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (wal, _) = Wal::open(dir.path(), Options::default()).unwrap();
+        wal.append(frames(Mode::Enforce)).wait().unwrap();
+        let later = Frame { audit_id: AuditId::parse("later").unwrap(), ..frames(Mode::Enforce).remove(0) };
+        wal.append(vec![later]).wait().unwrap();
+        wal.close().unwrap();
+        let path = dir.path().join("telemetry.wal");
+        let log = std::fs::read(&path).unwrap();
+        let starts: Vec<_> = memchr::memmem::find_iter(&log, b"{\"seq\":").collect();
+        let asked = |id: &str| get(dir.path(), &AuditId::parse(id).unwrap());
+        let shown = |damaged: usize| {
+            let mut bytes = log.clone();
+            bytes[starts[damaged] + 20] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            assert!(matches!(asked("later"), Err(AuditError::Wal(WalError::CommittedLost { .. }))));
+            asked(CALL).map(|trail| (trail.call.map(|call| call.outcome), trail.frames.len(), trail.broken.is_some()))
+        };
+        assert_eq!(shown(3).unwrap(), (Some(Outcome::Deny), 3, true));
+        assert_eq!(shown(2).unwrap(), (None, 2, true), "what came of it is not known without its last frame");
+        assert_eq!(shown(1).unwrap(), (None, 1, true));
+        assert!(matches!(shown(0), Err(AuditError::Wal(WalError::CommittedLost { .. }))));
+        std::fs::write(&path, &log).unwrap();
+        assert!(asked(CALL).unwrap().broken.is_none());
+        assert!(matches!(asked("none"), Err(AuditError::NotFound { .. })));
+    }
+
+    #[test]
+    fn a_decision_of_another_node_than_its_facts_does_not_follow_from_them() {
+        let mut frames = frames(Mode::Advisory);
         let replayed = |frames: &[Frame]| {
             let dir = tempfile::tempdir().unwrap();
             let (wal, _) = Wal::open(dir.path(), Options::default()).unwrap();

@@ -45,6 +45,10 @@ fn a_log_that_was_changed_after_it_was_signed_is_told_by_whoever_kept_the_line()
     home.ok("key generate --out other.pem");
     let (code, _, stderr) = done(&home.run(&VERIFY.replace("node", "other")));
     assert_eq!(code, 2, "{stderr}");
+    fs::write(home.path("kept"), "").unwrap();
+    let (code, printed, stderr) = done(&home.run(VERIFY));
+    assert_eq!((code, printed), (2, Value::Null), "none shows nothing");
+    assert!(stderr.contains("`kept` holds no checkpoint: "), "{stderr}");
 }
 
 /// Checkpoints that grow may mean that the log is pruned meanwhile. What is wrong twice is wrong.

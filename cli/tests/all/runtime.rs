@@ -215,7 +215,7 @@ fn a_damaged_log_exits_with_4_until_the_doctor_is_told_to_accept_the_loss() {
         assert!(missing.starts_with("no log at `") && missing.contains("start a runtime"), "{missing}");
     }
     let runtime = home.start("--bundle bundle.tar --node-id robot-7");
-    runtime.echo();
+    let (_, first) = runtime.echo();
     runtime.echo();
     runtime.stop();
     let unknown = home.fails(2, "audit get 0196f0c2-7d3e-7a41-9f55-0c5d8e1b2a34");
@@ -226,6 +226,17 @@ fn a_damaged_log_exits_with_4_until_the_doctor_is_told_to_accept_the_loss() {
 
     let path = home.path("wal/telemetry.wal");
     let mut log = fs::read(&path).unwrap();
+    // Damage after a call hides nothing of it.
+    let get = format!("audit get {}", first["audit_id"].as_str().unwrap());
+    let whole = home.ok(&format!("{get} --output json"));
+    let end = log.len() - 30;
+    log[end] ^= 1;
+    fs::write(&path, &log).unwrap();
+    let run = home.run(&format!("{get} --output json"));
+    assert_eq!((run.code, run.stdout, run.stderr.lines().count()), (4, whole, 1), "{}", run.stderr);
+    let run = home.run(&get);
+    assert!(run.code == 4 && run.stdout.starts_with("outcome=") && run.stderr.starts_with("error: log at "), "{run:?}");
+    log[end] ^= 1;
     let middle = log.len() / 2;
     log[middle] ^= 1;
     fs::write(&path, &log).unwrap();

@@ -59,6 +59,22 @@ pub enum CheckpointError {
         /// Why.
         source: io::Error,
     },
+    /// It holds none.
+    #[error("`{}` holds no checkpoint: name a file of them, as `autonomy wal checkpoint` and `wal.signing_key` write it", path.display())]
+    NoCheckpoint {
+        /// The file.
+        path: PathBuf,
+    },
+    /// One of its lines does not count.
+    #[error("line {line} of `{}`: {source}; give the key that signed it or another copy of the file, or take out a line that a crash cut short", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// Why.
+        source: Box<CheckpointError>,
+    },
     /// There is nothing to sign.
     #[error("log holds no frame yet: sign it once a runtime has written to it")]
     Empty,
@@ -66,7 +82,7 @@ pub enum CheckpointError {
     #[error("checkpoint does not count: {0}")]
     Envelope(#[from] EnvelopeError),
     /// What was signed is no checkpoint.
-    #[error("checkpoint does not count: its payload is none ({0}); get another copy of it")]
+    #[error("checkpoint does not count: its payload is none ({0})")]
     Malformed(String),
     /// The log begins in the middle, and no checkpoint covers the frame that says why.
     #[error(
@@ -94,7 +110,7 @@ impl CheckpointError {
         match self {
             Self::Wal(error) => error.class(),
             Self::Read { .. } | Self::Empty => ErrorClass::Unavailable,
-            Self::Envelope(_) | Self::Malformed(_) => ErrorClass::Usage,
+            Self::NoCheckpoint { .. } | Self::Line { .. } | Self::Envelope(_) | Self::Malformed(_) => ErrorClass::Usage,
             Self::Unsigned { .. } | Self::NotHeld { .. } => ErrorClass::Damaged,
         }
     }
@@ -137,11 +153,18 @@ impl Checkpoint {
     /// Reads a file of them, an envelope a line, each signed by enough of `keys`.
     ///
     /// # Errors
-    /// The first that does not count, or why the file cannot be read.
+    /// The first line that does not count, a file without any, or why it cannot be read.
     pub fn read_all(path: &Path, keys: &TrustedKeys) -> Result<Vec<Self>, CheckpointError> {
         let read = file::read_text(path, FILE_BYTES);
         let text = read.map_err(|source| CheckpointError::Read { path: path.to_owned(), source })?;
-        text.lines().map(|line| Self::verify(line.as_bytes(), keys)).collect()
+        if text.is_empty() {
+            return Err(CheckpointError::NoCheckpoint { path: path.to_owned() });
+        }
+        let verify = |(line, text): (usize, &str)| {
+            let failed = |source| CheckpointError::Line { path: path.to_owned(), line, source: Box::new(source) };
+            Self::verify(text.as_bytes(), keys).map_err(failed)
+        };
+        (1..).zip(text.lines()).map(verify).collect()
     }
 
     /// Whether the log holds the frames of all of them, and with these everything before. Those of frames that were pruned

@@ -385,12 +385,9 @@ impl Committer {
 
     /// One write, one sync, one mark: after it every frame of the chunk is durable.
     fn commit(&mut self, chunk: &Chunk) -> Result<(), WalError> {
-        let check = |e| self.poisoned("look at its files", e);
         // Somebody else may write where this log thinks it ends, or take its files away: nothing of that is answered.
-        if !self.lock.is_in_place().map_err(check)? {
-            return Err(self.disturbed("`wal.lock` was removed or replaced"));
-        }
-        if self.file.len().map_err(check)? != self.end {
+        self.check_lock()?;
+        if self.file.len().map_err(|error| self.poisoned("look at its files", error))? != self.end {
             return Err(self.disturbed("`telemetry.wal` was changed by somebody else"));
         }
         if let Some(first) = chunk.begins {
@@ -429,6 +426,14 @@ impl Committer {
         Ok(())
     }
 
+    fn check_lock(&self) -> Result<(), WalError> {
+        match self.lock.is_in_place() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.disturbed("`wal.lock` was removed or replaced")),
+            Err(error) => Err(self.poisoned("look at its files", error)),
+        }
+    }
+
     fn check_in_place(&self) -> Result<(), WalError> {
         match self.file.is_at(&self.dir.file(Segment::Live)) {
             Ok(true) => Ok(()),
@@ -447,6 +452,8 @@ impl Committer {
 
     fn publish_now(&mut self) -> Result<(), WalError> {
         if self.safe_seq < self.durable {
+            // Another log may be in the place of this one: what is committed to that is not this one's to say.
+            self.check_lock()?;
             self.dir.publish_safe_seq(self.durable).map_err(|error| self.ended_by(error))?;
             self.safe_seq = self.durable;
         }
@@ -459,11 +466,18 @@ impl Committer {
     }
 
     fn poisoned(&self, op: impl Into<String>, source: impl Into<Arc<io::Error>>) -> WalError {
-        WalError::Poisoned { dir: self.dir.path.clone(), op: op.into(), source: source.into() }
+        let poisoned = |dir| WalError::Poisoned { dir, op: op.into(), source: source.into() };
+        self.away().unwrap_or_else(|| poisoned(self.dir.path.clone()))
     }
 
     fn disturbed(&self, what: &'static str) -> WalError {
-        WalError::Disturbed { dir: self.dir.path.clone(), what }
+        self.away().unwrap_or_else(|| WalError::Disturbed { dir: self.dir.path.clone(), what })
+    }
+
+    /// Where neither the lock nor the live file is in its place, all of the log is not.
+    fn away(&self) -> Option<WalError> {
+        let files = (self.lock.is_in_place(), self.file.is_at(&self.dir.file(Segment::Live)));
+        matches!(files, (Ok(false), Ok(false))).then(|| WalError::Away { dir: self.dir.path.clone() })
     }
 }
 

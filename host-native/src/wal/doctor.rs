@@ -8,7 +8,7 @@ use super::{
     dir::{Dir, SAFE_SEQ, SafeSeq, Zeros},
     fs::{Fs, How},
     own::Own,
-    recovery::{Action, Failure, Opened, Ready, Survey, append_own},
+    recovery::{Action, Opened, Ready, Survey, append_own},
     retention::Past,
     scan::Fault,
     segment::Segment,
@@ -42,6 +42,8 @@ pub struct Diagnosis {
     pub good_bytes: u64,
     /// C: the highest frame known to have been durable.
     pub committed: u64,
+    /// How many committed frames are known to be lost, once the doctor is told to accept it.
+    pub would_lose: u64,
     /// What `telemetry.safe_seq` says; none where it is absent or unreadable.
     pub safe_seq: Option<u64>,
     /// Bytes of the log, up to and with the segment of the fault; none where there is none.
@@ -73,10 +75,7 @@ pub(super) fn diagnose_on(dir: &Dir) -> Result<Diagnosis, WalError> {
         Action::Repair => Opening::Repair,
         Action::Fail(_) => Opening::Fail,
     };
-    let error = match survey.row.action {
-        Action::Fail(failure) => Some(survey.error(dir, failure)),
-        Action::Init | Action::Open | Action::Repair => None,
-    };
+    let error = survey.failure(dir);
     Ok(Diagnosis {
         opening,
         row: survey.row.name,
@@ -84,6 +83,7 @@ pub(super) fn diagnose_on(dir: &Dir) -> Result<Diagnosis, WalError> {
         last_good: survey.last_good(),
         good_bytes: survey.good_bytes,
         committed: survey.committed,
+        would_lose: survey.lost(),
         safe_seq: match survey.safe_seq {
             SafeSeq::Is(seq) => Some(seq),
             SafeSeq::Absent | SafeSeq::Malformed => None,
@@ -141,18 +141,17 @@ pub fn verify(walk: impl Into<Walk>) -> Result<Report, WalError> {
 
 pub(super) fn verify_on(dir: &Dir) -> Result<Report, WalError> {
     let survey = Survey::of(dir)?;
-    let error = match survey.row.action {
-        Action::Init => return Err(WalError::NoLog { dir: dir.path.clone() }),
-        Action::Fail(failure) => Some(survey.error(dir, failure)),
-        Action::Open | Action::Repair => None,
-    };
-    let (_, last, head) = survey.end.whole;
+    if survey.row.action == Action::Init {
+        return Err(WalError::NoLog { dir: dir.path.clone() });
+    }
+    let error = survey.failure(dir);
+    let (_, _, head) = survey.end.whole;
     let (first, _) = survey.first();
     Ok(Report {
         first,
         pruned: survey.said.map(|(_, why)| why),
         sealed: survey.sealed,
-        frames: last + 1 - first,
+        frames: survey.kept(),
         batches: survey.batches,
         bytes: survey.good_bytes,
         head: String::from_utf8_lossy(&head).into_owned(),
@@ -167,10 +166,12 @@ pub(super) fn verify_on(dir: &Dir) -> Result<Report, WalError> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Doctored {
-    /// The last frame that was kept; the frame that says so follows it.
+    /// How many frames were kept.
     pub kept: u64,
-    /// The highest frame that was known to be durable before.
-    pub committed: u64,
+    /// The last of them; the frame that says so follows it.
+    pub last: u64,
+    /// How many committed frames are known to be lost: those after the last, or those before the first that were not pruned.
+    pub lost: u64,
     /// Bytes after the last kept frame that were dropped.
     pub dropped_bytes: u64,
     /// The untouched originals, in the log's directory.
@@ -191,16 +192,14 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalErro
     let dir = &Dir::new(fs, dir);
     let lock = dir.lock()?;
     let survey = Survey::of(dir)?;
-    match survey.row.action {
+    match survey.failure(dir) {
         // A file that is not of this log is no reason to give up what is.
-        Action::Fail(Failure::Stray) => return Err(survey.error(dir, Failure::Stray)),
-        Action::Fail(_) => {}
-        Action::Init | Action::Open | Action::Repair => {
-            return Err(WalError::NoDoctorNeeded { dir: dir.path.clone(), why: survey.row.why });
-        }
+        Some(stray @ WalError::Stray { .. }) => return Err(stray),
+        Some(_) => {}
+        None => return Err(WalError::NoDoctorNeeded { dir: dir.path.clone(), why: survey.row.why }),
     }
     let sealed = dir.sealed()?;
-    let (end, kept, link) = survey.end.whole;
+    let (end, last_good, link) = survey.end.whole;
     let source = survey.end.segment;
     // Of the sealed segments from the damage on, only what is kept of the first remains: in the live file.
     let dropped: Vec<_> = sealed.into_iter().map(Segment::Sealed).filter(|segment| *segment >= source).collect();
@@ -252,14 +251,14 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalErro
     own.push(Own::Doctored {
         row: survey.row.name.to_owned(),
         reason: survey.what(),
-        kept,
+        kept: last_good,
         committed: survey.committed,
         dropped_bytes,
         copies: copies.clone(),
     });
-    let encoder = Encoder::new(kept, link, survey.end.wal_id.clone());
+    let encoder = Encoder::new(last_good, link, survey.end.wal_id.clone());
     let mut new = Ready { file, end, first: survey.segment_first, encoder, opened: Opened::Initialized };
-    append_own(dir, &mut new, own, kept, unix_ns())?;
+    append_own(dir, &mut new, own, last_good, unix_ns())?;
     let live = dir.file(live);
     dir.fs.rename(&temp, &live).map_err(WalError::io("replace", &live))?;
     dir.sync()?;
@@ -272,7 +271,7 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalErro
     let last = new.encoder.next_seq - 1;
     dir.publish_safe_seq(last)?;
     lock.mark(last).map_err(WalError::io("write", lock.path()))?;
-    Ok(Doctored { kept, committed: survey.committed, dropped_bytes, copies })
+    Ok(Doctored { kept: survey.kept(), last: last_good, lost: survey.lost(), dropped_bytes, copies })
 }
 
 /// What an original is called once the doctor has put it aside.

@@ -123,6 +123,12 @@ pub enum WalError {
         /// What was done to which file.
         what: &'static str,
     },
+    /// Somebody else has taken the whole log away: it accepts nothing more.
+    #[error("log at `{}` stopped: its directory was moved, removed or replaced; put it back before a restart, for a start without it begins a new log", dir.display())]
+    Away {
+        /// Where the log's directory was.
+        dir: PathBuf,
+    },
     /// More is queued than the log may hold.
     #[error("log is overloaded: {frames} frames, {bytes} bytes wait for the disk; call again later")]
     Overloaded {
@@ -199,6 +205,7 @@ impl WalError {
             | Self::Pruned { .. }
             | Self::Poisoned { .. }
             | Self::Disturbed { .. }
+            | Self::Away { .. }
             | Self::Overloaded { .. }
             | Self::Closed => ErrorClass::Unavailable,
             Self::EmptyBatch

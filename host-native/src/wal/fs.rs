@@ -165,7 +165,7 @@ impl File for RealFile {
         let here = self.0.metadata()?;
         match fs::metadata(path) {
             Ok(there) => Ok((here.dev(), here.ino()) == (there.dev(), there.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
             Err(error) => Err(error),
         }
     }

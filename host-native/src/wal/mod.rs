@@ -223,12 +223,20 @@ impl Drop for Wal {
     }
 }
 
-/// What [`Wal::prune`] would delete now. Changes nothing.
+/// What [`Wal::prune`] would delete now, beside a writer too. Changes nothing.
 ///
 /// # Errors
-/// The log cannot be read, or `telemetry.pos` is damaged.
-pub fn plan(dir: impl AsRef<Path>, retention: &Retention) -> Result<Plan, WalError> {
-    Plan::of(&Dir::new(Arc::new(RealFs), dir.as_ref()), retention, unix_ns())
+/// The log would not open, or cannot be read; `telemetry.pos` is damaged.
+pub fn plan(walk: impl Into<Walk>, retention: &Retention) -> Result<Plan, WalError> {
+    let walk = walk.into();
+    plan_on(&Dir::new(walk.fs(), &walk.dir), retention)
+}
+
+fn plan_on(dir: &Dir, retention: &Retention) -> Result<Plan, WalError> {
+    match doctor::verify_on(dir)?.error {
+        Some(error) => Err(error),
+        None => Plan::of(dir, retention, unix_ns()),
+    }
 }
 
 /// The most that a batch takes when written.

@@ -12,8 +12,10 @@ use super::{
     dir::Dir,
     fs::Fs,
     own::Own,
+    recovery::Survey,
     scan::{Crossing, Good, Scanner},
 };
+use crate::ErrorClass;
 
 /// One frame as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,10 +106,7 @@ impl Reader {
         let dir = Dir::new(fs, dir);
         match Scanner::first(&dir)? {
             Some(scanner) => Ok(Self { dir, scanner, bound: 0, start_is_said: false, failed: false }),
-            None => Err(match dir.safe_seq()?.value() {
-                0 => WalError::NoLog { dir: dir.path },
-                committed => WalError::LogLost { dir: dir.path, committed },
-            }),
+            None => Err(Survey::of(&dir)?.failure(&dir).unwrap_or(WalError::NoLog { dir: dir.path })),
         }
     }
 
@@ -124,18 +123,26 @@ impl Reader {
     /// The next durable frame, or `None` when there is none yet.
     ///
     /// # Errors
-    /// [`WalError::Damaged`] when a durable frame does not hold; [`WalError::StartLost`] at the end of a log that begins in the
-    /// middle and does not say why. After an error there is nothing more to read.
+    /// What [`verify`](super::verify) says, when a durable frame does not hold, and at the end of a log that begins in the middle
+    /// and does not say why. After an error there is nothing more to read.
     pub fn next_record(&mut self) -> Result<Option<Record>, WalError> {
         if self.failed {
             return Ok(None);
         }
-        let next = self.read().and_then(|next| match next {
-            None => self.check_start().map(|()| None),
-            some => Ok(some),
-        });
+        let next = match self.read() {
+            Ok(None) => self.check_start().map(|()| None),
+            next => next,
+        };
         self.failed = next.is_err();
-        next
+        next.map_err(|error| self.judged(error))
+    }
+
+    /// What `verify` says, which sees more than where this reader stopped: all that is wrong may be a file that is not of the log.
+    fn judged(&self, error: WalError) -> WalError {
+        if error.class() != ErrorClass::Damaged {
+            return error;
+        }
+        Survey::of(&self.dir).ok().and_then(|survey| survey.failure(&self.dir)).unwrap_or(error)
     }
 
     /// Where the log begins in the middle, a frame must have said that what came before was pruned.

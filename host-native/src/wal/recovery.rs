@@ -1,6 +1,6 @@
 //! Opening a log: what is found is classified, and a table says what to do.
 
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
 use super::{
     WalError,
@@ -334,8 +334,8 @@ impl Survey {
     }
 
     /// Where the log would hold without the sealed segment of the fault (the newest, where it is in the live one), or without all
-    /// before that, these are not of it.
-    fn or_stray(mut self, dir: &Dir) -> Result<Self, WalError> {
+    /// before that, or all after it too, these are not of it. Then it is the rest that is surveyed.
+    fn or_stray(self, dir: &Dir) -> Result<Self, WalError> {
         let (Action::Fail(failure), Some(fault)) = (self.row.action, &self.fault) else { return Ok(self) };
         if failure == Failure::Stray {
             return Ok(self);
@@ -346,12 +346,15 @@ impl Survey {
             Segment::Live => sealed.last().copied(),
         };
         let Some(at) = at else { return Ok(self) };
-        for strays in [vec![at], sealed.into_iter().take_while(|first| *first < at).collect()] {
+        let (before, from): (Vec<_>, Vec<_>) = sealed.into_iter().partition(|first| *first < at);
+        let more = [before, from].into_iter().filter(|strays| !strays.is_empty() && *strays != [at]);
+        for mut strays in iter::once(vec![at]).chain(more) {
             let without = dir.without(&strays);
             let survey = Self::walk(&without, Scanner::first(&without)?)?;
             if let Action::Open | Action::Repair | Action::Fail(Failure::Stray) = survey.row.action {
-                (self.row, self.strays) = (&Row::STRAY, strays);
-                break;
+                strays.extend(&survey.strays);
+                strays.sort_unstable();
+                return Ok(Self { row: &Row::STRAY, strays, fault: self.fault, later: None, ..survey });
             }
         }
         Ok(self)
@@ -523,11 +526,27 @@ impl Survey {
         self.end.start.unwrap_or((1, FIRST_LINK))
     }
 
-    /// The error of a failing row.
-    pub(super) fn error(&self, dir: &Dir, failure: Failure) -> WalError {
+    /// How many frames are kept: up to L.
+    pub(super) fn kept(&self) -> u64 {
+        self.last_good() + 1 - self.first().0
+    }
+
+    /// How many committed frames are known to be lost: those after L, or those before the first, where all that follows is there and
+    /// does not say that they were pruned.
+    pub(super) fn lost(&self) -> u64 {
+        let after = self.committed.saturating_sub(self.last_good());
+        match (self.start, &self.fault) {
+            (Start::Unknown, None) if after == 0 => self.first().0 - 1,
+            _ => after,
+        }
+    }
+
+    /// Why the log does not open, if it does not.
+    pub(super) fn failure(&self, dir: &Dir) -> Option<WalError> {
+        let Action::Fail(failure) = self.row.action else { return None };
         let dir = dir.path.clone();
         let (last_good, committed) = (self.last_good(), self.committed);
-        match failure {
+        Some(match failure {
             Failure::LogLost => WalError::LogLost { dir, committed },
             Failure::MarkLost => {
                 let found = if self.safe_seq == SafeSeq::Absent { "it is absent" } else { "it has not 8 bytes" };
@@ -537,13 +556,14 @@ impl Survey {
             Failure::CommittedLost => WalError::CommittedLost { dir, last_good, committed, fault: self.what() },
             Failure::Stray => WalError::stray(dir, &self.strays),
             Failure::Damaged | Failure::Misplaced => WalError::Damaged { dir, last_good, fault: self.what() },
-        }
+        })
     }
 
     /// What is wrong, in words.
     pub(super) fn what(&self) -> String {
         match (&self.fault, self.later) {
-            (None, _) => "the log ends there".to_owned(),
+            (None, _) if self.last_good() < self.committed => "the log ends there".to_owned(),
+            (None, _) => self.row.why.to_owned(),
             (Some(fault), None) => fault.to_string(),
             (Some(fault), Some(at)) if at == fault.offset => format!("{fault}, and only the length is wrong"),
             (Some(fault), Some(at)) => format!("{fault}, and a whole frame follows at byte {at}"),
@@ -593,16 +613,15 @@ pub(super) fn recover(dir: &Dir, unix_ns: u64) -> Result<Ready, WalError> {
     let (end, last_seq, link) = survey.end.whole;
     let path = dir.file(Segment::Live);
     let encoder = Encoder::new(last_seq, link, survey.end.wal_id.clone());
-    match survey.row.action {
-        Action::Fail(failure) => return Err(survey.error(dir, failure)),
-        Action::Init => {
-            dir.publish_safe_seq(0)?;
-            let file = dir.live_for_writing()?;
-            file.sync().map_err(WalError::io("sync", &path))?;
-            dir.sync()?;
-            return Ok(Ready { file, end, first: 1, encoder, opened: Opened::Initialized });
-        }
-        Action::Open | Action::Repair => {}
+    if let Some(error) = survey.failure(dir) {
+        return Err(error);
+    }
+    if survey.row.action == Action::Init {
+        dir.publish_safe_seq(0)?;
+        let file = dir.live_for_writing()?;
+        file.sync().map_err(WalError::io("sync", &path))?;
+        dir.sync()?;
+        return Ok(Ready { file, end, first: 1, encoder, opened: Opened::Initialized });
     }
 
     let tails = survey.tails_noted;

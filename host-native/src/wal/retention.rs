@@ -9,7 +9,7 @@ use super::{
     dir::Dir,
     own::Own,
     position::Position,
-    recovery::{Action, Survey},
+    recovery::Survey,
     scan::{Place, Scanner},
     segment::Segment,
 };
@@ -206,13 +206,7 @@ impl End {
                 }))
             }
             // Damage, or no segment at all: what opening would say. Or it was pruned meanwhile.
-            Ok(None) | Err(_) => {
-                let survey = Survey::of(dir)?;
-                match survey.row.action {
-                    Action::Fail(failure) => Err(survey.error(dir, failure)),
-                    Action::Init | Action::Open | Action::Repair => Ok(None),
-                }
-            }
+            Ok(None) | Err(_) => Survey::of(dir)?.failure(dir).map_or(Ok(None), Err),
         }
     }
 }

@@ -49,8 +49,8 @@ fn a_log_that_only_grew_holds_every_checkpoint_and_any_other_holds_none() {
     not_held(&copy, 4);
     for change in [
         |checkpoint: &mut Checkpoint| checkpoint.seq = 3,
-        |checkpoint: &mut Checkpoint| checkpoint.wal_id.replace_range(..1, "_"),
-        |checkpoint: &mut Checkpoint| checkpoint.hash.replace_range(..1, "_"),
+        |checkpoint: &mut Checkpoint| checkpoint.wal_id.replace_range(..1, "="),
+        |checkpoint: &mut Checkpoint| checkpoint.hash.replace_range(..1, "="),
         |checkpoint: &mut Checkpoint| checkpoint.seq = 0,
         |checkpoint: &mut Checkpoint| checkpoint.seq = u64::MAX,
     ] {
@@ -98,8 +98,28 @@ fn only_what_a_trusted_key_signed_as_a_checkpoint_counts() {
     let file = home.path().join("checkpoints");
     std::fs::write(&file, [&envelope[..], b"\n", &checkpoint.sign(&key), b"\n"].concat()).unwrap();
     assert_eq!(Checkpoint::read_all(&file, &trusted(&key)).unwrap(), [checkpoint.clone(), checkpoint]);
-    std::fs::write(&file, [&envelope[..], b"\n\n"].concat()).unwrap();
-    assert!(Checkpoint::read_all(&file, &trusted(&key)).is_err(), "a line that is none");
+    let refused = |bytes: &[u8], key: &PrivateKey| {
+        std::fs::write(&file, bytes).unwrap();
+        let error = Checkpoint::read_all(&file, &trusted(key)).unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Usage);
+        error.to_string()
+    };
+    let (path, end) = (
+        file.display(),
+        "; give the key that signed it or another copy of the file, or take out a line that a crash cut short",
+    );
+    assert_eq!(
+        refused(&[&envelope[..], b"\njunk\n"].concat(), &key),
+        format!("line 2 of `{path}`: checkpoint does not count: envelope is not DSSE JSON: no value at byte 0{end}")
+    );
+    let other = refused(&envelope, &other);
+    assert!(other.starts_with(&format!("line 1 of `{path}`: ")) && other.ends_with(end), "{other}");
+    assert_eq!(
+        refused(b"", &key),
+        format!(
+            "`{path}` holds no checkpoint: name a file of them, as `autonomy wal checkpoint` and `wal.signing_key` write it"
+        )
+    );
     assert!(matches!(
         Checkpoint::read_all(&home.path().join("none"), &trusted(&key)),
         Err(CheckpointError::Read { .. })

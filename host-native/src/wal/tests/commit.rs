@@ -221,7 +221,7 @@ fn acks_and_the_end_are_futures() {
 #[test]
 fn nothing_is_acknowledged_once_somebody_has_taken_or_changed_the_files() {
     type Attack = (&'static str, fn(&Path));
-    let attacks: [Attack; 5] = [
+    let attacks: [Attack; 4] = [
         ("`telemetry.wal` was removed or replaced", |dir| fs::remove_file(dir.join("telemetry.wal")).unwrap()),
         ("`telemetry.wal` was removed or replaced", |dir| {
             fs::copy(dir.join("telemetry.wal"), dir.join("copy")).unwrap();
@@ -231,7 +231,6 @@ fn nothing_is_acknowledged_once_somebody_has_taken_or_changed_the_files() {
             fs::OpenOptions::new().write(true).open(dir.join("telemetry.wal")).unwrap().set_len(10).unwrap();
         }),
         ("`wal.lock` was removed or replaced", |dir| fs::remove_file(dir.join("wal.lock")).unwrap()),
-        ("was removed or replaced", |dir| fs::rename(dir, dir.with_extension("away")).unwrap()),
     ];
     for (message, attack) in attacks {
         let parent = tempfile::tempdir().unwrap();
@@ -243,6 +242,53 @@ fn nothing_is_acknowledged_once_somebody_has_taken_or_changed_the_files() {
         assert!(error.to_string().contains(message), "{error}");
         assert!(error.to_string().ends_with("; end whoever else touches its files, then restart"), "{error}");
         assert!(wal.append(batch("c", 1)).wait().is_err(), "and nothing after it");
+    }
+}
+
+#[test]
+fn a_log_whose_directory_is_away_says_to_put_it_back_and_touches_nothing_in_its_place() {
+    let away = |dir: &Path| fs::rename(dir, dir.with_extension("away")).unwrap();
+    let replaced = |dir: &Path| {
+        away(dir);
+        let (other, _) = Wal::open(dir, Options::default()).unwrap();
+        other.append(batch("other", 9)).wait().unwrap();
+    };
+    let attacks: [&dyn Fn(&Path); 5] = [
+        &away,
+        &|dir| fs::remove_dir_all(dir).unwrap(),
+        &|dir| {
+            away(dir);
+            fs::create_dir(dir).unwrap();
+        },
+        &|dir| {
+            away(dir);
+            fs::write(dir, b"a file").unwrap();
+        },
+        &replaced,
+    ];
+    for (attack, is_closed) in attacks.into_iter().flat_map(|attack| [(attack, false), (attack, true)]) {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("wal");
+        let (wal, _) = Wal::open(&dir, timeless()).unwrap();
+        for text in ["a", "b"] {
+            wal.append(batch(text, 1)).wait().unwrap();
+        }
+        attack(&dir);
+        let files = || -> Vec<_> {
+            let entries = fs::read_dir(&dir).into_iter().flatten().map(|entry| entry.unwrap().path());
+            entries.map(|path| (fs::read(&path).unwrap(), path)).collect()
+        };
+        let before = files();
+        // One that has not said yet what is committed says it when it is closed.
+        let error = if is_closed { wal.close().unwrap_err() } else { wal.append(batch("c", 1)).wait().unwrap_err() };
+        let expected = format!(
+            "log at `{}` stopped: its directory was moved, removed or replaced; put it back before a restart, for a start \
+             without it begins a new log",
+            dir.display()
+        );
+        assert_eq!((error.to_string(), error.class()), (expected, ErrorClass::Unavailable));
+        assert!(wal.append(batch("d", 1)).wait().is_err(), "and nothing after it");
+        assert_eq!(files(), before);
     }
 }
 

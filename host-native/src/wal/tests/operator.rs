@@ -183,12 +183,12 @@ fn every_row_is_met_by_a_log_in_that_state() {
                 assert_eq!(fs.files(""), before, "{row}: failing changed something");
                 let log = fs.bytes(&path("telemetry.wal"));
                 let doctored = treat(&fs).unwrap();
-                assert_eq!(doctored.kept, diagnosis.last_good);
+                assert_eq!((doctored.last, doctored.lost), (diagnosis.last_good, diagnosis.would_lose));
                 assert_eq!(fs.bytes(&path("telemetry.wal.before.1")), log);
                 let (wal, opened) = open(&fs).unwrap();
                 // Where the log begins in the middle, a frame says that, too.
                 let own = if row == "start_lost" { 2 } else { 1 };
-                assert_eq!(opened, Opened::Clean { last_seq: doctored.kept + own });
+                assert_eq!(opened, Opened::Clean { last_seq: doctored.last + own });
                 drop(wal);
                 let last = records(&fs).pop().unwrap();
                 let attrs: serde_json::Value = serde_json::from_str(&last.attrs).unwrap();

@@ -21,6 +21,7 @@ use crate::{
         dir::Dir,
         doctor::{doctor_on, verify_on},
         fs::{RealFs, append_line},
+        plan_on,
         segment::Segment,
         unix_ns, verify,
     },
@@ -104,6 +105,51 @@ fn what_is_deleted_is_in_the_log_and_the_rest_still_holds() {
     fs.put(&path(&Segment::Sealed(12).to_string()), None);
     assert!(matches!(open(&fs), Err(WalError::StartLost { first: 15, .. })));
     assert_eq!(verify_on(&dir(&fs)).unwrap().error.unwrap().class(), ErrorClass::Damaged);
+}
+
+#[test]
+fn a_plan_fails_where_pruning_would_and_changes_nothing() {
+    let (fs, _) = log();
+    let put = |name: &str, bytes: Option<Vec<u8>>| {
+        let damaged = fs.snapshot();
+        damaged.put(&path(name), bytes);
+        damaged
+    };
+    let sealed = |first| Segment::Sealed(first).to_string();
+    let live = fs.bytes(&path("telemetry.wal")).unwrap();
+    let mut logs = vec![
+        fs.snapshot(),
+        put("telemetry.wal", Some([&live[..], b"torn"].concat())),
+        put("telemetry.wal", Some(live[..live.len() - 1].to_vec())),
+        put("telemetry.wal", None),
+        put("telemetry.safe_seq", None),
+        put("telemetry.safe_seq", Some(b"7".to_vec())),
+        put(&sealed(1), None),
+        put(&sealed(3), None),
+        put(&sealed(4), Some(vec![])),
+        put(&sealed(9999), Some(vec![])),
+    ];
+    for (name, bytes) in fs.files("telemetry") {
+        for at in (0..bytes.len()).step_by(13) {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            logs.push(put(&name.file_name().unwrap().to_string_lossy(), Some(flipped)));
+        }
+    }
+    let mut failed = 0;
+    for fs in logs {
+        let before = fs.files("");
+        let planned = plan_on(&dir(&fs), &ANY).map(|plan| plan.pruned).map_err(|error| error.to_string());
+        assert_eq!(fs.files(""), before);
+        let pruned = prune(&fs, &ANY).map(|plan| plan.pruned).map_err(|error| error.to_string());
+        assert_eq!(planned, pruned);
+        failed += usize::from(planned.is_err());
+    }
+    assert!(failed > 100, "{failed}");
+    let none = MemFs::default();
+    assert!(matches!(plan_on(&dir(&none), &ANY), Err(WalError::NoLog { .. })));
+    let (wal, _) = open(&fs).unwrap();
+    assert_eq!(plan_on(&dir(&fs), &ANY).unwrap(), wal.prune(&ANY, "test").unwrap(), "beside a writer, too");
 }
 
 #[test]
@@ -331,9 +377,12 @@ fn the_doctor_says_where_the_log_begins() {
     // Or gone without a word.
     let (gone, _) = log();
     gone.put(&path(&Segment::Sealed(1).to_string()), None);
-    for fs in [fs, gone] {
+    let committed = verify_on(&dir(&fs)).unwrap().committed;
+    for (fs, lost) in [(fs, Some(committed)), (gone, None)] {
         assert_eq!(open(&fs).unwrap_err().class(), ErrorClass::Damaged);
-        doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+        let doctored = doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+        // What was pruned is not counted as lost, where the word of it may be after the damage.
+        assert_eq!(doctored.lost, lost.map_or(2, |committed| committed - doctored.last));
         let (wal, _) = open(&fs).unwrap();
         wal.append(batch("next", 1)).wait().unwrap();
         wal.close().unwrap();

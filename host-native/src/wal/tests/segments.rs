@@ -20,7 +20,7 @@ use crate::{
         codec::link_to,
         dir::Dir,
         doctor::{diagnose_on, doctor_on, verify_on},
-        fs::{Fs, RealFs},
+        fs::RealFs,
         segment::Segment,
         verify,
     },
@@ -40,6 +40,11 @@ fn segments(fs: &MemFs) -> Vec<PathBuf> {
         .chain([Segment::Live])
         .map(|segment| path(&segment.to_string()))
         .collect()
+}
+
+/// What a reader stops at.
+fn first_error(fs: &MemFs) -> Option<WalError> {
+    Reader::open_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap().find_map(Result::err)
 }
 
 /// A log of several segments with two or three batches in each, closed in order.
@@ -199,15 +204,19 @@ fn a_log_without_its_first_segment_and_without_a_word_about_it_is_refused() {
             damaged.put(&path(&Segment::Sealed(*first).to_string()), None);
         }
         let diagnosis = diagnose_on(&dir(&damaged)).unwrap();
-        assert_eq!(diagnosis.row, "start_lost");
+        assert_eq!((diagnosis.row, diagnosis.last_good), ("start_lost", original.len() as u64));
         let Err(WalError::StartLost { first, .. }) = open(&damaged) else { panic!("{gone} segments are gone") };
         let report = verify_on(&dir(&damaged)).unwrap();
         assert!(!report.holds());
         assert_eq!((report.first, report.frames), (first, original.len() as u64 + 1 - first));
-        let read: Vec<_> = Reader::open_on(Arc::new(damaged) as Arc<dyn Fs>, Path::new(DIR)).unwrap().collect();
+        let read: Vec<_> = Reader::open_on(Arc::new(damaged.clone()), Path::new(DIR)).unwrap().collect();
         let (end, frames) = read.split_last().unwrap();
         assert!(matches!(end, Err(WalError::StartLost { first: said, .. }) if *said == first), "{end:?}");
         assert_eq!(frames.len() as u64, original.len() as u64 + 1 - first);
+        let doctored = doctor_on(Arc::new(damaged.clone()), Path::new(DIR)).unwrap();
+        assert_eq!((diagnosis.would_lose, doctored.lost, doctored.kept), (first - 1, first - 1, report.frames));
+        let said = records(&damaged).pop().unwrap().attrs;
+        assert!(said.contains("\"reason\":\"the log does not begin with its first frame"), "{said}");
     }
 }
 
@@ -437,6 +446,7 @@ fn a_file_named_as_a_segment_that_begins_nowhere_has_one_verdict() {
                 let expected = format!("log at `/wal` holds without `{name}`: move that away");
                 let beside = verify_on(&dir(&fs)).unwrap().error.unwrap();
                 let pruning = wal.prune(&retention, "test").unwrap_err();
+                let mut reading = vec![first_error(&fs)];
                 drop(wal);
                 if let Some(live) = live {
                     fs.put(&path("telemetry.wal"), Some(live));
@@ -447,8 +457,15 @@ fn a_file_named_as_a_segment_that_begins_nowhere_has_one_verdict() {
                 let diagnosis = diagnose_on(&dir(&fs)).unwrap();
                 assert_eq!(diagnosis.row, "stray", "{first} of {firsts:?}: {diagnosis:?}");
                 let doctored = doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap_err();
+                assert_eq!((diagnosis.last_good, diagnosis.committed), (last, last), "nothing is lost");
+                assert_eq!(report.frames, last);
                 let (report, diagnosis) = (report.error.unwrap(), diagnosis.error.unwrap());
-                for error in [beside, pruning, report, diagnosis, doctored, open(&fs).unwrap_err()] {
+                reading.push(first_error(&fs));
+                // A reader never comes to what would begin within a sealed segment.
+                assert!(reading.iter().all(|error| error.is_some() == (first >= last)), "{first}: {reading:?}");
+                let opening = open(&fs).unwrap_err();
+                let errors = [beside, pruning, report, diagnosis, doctored, opening];
+                for error in errors.into_iter().chain(reading.into_iter().flatten()) {
                     assert_eq!((error.to_string(), error.class()), (expected.clone(), ErrorClass::Damaged));
                 }
                 assert_eq!(fs.files("telemetry"), before);
@@ -457,17 +474,28 @@ fn a_file_named_as_a_segment_that_begins_nowhere_has_one_verdict() {
             }
         }
     }
-    // Two of them: nothing is given up.
-    for first in [firsts[0] + 1, 9999] {
-        fs.put(&path(&Segment::Sealed(first).to_string()), Some(whole.clone()));
-    }
-    for first in [9999, firsts[0] + 1] {
-        let name = Segment::Sealed(first).to_string();
+    // Two of them are named together, and nothing is given up.
+    for [one, other] in [[firsts[0] + 1, 9999], [9998, 9999]] {
+        let fs = fs.snapshot();
+        let names = [one, other].map(|first| Segment::Sealed(first).to_string());
+        for name in &names {
+            fs.put(&path(name), Some(whole.clone()));
+        }
         let error = doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap_err();
-        assert!(matches!(&error, WalError::Stray { files, .. } if *files == name), "{error}");
-        fs.put(&path(&name), None);
+        assert!(matches!(&error, WalError::Stray { files, .. } if *files == names.join("`, `")), "{error}");
+        assert_eq!(first_error(&fs).unwrap().to_string(), error.to_string());
+        for name in &names {
+            fs.put(&path(name), None);
+        }
+        assert_eq!(records(&fs), original);
     }
-    assert_eq!(records(&fs), original);
+    // Beside a log of one segment, it is where a reader begins.
+    let (fs, original) = super::killed_log(9);
+    let name = Segment::Sealed(9999).to_string();
+    fs.put(&path(&name), Some(vec![]));
+    assert!(matches!(first_error(&fs), Some(WalError::Stray { files, .. }) if files == name));
+    let diagnosis = diagnose_on(&dir(&fs)).unwrap();
+    assert_eq!((diagnosis.row, diagnosis.last_good), ("stray", original.len() as u64));
 }
 
 #[test]
