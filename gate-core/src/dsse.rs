@@ -134,6 +134,9 @@ impl Envelope {
     /// # Errors
     /// What is malformed. Nothing is verified yet.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        if bytes.len() > limits::ENVELOPE_BYTES {
+            return Err(EnvelopeError::Malformed("it is too large to be one".into()));
+        }
         let wire: WireEnvelope = json::read(bytes).map_err(|error| EnvelopeError::Malformed(line(&error.text())))?;
         // Compact JSON of these members in this order; base64 that decodes at all has one form.
         if json::write(&wire).as_bytes() != bytes {

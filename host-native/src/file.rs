@@ -150,10 +150,11 @@ pub(crate) fn create_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()>
     options.write(true).create_new(true);
     options.mode(mode);
     let mut file = options.open(path)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let directory = || File::open(directory_of(path))?.sync_all();
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| directory());
     if written.is_err() {
         // Half of it would be taken for the whole.
-        fs::remove_file(path)?;
+        let _ = fs::remove_file(path);
     }
     written
 }

@@ -167,8 +167,7 @@ impl Follower {
             return Ok(());
         }
         let prepared = self.gate.prepare(tar)?;
-        self.gate.activate(prepared)?;
-        self.shelf.put(entry, None)?;
+        self.shelf.put(entry, None, || Ok::<_, FollowError>(self.gate.activate(prepared)?))?;
         tracing::warn!("rollout `{id}` was taken back on node `{}`", self.node_id);
         Ok(())
     }
@@ -191,21 +190,14 @@ impl Follower {
         }
     }
 
-    /// Runs the bundle, and has it run after a restart. Where that cannot be kept, the one before runs on.
+    /// Has the bundle run after a restart, and from now on. Where that cannot be kept, the one before runs on.
     fn activate(&mut self, directive: &Directive, prepared: Prepared) -> Result<(), FollowError> {
         let before = match &self.first {
             Some(tar) => Some(self.shelf.keep(None, tar)?),
             None => self.shelf.current().cloned(),
         };
         let entry = self.shelf.keep(Some(&directive.rollout_id), prepared.tar())?;
-        self.gate.activate(prepared)?;
-        if let Err(error) = self.shelf.put(entry, before.clone()) {
-            if let Some(before) = before {
-                let before = self.gate.prepare(self.shelf.read(&before)?)?;
-                self.gate.activate(before)?;
-            }
-            return Err(error.into());
-        }
+        self.shelf.put(entry, before, || Ok::<_, FollowError>(self.gate.activate(prepared)?))?;
         self.first = None;
         Ok(())
     }

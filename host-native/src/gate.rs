@@ -371,7 +371,7 @@ impl Gate {
             state.core.load_bundle(&tar)?;
             *active = Some(policy);
             let facts = state.core.facts_id().ok();
-            drop(self.wal.append(vec![self.lifecycle("bundle_activated", Some(&policy_ref), facts)]));
+            append_later(&self.wal, self.lifecycle("bundle_activated", Some(&policy_ref), facts));
         }
         if let Some(metrics) = &self.metrics {
             metrics.runs(Some(&policy_ref));
@@ -576,7 +576,7 @@ impl Permit {
         if let Some(wal) = self.wal.take() {
             let took_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
             let attrs = ActionAttrs { tool: self.tool.clone(), outcome, took_ms };
-            drop(wal.append(vec![frame(Kind::Action, self.audit_id.clone(), self.node_id.clone(), &attrs)]));
+            append_later(&wal, frame(Kind::Action, self.audit_id.clone(), self.node_id.clone(), &attrs));
         }
     }
 }
@@ -629,6 +629,17 @@ fn audit_id_at(context: &Mutex<ContextV7>, now_ms: u64) -> AuditId {
     // Less than 1000 milliseconds are less than 2^32 nanoseconds.
     let nanos = u32::try_from(ms.saturating_mul(1_000_000)).unwrap_or_default();
     AuditId::from_uuid(Uuid::new_v7(Timestamp::from_unix(context, seconds, nanos)).into_bytes())
+}
+
+/// Appends what nobody waits for. A log that takes nothing more says so to the next call; that this is missing is said here.
+fn append_later(wal: &Wal, frame: Frame) {
+    let (kind, audit_id) = (frame.kind, frame.audit_id.clone());
+    if wal.append(vec![frame]).first_seq().is_none() {
+        tracing::warn!(
+            "the log did not take the {} frame of `{audit_id}`: it has too much to write, or has stopped",
+            kind.as_str()
+        );
+    }
 }
 
 pub(crate) fn frame(kind: Kind, audit_id: AuditId, node_id: Option<NodeId>, attrs: &impl Serialize) -> Frame {

@@ -184,7 +184,10 @@ impl PrivateKey {
             file::create_directory(directory, 0o700).map_err(failed(directory))?;
         }
         file::create_new(path, pem.as_bytes(), 0o600).map_err(failed(path))?;
-        file::create_new(&public_path, self.public.to_pem().as_bytes(), 0o644).map_err(failed(&public_path))?;
+        file::create_new(&public_path, self.public.to_pem().as_bytes(), 0o644).map_err(|error| {
+            let _ = std::fs::remove_file(path);
+            failed(&public_path)(error)
+        })?;
         Ok(public_path)
     }
 

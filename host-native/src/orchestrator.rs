@@ -48,7 +48,7 @@ use crate::{
         Changes, IfActive, Query as Rows, Store, StoreError,
         wire::{
             BODY_BYTES, ChangesQuery, Count, CountQuery, Enroll, Found, History, HistoryQuery, ListQuery, PAGE, Page,
-            SetRollout, WAIT_MS,
+            STEPS_TIMEOUT, SetRollout, WAIT_MS,
         },
     },
     gate::{new_audit_id, now_ms},
@@ -89,7 +89,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What all clients together may take: each runtime keeps a request for changes open.
 pub fn limits() -> Limits {
-    Limits { max_connections: 16 * 1024, max_body_bytes: BODY_BYTES, ..Limits::default() }
+    let (max_connections, max_body_bytes) = (16 * 1024, BODY_BYTES);
+    Limits { max_connections, max_body_bytes, handler_timeout: STEPS_TIMEOUT, ..Limits::default() }
 }
 
 /// Answers for a store.
@@ -180,11 +181,24 @@ impl Orchestrator {
         }
     }
 
-    /// Does what is left to do of rollouts, for ever. While the store cannot be asked, [`Self::watch`] says so.
+    /// Does what is left to do of rollouts, for ever. What is wrong is said once.
     async fn go_on(&self) -> Infallible {
+        let mut said = String::new();
         loop {
-            let more = self.ask(|store| store.rollouts().go_on("orchestrator", now_ms())).await;
-            let pause = if more.unwrap_or(false) { BETWEEN } else { GO_ON };
+            let pause = match self.ask(|store| store.rollouts().go_on("orchestrator", now_ms())).await {
+                Ok(true) => BETWEEN,
+                Ok(false) => {
+                    said.clear();
+                    GO_ON
+                }
+                Err(Refusal(_, why)) => {
+                    if said != why {
+                        tracing::error!("what is left to do of rollouts is not done: {why}");
+                        said = why;
+                    }
+                    GO_ON
+                }
+            };
             tokio::time::sleep(pause).await;
         }
     }

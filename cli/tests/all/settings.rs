@@ -108,3 +108,12 @@ fn a_config_file_that_is_linked_to_is_written_where_it_is() {
     let real = fs::read_to_string(home.path("real.toml")).unwrap();
     assert!(real.contains("# mine") && real.contains("mode = \"off\""), "{real}");
 }
+
+#[test]
+fn a_service_that_a_store_named_more_closely_beats_is_not_shown() {
+    let home = Home::new();
+    home.ok("config set orchestrator.url https://fleet.example.com");
+    assert_eq!(home.ok("config get orchestrator.url"), "https://fleet.example.com\n");
+    let mut over = home.command(&["config", "get", "orchestrator.url"]);
+    assert_eq!(Run::from(over.env("AUTONOMY_STORE_PATH", "s.sqlite").output().unwrap()).stdout, "<none>\n");
+}

@@ -163,7 +163,7 @@ pub const KEYS: &[Key] = &[
         flag: "--orchestrator-url",
         shape: Shape::Text,
         help: "the service that keeps a fleet's enrollments",
-        value: |config| Ok(optional(config.orchestrator().url.as_ref())),
+        value: |config| Ok(optional(config.orchestrator_url().as_ref())),
     },
     Key {
         name: "orchestrator.token_file",
@@ -203,7 +203,7 @@ pub const KEYS: &[Key] = &[
         flag: "--database",
         shape: Shape::Text,
         help: "the PostgreSQL database that the orchestrator keeps enrollments in",
-        value: |config| Ok(optional(config.orchestrator().database.as_ref())),
+        value: |config| Ok(optional(config.orchestrator_database().as_ref())),
     },
     Key {
         name: "orchestrator.database_password_file",

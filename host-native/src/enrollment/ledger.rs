@@ -9,7 +9,7 @@ use gate_core::NodeId;
 use super::{
     Action, Change, Mutation, Row, StoreError,
     request::{By, Found, Request},
-    rollout::steps::{self, RolloutLedger},
+    rollout::steps::RolloutLedger,
 };
 
 /// What a transaction can do. Nobody else changes anything before it ends.
@@ -41,7 +41,11 @@ pub(super) async fn change<L: RolloutLedger>(
     if let Some(change) = &mutation.change {
         ledger.write(slice::from_ref(change)).await?;
         match change.action {
-            Action::Reenroll | Action::Replace | Action::Revoke => steps::withdraw(ledger, node_id, by).await?,
+            // It is not the enrollment any more that a directive was given under. What follows for its rollout is left to do:
+            // whatever is wrong with that stands in no way here.
+            Action::Reenroll | Action::Replace | Action::Revoke => {
+                drop(ledger.take(slice::from_ref(node_id), None).await?)
+            }
             Action::Enroll | Action::SetRollout => {}
         }
     }

@@ -1,5 +1,7 @@
 //! What an orchestrator and those who ask it send each other, beside rows and changes as they are.
 
+use std::time::Duration;
+
 use gate_core::{NodeId, RolloutState, enrollment::Status, identity::EnrollmentRef, read_object};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,10 @@ pub(crate) const WAIT_MS: u64 = 30_000;
 
 /// Largest body of a request, in bytes.
 pub(crate) const BODY_BYTES: usize = 64 * 1024;
+
+/// Longest that an orchestrator takes for a request, and that whoever asks for the steps of a rollout waits: for a million nodes they
+/// take some minutes.
+pub(crate) const STEPS_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// `PUT /v1/enrollments/{node_id}`
 #[derive(Debug, Serialize)]

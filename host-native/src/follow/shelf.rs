@@ -77,21 +77,48 @@ impl Shelf {
         Ok(entry)
     }
 
-    /// From now on, and after a restart, this is the bundle that runs. What is not named any more is removed.
-    pub(super) fn put(&mut self, current: Entry, previous: Option<Entry>) -> Result<(), ShelfError> {
-        let (kept, path) = (Kept { current, previous }, self.index());
-        let json = serde_json::to_vec(&kept).map_err(|error| self.failed(&path, error.into()))?;
-        file::publish(&path, &json, IfExists::Replace).map_err(|error| self.failed(&path, error))?;
-        let named: Vec<_> = kept.previous.iter().chain([&kept.current]).map(|entry| self.path(entry)).collect();
-        self.kept = Some(kept);
-        // What stays is removed the next time.
+    /// From now on, and after a restart, this is the bundle that runs, once `activate` has gone well; else what was so before is so
+    /// again. What is not named any more is removed.
+    pub(super) fn put<E: From<ShelfError>>(
+        &mut self,
+        current: Entry,
+        previous: Option<Entry>,
+        activate: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let before = self.kept.replace(Kept { current, previous });
+        if let Err(error) = self.write_index().map_err(E::from).and_then(|()| activate()) {
+            self.kept = before;
+            self.write_index()?;
+            return Err(error);
+        }
+        self.remove_stale();
+        Ok(())
+    }
+
+    fn write_index(&self) -> Result<(), ShelfError> {
+        let path = self.index();
+        let written = match &self.kept {
+            Some(kept) => serde_json::to_vec(kept)
+                .map_err(io::Error::from)
+                .and_then(|json| file::publish(&path, &json, IfExists::Replace)),
+            None => match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Ok(()) | Err(_) => Ok(()),
+            },
+        };
+        written.map_err(|error| self.failed(&path, error))
+    }
+
+    /// What stays is removed the next time.
+    fn remove_stale(&self) {
+        let named = self.kept.iter().flat_map(|kept| kept.previous.iter().chain([&kept.current]));
+        let named: Vec<_> = named.map(|entry| self.path(entry)).chain([self.index()]).collect();
         for entry in fs::read_dir(&self.directory).into_iter().flatten().filter_map(Result::ok) {
             let stale = entry.path();
-            if stale != path && !named.contains(&stale) {
+            if !named.contains(&stale) {
                 let _ = fs::remove_file(stale);
             }
         }
-        Ok(())
     }
 
     /// What runs, where that came by a rollout or was taken back to.

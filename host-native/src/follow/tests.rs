@@ -500,7 +500,7 @@ fn a_shelf_that_was_tampered_with_is_refused_by_name() {
     let mut shelf = Shelf::open(directory.clone()).unwrap();
     assert_eq!(shelf.current(), None);
     let entry = shelf.keep(None, b"a bundle").unwrap();
-    shelf.put(entry.clone(), None).unwrap();
+    shelf.put(entry.clone(), None, || Ok::<_, ShelfError>(())).unwrap();
     let shelf = Shelf::open(directory.clone()).unwrap();
     assert_eq!(shelf.read(shelf.current().unwrap()).unwrap(), b"a bundle");
     for file in fs::read_dir(&directory).unwrap().map(|file| file.unwrap().path()) {
@@ -510,4 +510,25 @@ fn a_shelf_that_was_tampered_with_is_refused_by_name() {
     assert!(changed.contains(".tar` (it was changed): correct who may read and write it, or remove `"), "{changed}");
     let malformed = Shelf::open(directory).unwrap_err().to_string();
     assert!(malformed.contains("current.json` (missing field `current`"), "{malformed}");
+}
+
+#[test]
+fn a_shelf_is_as_it_was_where_its_bundle_does_not_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut shelf = Shelf::open(dir.path().join("shelf")).unwrap();
+    let [a, b, c] = [&b"a"[..], b"b", b"c"].map(|tar| shelf.keep(None, tar).unwrap());
+    let refused = || Err(FollowError::EnrollmentRef { declared: "a".into(), enrolled: "b".into() });
+    let again = || Shelf::open(dir.path().join("shelf")).unwrap();
+    shelf.put(a.clone(), None, refused).unwrap_err();
+    assert_eq!((shelf.current(), again().current()), (None, None));
+    shelf.put(a.clone(), None, || Ok::<_, ShelfError>(())).unwrap();
+    let b_again = shelf.keep(None, b"b").unwrap();
+    assert_eq!(b, b_again);
+    shelf.put(b.clone(), Some(a.clone()), || Ok::<_, ShelfError>(())).unwrap();
+    shelf.keep(None, b"c").unwrap();
+    shelf.put(c, Some(b.clone()), refused).unwrap_err();
+    for shelf in [shelf, again()] {
+        assert_eq!(shelf.current(), Some(&b));
+        assert_eq!(shelf.previous().unwrap(), Some((a.clone(), b"a".to_vec())));
+    }
 }

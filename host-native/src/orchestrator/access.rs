@@ -2,9 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
-    io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    fmt, fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -243,9 +242,14 @@ impl Access {
     /// Why not. Neither file has anything new then.
     pub fn add(tokens: &Path, caller: &Caller, out: &Path) -> Result<(), AccessError> {
         let failed = |source| AccessError::File { path: tokens.to_owned(), source };
-        let known = match read(tokens) {
-            Ok((_, known)) => known,
-            Err(AccessError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Arc::default(),
+        // One after the other: the file itself is replaced, whole or not at all.
+        let directory = file::directory_of(tokens);
+        file::create_directory(directory, 0o700).map_err(failed)?;
+        let turn = fs::File::open(directory).map_err(failed)?;
+        turn.lock().map_err(failed)?;
+        let (known, before) = match read(tokens) {
+            Ok((_, known)) => (known, file::read_text(tokens, FILE_BYTES).map_err(failed)?),
+            Err(AccessError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Default::default(),
             Err(error) => return Err(error),
         };
         if known.values().any(|known| known.name == caller.name) {
@@ -259,7 +263,9 @@ impl Access {
         };
         let (name, role, expires_at_ms) = (caller.name.clone(), role.to_owned(), caller.expires_at_ms);
         let line = Line { name, role, node_id, hash: token.hash(), expires_at_ms };
-        append(tokens, &format!("{}\n", json::write(&line))).map_err(|source| {
+        let end = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
+        let text = format!("{before}{end}{}\n", json::write(&line));
+        file::replace(tokens, text.as_bytes()).map_err(|source| {
             // Nobody would be let in with it.
             let _ = fs::remove_file(out);
             failed(source)
@@ -319,15 +325,6 @@ fn read(path: &Path) -> Result<(Stamp, Arc<Tokens>), AccessError> {
     Ok((stamp, Arc::new(tokens)))
 }
 
-fn append(path: &Path, line: &str) -> io::Result<()> {
-    if let Some(directory) = path.parent() {
-        file::create_directory(directory, 0o700)?;
-    }
-    let mut file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-    file.write_all(line.as_bytes())?;
-    file.sync_all()
-}
-
 impl Stamp {
     fn of(found: &fs::Metadata) -> Self {
         Self { file: (found.dev(), found.ino()), size: found.size(), changed: (found.ctime(), found.ctime_nsec()) }
@@ -362,6 +359,28 @@ mod tests {
         assert_eq!(access.caller(&headers).unwrap(), None);
         fs::remove_file(&tokens).unwrap();
         assert!(access.caller(&headers).is_err());
+    }
+
+    #[test]
+    fn tokens_that_are_added_leave_a_file_that_can_be_read() {
+        let home = tempfile::tempdir().unwrap();
+        let tokens = home.path().join("tokens");
+        let add = &|name: String| {
+            Access::add(&tokens, &Caller::new(&name, Role::Reader).unwrap(), &home.path().join(&name)).is_ok()
+        };
+        assert!(add("first".into()));
+        // As an editor may leave it.
+        let text = fs::read_to_string(&tokens).unwrap();
+        fs::write(&tokens, text.trim_end()).unwrap();
+        assert!(add("second".into()));
+        let added: usize = std::thread::scope(|scope| {
+            let adders: Vec<_> =
+                (0..8).map(|at| scope.spawn(move || usize::from(add(format!("name-{}", at % 4))))).collect();
+            adders.into_iter().map(|adder| adder.join().unwrap()).sum()
+        });
+        assert_eq!(added, 4, "each name once");
+        let (_, known) = read(&tokens).unwrap();
+        assert_eq!(known.len(), 6);
     }
 
     #[test]

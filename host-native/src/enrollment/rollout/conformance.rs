@@ -462,6 +462,7 @@ fn lets_an_enrollment_end_a_directive(store: &dyn Store, rollouts: &dyn RolloutS
     assert_eq!(rollouts.directive(&node("a")).unwrap(), None, "a new enrollment starts without one");
     assert_eq!(phase(rollouts, &id), Phase::Running);
     store.enroll(&node("b"), &enrollment_ref("fleet/b"), IfActive::Replace, "ana", 14).unwrap();
+    go_on(rollouts);
     let ended = rollouts.rollout(&id).unwrap();
     assert_eq!((ended.phase, ended.rest.withdrawn, ended.rest.active), (Phase::Finished, 2, 1));
     let back = rollouts.command(&id, Command::Rollback, "ana", 15).unwrap();

@@ -1,18 +1,13 @@
 //! Rollouts that an orchestrator keeps.
 
-use std::time::Duration;
-
 use gate_core::{NodeId, json};
 use http::Method;
 
 use super::{Command, Directive, Order, Report, Rollout, RolloutId, RolloutStore};
 use crate::enrollment::{
     RemoteStore, StoreError,
-    wire::{Current, Directives, PAGE, ROLLOUTS, Rollouts},
+    wire::{Current, Directives, PAGE, ROLLOUTS, Rollouts, STEPS_TIMEOUT},
 };
-
-/// A step for a million nodes takes some minutes.
-const STEPS_TIMEOUT: Duration = Duration::from_secs(900);
 
 impl RolloutStore for RemoteStore {
     fn create(&self, order: &Order, _who: &str, _now_ms: u64) -> Result<Rollout, StoreError> {

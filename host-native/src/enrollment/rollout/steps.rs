@@ -136,14 +136,18 @@ pub(super) fn report(
     store.step(async |ledger| take_report(ledger, node_id, report, by).await)
 }
 
-/// Does what is left to do of any rollout, in a transaction that does something for nodes; says whether there was one.
+/// Does what is left to do of any rollout, in a transaction that does something for nodes; says whether there was one. What is
+/// wrong with a rollout is said once the others were looked at.
 pub(super) fn go_on(store: &impl Steps, by: By<'_>) -> Result<bool, StoreError> {
+    let mut wrong = None;
     for id in store.step(async |ledger| ledger.under_way().await)? {
-        if store.step(async |ledger| advance(ledger, &id, by).await)? {
-            return Ok(true);
+        match store.step(async |ledger| advance(ledger, &id, by).await) {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            Err(error) => wrong = Some(error),
         }
     }
-    Ok(false)
+    wrong.map_or(Ok(false), Err)
 }
 
 /// Does what follows, as long as something does. The orchestrator goes on where this breaks off.
@@ -269,18 +273,6 @@ async fn take_report<L: RolloutLedger>(
     set_state(ledger, reported, slice::from_ref(node_id), to, detail.as_deref(), by).await?;
     advance(ledger, reported, by).await?;
     self::current(ledger, node_id).await
-}
-
-/// Takes a node's directive from it: its enrollment is not the one any more that it was chosen under.
-pub(in crate::enrollment) async fn withdraw<L: RolloutLedger>(
-    ledger: &mut L,
-    node_id: &NodeId,
-    by: By<'_>,
-) -> Result<(), L::Fault> {
-    for id in ledger.take(slice::from_ref(node_id), None).await? {
-        advance(ledger, &id, by).await?;
-    }
-    Ok(())
 }
 
 /// The active nodes that are meant, at least one.

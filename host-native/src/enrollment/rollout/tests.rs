@@ -309,13 +309,37 @@ fn the_rest_goes_on_when_the_last_canary_is_revoked_and_waits_while_it_is_paused
     assert!(!store.go_on("orchestrator", 12).unwrap(), "one canary is still waited for");
     store.revoke(last, "bo", 13).unwrap();
     let waiting = || store.rollout(&id).unwrap().rest.waiting;
-    assert_eq!(waiting(), 3, "as many as a revoke does along with it");
+    assert_eq!(waiting(), 5, "a revoke waits for nothing else");
     store.command(&id, Command::Pause, "bo", 14).unwrap();
     assert!(!store.go_on("orchestrator", 15).unwrap());
-    assert_eq!(waiting(), 3);
+    assert_eq!(waiting(), 5);
     store.command(&id, Command::Resume, "bo", 16).unwrap();
     while store.go_on("orchestrator", 17).unwrap() {}
     assert_eq!((waiting(), store.rollout(&id).unwrap().rest.pending), (0, 5));
+}
+
+#[test]
+fn a_rollout_that_is_damaged_keeps_no_revoke_and_no_other_rollout_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("enrollment.db");
+    let store = SqliteStore::open(&path).unwrap();
+    for node in ["a", "b", "c", "d"].map(node) {
+        store.enroll(&node, &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
+    }
+    let create = |selector: &str| {
+        let selector = Selector::parse(selector).unwrap();
+        store.create(&Order { bundle: bundle(), selector, canary_percent: None }, "ana", 10).unwrap().rollout_id
+    };
+    let (damaged, other) = (create("node_id=a,b"), create("node_id=c,d"));
+    let sql = format!("UPDATE rollout SET bundle = 'x@sha256:y' WHERE rollout_id = '{damaged}'");
+    Connection::open(&path).unwrap().execute_batch(&sql).unwrap();
+    for node in ["a", "c", "d"].map(node) {
+        store.revoke(&node, "bo", 11).unwrap();
+        assert_eq!(store.directive(&node).unwrap(), None);
+    }
+    let error = store.go_on("orchestrator", 12).unwrap_err().to_string();
+    assert!(error.contains("bundle"), "{error}");
+    assert_eq!(store.rollout(&other).unwrap().phase, Phase::Finished);
 }
 
 /// A store that somebody else uses before its n-th transaction.
