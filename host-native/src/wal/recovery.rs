@@ -412,7 +412,7 @@ impl Survey {
                             self.tails_noted = self.tails_noted.max(tail_number.min(MAX_SEQ));
                         }
                         Some(own @ Own::Pruned { why, .. }) if self.said.is_none() => {
-                            let says = good.start.is_some_and(|start| own.says_why_it_begins(start));
+                            let says = good.start.is_some_and(|(first, prev)| own.says_why_it_begins(first, &prev));
                             self.said = says.then_some((good.envelope.seq, why));
                         }
                         Some(Own::Pruned { .. } | Own::Doctored { .. } | Own::Rotated { .. }) | None => {}
