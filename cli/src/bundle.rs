@@ -187,7 +187,7 @@ impl Command {
         match self {
             Self::Build(build) => build.run(context),
             Self::Sign { keys, bundle: path, out, force } => {
-                let tar = sign(bundle::read(&path)?, &keys)?;
+                let tar = sign(&path, bundle::read(&path)?, &keys)?;
                 let (target, if_exists) = match &out {
                     Some(out) => (out, if_exists(force)),
                     None => (&path, IfExists::Replace),
@@ -247,7 +247,7 @@ impl Build {
                 builder: self.builder,
             },
         };
-        let tar = sign(bundle::build(description, &bundle::read_files(&source)?)?, &keys)?;
+        let tar = sign(&source, bundle::build(description, &bundle::read_files(&source)?)?, &keys)?;
         let (bundle, _) = Bundle::inspect(&tar).map_err(|error| refused(&out, &error))?;
         compile(&source, &bundle)?;
         bundle::write(&out, &tar, if_exists(force))?;
@@ -255,10 +255,13 @@ impl Build {
     }
 }
 
-fn sign(tar: Vec<u8>, keys: &[PathBuf]) -> Result<Vec<u8>, CliError> {
+fn sign(path: &Path, tar: Vec<u8>, keys: &[PathBuf]) -> Result<Vec<u8>, CliError> {
     // Every key is read before the first signature is made.
     let keys = keys.iter().map(|path| PrivateKey::read(path)).collect::<Result<Vec<_>, _>>()?;
-    keys.iter().try_fold(tar, |tar, key| Ok(bundle::sign(&tar, key)?))
+    keys.iter().try_fold(tar, |tar, key| {
+        bundle::sign(&tar, key)
+            .map_err(|error| if let BuildError::Bundle(error) = &error { refused(path, error) } else { error.into() })
+    })
 }
 
 pub(crate) fn refused(path: &Path, error: &BundleError) -> CliError {

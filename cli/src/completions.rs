@@ -49,8 +49,11 @@ impl Man {
     pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         let written = fs::create_dir_all(&self.out).and_then(|()| clap_mangen::generate_to(Cli::command(), &self.out));
         written.map_err(|error| CliError::Failed {
-            class: ErrorClass::Unavailable,
-            message: format!("cannot write manual pages to `{}` ({error}): choose another `--out`", self.out.display()),
+            class: ErrorClass::of(&error),
+            message: format!(
+                "cannot write manual pages to `{}` ({error}): choose another `--out`, or free space there",
+                self.out.display()
+            ),
         })?;
         match context.out.format() {
             Format::Json => context.out.json(&serde_json::json!({ "directory": self.out }))?,

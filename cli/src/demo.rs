@@ -9,6 +9,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread,
     time::{Duration, Instant},
@@ -57,10 +58,13 @@ impl Demo {
             return Err(CliError::usage("the demo is for people to watch: leave out `--output json`"));
         }
         let begun = Instant::now();
+        // Before there is anything to clean up.
+        let interrupted = interrupted();
         let (home, temporary) = match &self.keep {
             Some(home) => {
-                fs::create_dir(home).map_err(|error| {
-                    failed(format!("cannot make `{}`: {error}; name a new directory", home.display()))
+                fs::create_dir(home).map_err(|error| CliError::Failed {
+                    class: ErrorClass::of(&error),
+                    message: format!("cannot make `{}`: {error}; name a new directory", home.display()),
                 })?;
                 (fs::canonicalize(home).map_err(|error| failed(error.to_string()))?, None)
             }
@@ -71,7 +75,7 @@ impl Demo {
             }
         };
         let autonomy = env::current_exe().map_err(|error| failed(format!("cannot find this program: {error}")))?;
-        let mut stage = Stage { out: context.out, home, autonomy, running: Vec::new(), interrupted: interrupted() };
+        let mut stage = Stage { out: context.out, home, autonomy, running: Vec::new(), interrupted };
         stage.play()?;
         let Stage { home, .. } = &stage;
         let (home, out) = (home.clone(), &mut *stage.out);
@@ -79,7 +83,7 @@ impl Demo {
         match temporary {
             None => {
                 out.line(format_args!("everything is kept in `{}`: look around with", home.display()))?;
-                out.line(format_args!("  export AUTONOMY_HOME={}", home.display()))?;
+                out.line(format_args!("  export AUTONOMY_HOME='{}'", home.display()))?;
                 out.line("  autonomy node list")?;
                 out.line("  autonomy audit list --wal-dir $AUTONOMY_HOME/robot-2")?;
             }
@@ -105,13 +109,18 @@ fn stopped() -> CliError {
 fn interrupted() -> Arc<AtomicBool> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&interrupted);
+    let (listens, heard) = mpsc::channel::<()>();
     thread::spawn(move || {
         service::block_on(async {
-            service::interrupted()?.await;
+            let asked = service::interrupted();
+            drop(listens);
+            asked?.await;
             told.store(true, Ordering::Relaxed);
             Ok(Exit::Success)
         })
     });
+    // Nothing is ever sent: it ends once a signal is heard.
+    let _ = heard.recv();
     interrupted
 }
 
@@ -229,6 +238,12 @@ impl Stage<'_> {
             // The gate's own answer: denied.
             Some(1) => self.out.line("[exit 1]")?,
             _ if self.is_interrupted() => return Err(stopped()),
+            Some(3) => {
+                let directory = self.home.parent().unwrap_or(&self.home).display();
+                return Err(failed(format!(
+                    "`{line}` failed, as it says itself: see that `{directory}` has space, or set `TMPDIR` to a directory that has"
+                )));
+            }
             _ => return Err(failed(format!("`{line}` failed: this is a defect"))),
         }
         self.out.flush()
@@ -269,17 +284,13 @@ impl Stage<'_> {
                 && request(runtime.address, "GET", "/readyz", "").is_none_or(|(status, _)| status != 200)
             {
                 let ended = runtime.process.try_wait().is_ok_and(|ended| ended.is_some());
-                if self.interrupted.load(Ordering::Relaxed) {
+                let (node_id, is_over) = (runtime.node_id, ended || Instant::now() > deadline);
+                if self.interrupted.load(Ordering::Relaxed) || is_over && self.is_interrupted() {
                     return Err(stopped());
                 }
-                if ended || Instant::now() > deadline {
-                    let said =
-                        fs::read_to_string(self.home.join(format!("{}.out", runtime.node_id))).unwrap_or_default();
-                    return Err(failed(format!(
-                        "the runtime of `{}` does not come up: {}",
-                        runtime.node_id,
-                        said.trim()
-                    )));
+                if is_over {
+                    let said = fs::read_to_string(self.home.join(format!("{node_id}.out"))).unwrap_or_default();
+                    return Err(failed(format!("the runtime of `{node_id}` does not come up: {}", said.trim())));
                 }
                 thread::sleep(Duration::from_millis(10));
             }

@@ -31,6 +31,9 @@ A key made by `openssl genpkey -algorithm ed25519` serves as well.")]
         /// Trust the key on this machine: bundles that it signs verify here.
         #[arg(long)]
         trust: bool,
+        /// The directory whose keys are trusted (else `AUTONOMY_ATTESTATION_TRUST_DIR`, else `attestation.trust_dir`).
+        #[arg(long, value_name = "DIR", requires = "trust")]
+        trust_dir: Option<String>,
     },
 }
 
@@ -44,8 +47,8 @@ struct Generated {
 
 impl Command {
     pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
-        let Self::Generate { out, trust } = self;
-        let config = context.config(&Flags::default())?;
+        let Self::Generate { out, trust, trust_dir } = self;
+        let config = context.config(&Flags::default().set("attestation.trust_dir", trust_dir.as_ref()))?;
         let private_key = out.unwrap_or_else(|| config.bundle_signing_key());
         let key = PrivateKey::generate()?;
         let public_key = key.write(&private_key)?;

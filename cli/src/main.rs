@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         Err(error) => return refused(&error, &out),
     };
     output::log_to_stderr(format);
+    service::outlive_large_files();
     let mut context = Context::new(cli.global, &mut out);
     let outcome = run(cli.command, &mut context);
     // The answer before the error that ends it.

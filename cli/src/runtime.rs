@@ -18,7 +18,7 @@ use host_native::{
     oci::Access,
     runtime,
     serve::{Limits, Listener, Metrics},
-    tool::{AllowedPrefix, HttpGetConfig, Tools},
+    tool::{HttpGetConfig, Tools},
     wal::{Opened, Wal},
 };
 use serde::Serialize;
@@ -144,7 +144,7 @@ async fn serve(context: &mut Context<'_>, config: &Config, access: Access) -> Re
         (Policies::Bundle(tar), Some(shelf)) if shelf.current().is_none() => Some(tar.clone()),
         _ => None,
     };
-    let tools = Tools::new(http_get(config)?)?;
+    let tools = Tools::new(http_get(config))?;
     let signing = context::signing(config)?;
     let (lease_keys, engine) = (context::lease_keys(config)?, context::engine(config)?);
     let exporter = context::exporter(config)?;
@@ -220,13 +220,10 @@ fn policies(config: &Config, shelf: Option<&Shelf>) -> Result<(Policies, Option<
     }
 }
 
-fn http_get(config: &Config) -> Result<HttpGetConfig, CliError> {
-    let parse = |text: &String| {
-        AllowedPrefix::parse(text).map_err(|error| CliError::usage(format!("setting `runtime.http_allow`: {error}")))
-    };
+fn http_get(config: &Config) -> HttpGetConfig {
     let mut http_get = HttpGetConfig::default();
-    http_get.allow = config.http_allow().iter().map(parse).collect::<Result<_, _>>()?;
-    Ok(http_get)
+    http_get.allow = config.http_allow().to_vec();
+    http_get
 }
 
 /// The orchestrator's leases, where one is set, and who tells of changes there; else the enrollment store of this machine,

@@ -45,6 +45,16 @@ pub(crate) fn no_threads(error: io::Error) -> CliError {
     CliError::Failed { class: ErrorClass::Unavailable, message }
 }
 
+/// From here on a file that reaches the limit of `ulimit -f` is as a full disk: an error of the write, not the end of the process.
+pub(crate) fn outlive_large_files() {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Where the system has no more signals to give, that is said by whoever needs them.
+    if let Ok(executor) = tokio::runtime::Builder::new_current_thread().enable_io().build() {
+        let _entered = executor.enter();
+        drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())));
+    }
+}
+
 /// Resolves when the process is asked to stop.
 pub(crate) fn interrupted() -> Result<impl Future<Output = ()>, CliError> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -52,8 +62,6 @@ pub(crate) fn interrupted() -> Result<impl Future<Output = ()>, CliError> {
     let (mut terminate, mut interrupt) = (asked(SignalKind::terminate())?, asked(SignalKind::interrupt())?);
     // The terminal that it was started from is gone.
     let mut hang_up = asked(SignalKind::hangup())?;
-    // A log that reaches the limit of `ulimit -f` is a full disk: an error of the write, not the end of the process.
-    drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map_err(no_signals)?);
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}

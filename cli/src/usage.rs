@@ -38,7 +38,7 @@ pub(crate) fn message(error: &clap::Error) -> String {
 pub(crate) fn whole_number(least: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
     move |word| {
         let number = word.parse().ok().filter(|number| *number >= least);
-        number.ok_or_else(|| format!("{} is not a whole number from {least}: give one", quoted(word)))
+        number.ok_or_else(|| format!("{} is not a whole number from {least} to {}: give one", quoted(word), u32::MAX))
     }
 }
 
@@ -58,6 +58,9 @@ impl Refusal<'_> {
         let what = if word.starts_with('-') { "flag" } else { "argument" };
         let remedy = match (self.word(ContextKind::SuggestedArg), self.words(ContextKind::Suggested)) {
             (close, _) if !close.is_empty() => format!("did you mean `{close}`?"),
+            _ if word.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit()) => {
+                "where it is a flag's value, put `=` between the two".to_owned()
+            }
             (_, tips) if !tips.is_empty() => format!("{}{}", tips.join(", ").replace('\'', "`"), self.or_see_help()),
             _ => format!("leave it out{}", self.or_see_help()),
         };

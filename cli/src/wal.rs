@@ -139,7 +139,7 @@ pub(crate) struct Inspect {
 #[derive(Debug, Args)]
 pub(crate) struct Drain {
     /// The collector; a URL without a path gets `/v1/logs` (else `AUTONOMY_DRAIN_TO`, else `drain.to`).
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", alias = "drain-to")]
     to: Option<String>,
     /// The file of the bearer token that the collector lets in (else `AUTONOMY_DRAIN_TOKEN_FILE`).
     #[arg(long, value_name = "FILE")]

@@ -83,14 +83,11 @@ pub struct Call {
 /// Walks the calls of a log, oldest first, and keeps the facts they were decided on.
 pub struct Calls {
     reader: Reader,
+    /// Those of the segment: a decision stands in one with its facts, and after them.
     facts: BTreeMap<Digest, Known>,
-    /// The ids of `facts`, oldest first.
-    order: VecDeque<Digest>,
+    /// The calls of the last batch that are still to be told.
+    told_next: VecDeque<Decided>,
 }
-
-/// Facts that are kept at a time. A runtime writes its facts again whenever they change, so that only the last ones of
-/// each runtime that shares the log are ever asked for.
-const KEPT_FACTS: usize = 1024;
 
 /// Differences that a replay shows; the rest are counted.
 const SHOWN_DIFFERENCES: usize = 100;
@@ -113,7 +110,7 @@ impl Calls {
     /// # Errors
     /// The log cannot be read.
     pub fn open(log: impl Into<Walk>) -> Result<Self, AuditError> {
-        Ok(Self { reader: Reader::open(log)?, facts: BTreeMap::new(), order: VecDeque::new() })
+        Ok(Self { reader: Reader::open(log)?, facts: BTreeMap::new(), told_next: VecDeque::new() })
     }
 
     /// The next call; `None` when nothing more is durable now.
@@ -126,18 +123,24 @@ impl Calls {
 
     fn next_decided(&mut self) -> Result<Option<Decided>, AuditError> {
         let mut frames: Vec<(Record, DecisionAttrs)> = Vec::new();
-        while let Some(record) = self.reader.next_record()? {
-            let batch_ends = record.left == 0;
+        while self.told_next.is_empty()
+            && let Some(record) = self.reader.next_record()?
+        {
             match record.kind {
                 Kind::Facts => self.keep_facts(&record)?,
                 Kind::Decision => frames.push((record.clone(), attrs(&record, &record.attrs)?)),
+                Kind::Lifecycle if record.begins_segment() => self.facts.clear(),
                 Kind::Action | Kind::Lifecycle | Kind::Error => {}
             }
-            if batch_ends && let Some(call) = summary(&frames) {
-                return Ok(Some(Decided { call, frames }));
+            // A batch can hold more calls than one.
+            while record.left == 0
+                && let Some(audit_id) = frames.first().map(|(first, _)| first.audit_id.clone())
+            {
+                let of_call: Vec<_> = frames.extract_if(.., |(frame, _)| frame.audit_id == audit_id).collect();
+                self.told_next.extend(summary(&of_call).map(|call| Decided { call, frames: of_call }));
             }
         }
-        Ok(None)
+        Ok(self.told_next.pop_front())
     }
 
     fn keep_facts(&mut self, record: &Record) -> Result<(), AuditError> {
@@ -146,15 +149,7 @@ impl Calls {
         if Digest::of(facts.as_bytes()) != id {
             return Err(wrong(format!("its facts are not those of id `{id}`")));
         }
-        let facts = Known::new(attrs(record, facts)?);
-        if self.facts.insert(id, facts).is_none() {
-            self.order.push_back(id);
-        }
-        if self.order.len() > KEPT_FACTS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.facts.remove(&oldest);
-        }
+        self.facts.insert(id, Known::new(attrs(record, facts)?));
         Ok(())
     }
 }
@@ -437,9 +432,13 @@ mod tests {
 
     /// The facts and the two decisions of a call on robot-7 that the policy allows, and the gate does not.
     fn frames(mode: Mode) -> Vec<Frame> {
+        frames_of("robot-7", mode)
+    }
+
+    fn frames_of(node_id: &str, mode: Mode) -> Vec<Frame> {
         let gate = Gate::new(Config {
             mode,
-            node_id: Some(node("robot-7")),
+            node_id: Some(node(node_id)),
             bundle_keys: None,
             lease_keys: None,
             freshness: Freshness::default(),
@@ -500,5 +499,47 @@ mod tests {
         assert_eq!((same, different), (0, 1));
         let [logged, decided] = [&differences[0].logged[0], &differences[0].decided[0]];
         assert!(logged.starts_with("robot-8: {") && decided.starts_with("robot-7: {"), "{differences:?}");
+    }
+
+    fn another_call(frames: &[Frame]) -> Vec<Frame> {
+        let audit_id = AuditId::parse("another").unwrap();
+        frames.iter().skip(1).map(|frame| Frame { audit_id: audit_id.clone(), ..frame.clone() }).collect()
+    }
+
+    #[test]
+    fn each_call_of_a_batch_is_a_call() {
+        let (denied, warned) = (frames(Mode::Enforce), frames(Mode::Advisory));
+        let dir = tempfile::tempdir().unwrap();
+        let (wal, _) = Wal::open(dir.path(), Options::default()).unwrap();
+        let mixed = [&warned[..1], &denied, &another_call(&warned)].concat();
+        wal.append(mixed).wait().unwrap();
+        wal.close().unwrap();
+        let mut calls = Calls::open(dir.path()).unwrap();
+        let mut seen = Vec::new();
+        while let Some(Call { audit_id, outcome, would_deny, .. }) = calls.next_call().unwrap() {
+            seen.push((audit_id.to_string(), outcome, would_deny.is_some()));
+        }
+        assert_eq!(seen, [(CALL.to_owned(), Outcome::Deny, false), ("another".to_owned(), Outcome::Allow, true)]);
+        let Preview { calls, failing, unjudged, .. } = preview(dir.path(), Mode::Enforce, None).unwrap();
+        assert_eq!((calls, failing, unjudged), (2, 2, 0));
+        let Replay { same, different, .. } = replay(dir.path(), None).unwrap();
+        assert_eq!((same, different), (2, 0));
+    }
+
+    /// A runtime whose facts stay as they are shares the log with one whose facts change all the time.
+    #[test]
+    fn facts_count_to_the_end_of_their_segment() {
+        let dir = tempfile::tempdir().unwrap();
+        let (wal, _) = Wal::open(dir.path(), Options::default()).unwrap();
+        let constant = frames(Mode::Advisory);
+        let facts = |at: u32| frames_of(&format!("other-{at}"), Mode::Advisory).remove(0);
+        drop(wal.append(constant.clone()));
+        for from in (0..3_000).step_by(500) {
+            drop(wal.append((from..from + 500).map(facts).collect()));
+        }
+        wal.append(another_call(&constant)).wait().unwrap();
+        wal.close().unwrap();
+        let Replay { same, different, .. } = replay(dir.path(), None).unwrap();
+        assert_eq!((same, different), (2, 0));
     }
 }

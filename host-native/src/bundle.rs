@@ -41,7 +41,7 @@ pub enum BuildError {
         path: PathBuf,
     },
     /// The bundle cannot be written.
-    #[error("cannot write `{}` ({source}): check that the directory is there and may be written", path.display())]
+    #[error("cannot write `{}` ({source}): {}", path.display(), file::remedy(source, "check that the directory is there and may be written"))]
     Write {
         /// The file.
         path: PathBuf,
@@ -71,9 +71,12 @@ pub enum BuildError {
     /// The manifest's fields.
     #[error("{0}")]
     Manifest(ManifestError),
-    /// What would be written, or was to be signed, is no bundle.
+    /// What was to be signed is no bundle.
     #[error("{}", refusal(_0))]
     Bundle(BundleError),
+    /// What would be written is no bundle.
+    #[error("{0}; change that in the source, and build again")]
+    Content(BundleError),
     /// The key has signed this bundle before.
     #[error("key `{0}` has already signed this bundle: sign with another key")]
     AlreadySigned(gate_core::key::KeyId),
@@ -89,7 +92,7 @@ impl BuildError {
     /// Whether to correct the request or the thing it needs.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Read { .. } | Self::Write { .. } => ErrorClass::Unavailable,
+            Self::Read { source, .. } | Self::Write { source, .. } => ErrorClass::of(source),
             Self::Exists { .. }
             | Self::NotAFile { .. }
             | Self::Path { .. }
@@ -97,6 +100,7 @@ impl BuildError {
             | Self::Pem { .. }
             | Self::Manifest(_)
             | Self::Bundle(_)
+            | Self::Content(_)
             | Self::AlreadySigned(_)
             | Self::TooManySignatures => ErrorClass::Usage,
         }
@@ -279,7 +283,7 @@ fn pack(envelope: &Envelope, files: &[Entry<'_>]) -> Result<Vec<u8>, BuildError>
     head.iter().chain(files).try_for_each(&mut append).map_err(in_memory)?;
     let bytes = tar.into_inner().map_err(in_memory)?;
     // What the reader would refuse is never written.
-    Bundle::inspect(&bytes).map_err(BuildError::Bundle)?;
+    Bundle::inspect(&bytes).map_err(BuildError::Content)?;
     Ok(bytes)
 }
 

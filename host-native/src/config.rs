@@ -27,7 +27,7 @@ pub use key::{KEYS, Key};
 pub use settings::{Drain, Engine, Orchestrator};
 pub use variables::Variables;
 
-use crate::wal;
+use crate::{tool::AllowedPrefix, wal};
 use document::Document;
 use key::{PATH_SEPARATOR, Shape};
 use places::Places;
@@ -322,7 +322,7 @@ impl Config {
     }
 
     /// What `tool.http_get` may fetch.
-    pub fn http_allow(&self) -> &[String] {
+    pub fn http_allow(&self) -> &[AllowedPrefix] {
         self.settings.runtime.http_allow.as_deref().unwrap_or_default()
     }
 

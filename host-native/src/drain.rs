@@ -301,7 +301,11 @@ impl Drain {
         let body = Bytes::from(request.encode_to_vec());
         let (began, mut tries) = (Instant::now(), 0);
         loop {
-            let (pause, why) = match self.exporter.send(body.clone()).await {
+            let left = match until {
+                Until::CaughtUp { patience } => patience.saturating_sub(began.elapsed()),
+                Until::Dropped => Duration::MAX,
+            };
+            let (pause, why) = match self.exporter.send(body.clone(), left).await {
                 Outcome::Taken => return Ok(Delivered::Taken),
                 Outcome::InPart { rejected, why } => return Ok(Delivered::InPart { rejected, why }),
                 Outcome::Refused(why) => return Ok(Delivered::Refused(why)),

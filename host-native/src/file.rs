@@ -14,6 +14,23 @@ pub(crate) const KEY_BYTES: u64 = 64 * 1024;
 /// Largest config file, in bytes.
 pub(crate) const CONFIG_BYTES: u64 = 1024 * 1024;
 
+/// What helps against what the operating system says, where that says it; else `otherwise`.
+pub(crate) fn remedy(error: &io::Error, otherwise: &'static str) -> &'static str {
+    use io::ErrorKind::{
+        FileTooLarge, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, QuotaExceeded, StorageFull,
+    };
+    let kind = error.kind();
+    if matches!(kind, StorageFull | QuotaExceeded) {
+        "free space on its disk, then do it again"
+    } else if kind == FileTooLarge {
+        "raise the limit on the size of files (`ulimit -f`), then do it again"
+    } else if matches!(kind, NotADirectory | IsADirectory | InvalidFilename | InvalidInput) {
+        "give another path"
+    } else {
+        otherwise
+    }
+}
+
 /// Why a file is not read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
@@ -79,7 +96,7 @@ pub(crate) fn create_directory(path: &Path, mode: u32) -> io::Result<()> {
 pub enum IfExists {
     /// Leaves it, and fails.
     Refuse,
-    /// Replaces it, all at once.
+    /// Replaces it, all at once, if it is a regular file.
     Replace,
 }
 
@@ -92,8 +109,9 @@ pub(crate) fn publish(path: &Path, bytes: &[u8], if_exists: IfExists) -> io::Res
     write_whole(beside(path, 0o644)?, path, bytes, if_exists)
 }
 
-/// The same for one that may be there already: who may read it stays. A new one is its owner's alone.
+/// The same for one that may be there already, or be linked to: who may read it stays. A new one is its owner's alone.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let file = beside(path, 0o600)?;
     if let Ok(before) = fs::metadata(path) {
         file.as_file().set_permissions(before.permissions())?;
@@ -112,6 +130,10 @@ fn write_whole(mut file: NamedTempFile, path: &Path, bytes: &[u8], if_exists: If
     file.as_file().sync_all()?;
     match if_exists {
         IfExists::Refuse => file.persist_noclobber(path)?,
+        // A link, a pipe or a device is more than the bytes that are read from it.
+        IfExists::Replace if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) => {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "what is there is not a regular file"));
+        }
         IfExists::Replace => file.persist(path)?,
     };
     File::open(directory_of(path))?.sync_all()
@@ -140,7 +162,7 @@ pub(crate) fn create_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()>
 mod tests {
     use super::*;
     use crate::{
-        config,
+        ErrorClass, config,
         enrollment::{self, Source as _},
         key,
     };
@@ -240,6 +262,30 @@ mod tests {
         replace(&path, b"two").unwrap();
         assert_eq!((mode(), fs::read(&path).unwrap()), (0o666, b"two".to_vec()));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        let link = directory.path().join("link.toml");
+        std::os::unix::fs::symlink("config.toml", &link).unwrap();
+        replace(&link, b"three").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink(), "what it leads to is replaced");
+        assert_eq!((mode(), fs::read(&path).unwrap()), (0o666, b"three".to_vec()));
+    }
+
+    #[test]
+    fn only_a_regular_file_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let [file, link, fifo] = ["file", "link", "fifo"].map(|name| directory.path().join(name));
+        fs::write(&file, b"before").unwrap();
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        pipe(&fifo);
+        for path in [&link, &fifo] {
+            let error = publish(path, b"after", IfExists::Replace).unwrap_err();
+            assert_eq!(error.to_string(), "what is there is not a regular file");
+            assert_eq!(ErrorClass::of(&error), ErrorClass::Usage);
+            assert!(!fs::symlink_metadata(path).unwrap().is_file());
+        }
+        assert_eq!(fs::read(&file).unwrap(), b"before");
+        publish(&file, b"after", IfExists::Replace).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"after");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "nothing else is left");
     }
 
     #[test]

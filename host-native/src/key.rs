@@ -42,7 +42,7 @@ pub enum KeyFileError {
         path: PathBuf,
     },
     /// The file cannot be written.
-    #[error("cannot write key `{}` ({source}): choose another `--out`", path.display())]
+    #[error("cannot write key `{}` ({source}): {}", path.display(), file::remedy(source, "choose another `--out`"))]
     Write {
         /// The file.
         path: PathBuf,
@@ -52,6 +52,12 @@ pub enum KeyFileError {
     /// The file holds no private key of the right kind.
     #[error("`{}` is not an Ed25519 private key in PKCS#8 PEM: make one with `autonomy key generate` or `openssl genpkey -algorithm ed25519`", path.display())]
     NotPrivate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A private key that a passphrase opens.
+    #[error("private key `{}` is encrypted: write it without a passphrase, with `openssl pkey`, to a file that its owner alone can read", path.display())]
+    Encrypted {
         /// The file.
         path: PathBuf,
     },
@@ -89,10 +95,12 @@ impl KeyFileError {
     /// Whether to correct the request or the thing it needs.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Read { .. } | Self::Write { .. } | Self::Random(_) => ErrorClass::Unavailable,
+            Self::Read { source, .. } | Self::Write { source, .. } => ErrorClass::of(source),
+            Self::Random(_) => ErrorClass::Unavailable,
             Self::Exists { .. }
             | Self::NotPrivate { .. }
             | Self::IsPublic { .. }
+            | Self::Encrypted { .. }
             | Self::Exposed { .. }
             | Self::NotPublic { .. }
             | Self::Set(_) => ErrorClass::Usage,
@@ -131,6 +139,9 @@ impl PrivateKey {
         let pem = file::read_text(path, file::KEY_BYTES).map_err(read)?;
         if PublicKey::from_pem(&pem).is_ok() {
             return Err(KeyFileError::IsPublic { path: path.to_owned() });
+        }
+        if pem.contains("ENCRYPTED") {
+            return Err(KeyFileError::Encrypted { path: path.to_owned() });
         }
         refuse_exposed(path)?;
         SigningKey::from_pkcs8_pem(&pem)

@@ -6,6 +6,8 @@
 #[cfg(not(unix))]
 compile_error!("the log and the store rely on Unix files: locks, permissions, inodes");
 
+use std::io;
+
 pub mod audit;
 pub mod bundle;
 mod client;
@@ -44,4 +46,20 @@ pub enum ErrorClass {
     Unavailable,
     /// The write-ahead log is damaged. The CLI exits with 4.
     Damaged,
+}
+
+impl ErrorClass {
+    /// Of a file that somebody names: one that is not what it should be is theirs to correct; one that is missing may come, and
+    /// what the disk or its rights refuse may be had later.
+    pub fn of(error: &io::Error) -> Self {
+        let is_theirs = matches!(
+            error.kind(),
+            io::ErrorKind::AlreadyExists
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::IsADirectory
+                | io::ErrorKind::InvalidFilename
+                | io::ErrorKind::InvalidInput
+        );
+        if is_theirs { Self::Usage } else { Self::Unavailable }
+    }
 }

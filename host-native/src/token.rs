@@ -53,7 +53,7 @@ pub enum TokenError {
         path: PathBuf,
     },
     /// The file cannot be written.
-    #[error("cannot write token `{}` ({source}): choose another `--out`", path.display())]
+    #[error("cannot write token `{}` ({source}): {}", path.display(), file::remedy(source, "choose another `--out`"))]
     Write {
         /// The file.
         path: PathBuf,
@@ -69,7 +69,8 @@ impl TokenError {
     /// Whose turn it is.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Read { .. } | Self::Write { .. } | Self::Random(_) => ErrorClass::Unavailable,
+            Self::Read { source, .. } | Self::Write { source, .. } => ErrorClass::of(source),
+            Self::Random(_) => ErrorClass::Unavailable,
             Self::Exposed { .. } | Self::Malformed { .. } | Self::Exists { .. } => ErrorClass::Usage,
         }
     }

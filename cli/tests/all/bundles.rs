@@ -1,8 +1,8 @@
 //! Keys and bundles.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
-use crate::harness::Home;
+use crate::harness::{BINARY, Home, Run};
 
 #[test]
 fn a_key_is_made_once_and_trusted_when_asked() {
@@ -150,4 +150,33 @@ fn policies_that_no_runtime_could_compile_are_not_built() {
     assert_eq!(run.code, 2);
     assert!(run.stderr.contains("policies that do not compile"), "{run:?}");
     assert!(!home.path("broken.tar").exists());
+}
+
+#[test]
+fn a_bundle_that_cannot_be_signed_or_built_or_put_somewhere_is_named_with_what_helps() {
+    let home = Home::with_bundle();
+    let mut flipped = fs::read(home.path("bundle.tar")).unwrap();
+    flipped[600] ^= 0x80;
+    fs::write(home.path("flipped.tar"), flipped).unwrap();
+    let error = home.fails(2, "bundle sign flipped.tar --key keys/bundle.pem");
+    assert!(error.starts_with("bundle `flipped.tar` is refused: "), "{error}");
+    fs::write(home.path("src/policies/Main.rego"), "package autonomy\n").unwrap();
+    let build = "bundle build --source src --name a --version 1.0.0 --out";
+    let twins = home.fails(2, &format!("{build} twins.tar"));
+    assert!(twins.ends_with("; change that in the source, and build again"), "{twins}");
+    fs::remove_file(home.path("src/policies/Main.rego")).unwrap();
+    assert!(Command::new("mkfifo").arg(home.path("pipe")).status().unwrap().success());
+    let pipe = home.fails(2, &format!("{build} pipe --force"));
+    assert_eq!(pipe, "cannot write `pipe` (what is there is not a regular file): give another path");
+}
+
+#[test]
+fn the_limit_on_the_size_of_files_is_an_error_and_leaves_no_half_of_a_file() {
+    let home = Home::new();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"ulimit -f 0; exec "$0" key generate --out small.pem"#, BINARY]);
+    let run = Run::from(shell.current_dir(home.path("")).env("AUTONOMY_HOME", home.path("")).output().unwrap());
+    assert_eq!(run.code, 3, "{run:?}");
+    assert!(run.stderr.contains("): raise the limit on the size of files (`ulimit -f`), then do it again"), "{run:?}");
+    assert!(!home.path("small.pem").exists() && !home.path("small.pem.pub").exists());
 }

@@ -50,7 +50,7 @@ fn what_is_kept_can_be_looked_at_and_is_never_overwritten() {
     let listed = Command::new(BINARY).args(["node", "list", "--home"]).arg(&home).output().unwrap();
     assert!(String::from_utf8_lossy(&listed.stdout).contains("robot-2"));
     let (code, _, stderr) = demo(&["--keep", home.to_str().unwrap()], temporary.path());
-    assert_eq!(code, Some(3));
+    assert_eq!(code, Some(2));
     assert!(stderr.contains("name a new directory"), "{stderr}");
 }
 

@@ -199,7 +199,7 @@ fn a_runtime_says_what_it_runs_and_refuses_what_it_cannot() {
     let gone = home.fails(3, "runtime start --listen 127.0.0.1:0 --bundle gone.tar");
     assert!(gone.starts_with("cannot read `gone.tar`"), "{gone}");
     let url = home.fails(2, "runtime start --listen 127.0.0.1:0 --http-allow ftp://a");
-    assert!(url.starts_with("setting `runtime.http_allow`: "), "{url}");
+    assert!(url.starts_with("flag `--http-allow`: "), "{url}");
 
     let idle = home.start("");
     let (status, answer) = idle.echo();

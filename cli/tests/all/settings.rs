@@ -41,7 +41,7 @@ fn a_directory_of_keys_that_cannot_be_read_is_set_right_by_the_command_that_set_
     let run = home.run("config set attestation.trust_dir gone");
     assert_eq!(run.code, 0, "{run:?}");
     assert!(run.stderr.contains("gone` is not there yet"), "{run:?}");
-    assert!(home.fails(2, "config get attestation.trusted_keys").contains("/gone`"));
+    assert!(home.fails(3, "config get attestation.trusted_keys").contains("/gone`"));
     let shown = home.run("config show");
     assert!(shown.code == 0 && shown.stderr.contains("warning: ") && shown.stderr.contains("/gone`"), "{shown:?}");
     assert_eq!(home.ok("config set attestation.mode off").lines().count(), 1);
@@ -59,6 +59,52 @@ fn flags_name_the_home_and_the_config_file() {
     let file = other.path("config.toml");
     let run = home.run_words(&["config", "get", "identity.node_id", "--config", file.to_str().unwrap()]);
     assert_eq!(run.stdout, "elsewhere\n");
-    let gone = home.fails(2, "config show --config gone.toml");
+    let gone = home.fails(3, "config show --config gone.toml");
     assert!(gone.starts_with("config file `gone.toml` ("), "{gone}");
+}
+
+/// What a command would refuse when it starts is refused when it is written.
+#[test]
+fn a_value_that_no_command_takes_is_not_written() {
+    let home = Home::new();
+    for (name, value, why) in [
+        (
+            "runtime.listen",
+            "0.0.0.0:7777",
+            "`0.0.0.0:7777` is not a loopback address: listen on `127.0.0.1` or `[::1]`; ",
+        ),
+        ("host.listen", "192.0.2.1:7778", "`192.0.2.1:7778` is not a loopback address: "),
+        (
+            "orchestrator.url",
+            "fleet.example.com",
+            "url `fleet.example.com` does not start with `http://` or `https://`: ",
+        ),
+        (
+            "orchestrator.url",
+            "http://fleet.example.com",
+            "url `http://fleet.example.com` is neither https nor on this machine: ",
+        ),
+        ("drain.to", "otlp", "url `otlp` does not start with "),
+        ("runtime.http_allow", "https://a.example,foo", "url `foo` does not start with "),
+    ] {
+        let error = home.fails(2, &format!("config set {name} {value}"));
+        assert!(error.starts_with(&format!("setting `{name}`: {why}")), "{error}");
+        assert!(!home.path("config.toml").exists());
+    }
+    // The orchestrator listens everywhere, with TLS, which is another setting.
+    home.ok("config set orchestrator.listen 0.0.0.0:7779");
+    home.ok("config set orchestrator.url https://fleet.example.com/at/a/path");
+    home.ok("config set runtime.http_allow https://a.example,http://b.example/files");
+    assert_eq!(home.ok("config get runtime.http_allow"), "https://a.example/,http://b.example/files\n");
+}
+
+#[test]
+fn a_config_file_that_is_linked_to_is_written_where_it_is() {
+    let home = Home::new();
+    fs::write(home.path("real.toml"), "# mine\n").unwrap();
+    std::os::unix::fs::symlink("real.toml", home.path("linked.toml")).unwrap();
+    home.ok("config set attestation.mode off --config linked.toml");
+    assert!(fs::symlink_metadata(home.path("linked.toml")).unwrap().is_symlink());
+    let real = fs::read_to_string(home.path("real.toml")).unwrap();
+    assert!(real.contains("# mine") && real.contains("mode = \"off\""), "{real}");
 }

@@ -120,9 +120,19 @@ fn each_mistake_on_the_command_line_is_one_line_with_its_remedy() {
             "flag `--node-id`: node id `a b` holds ` `: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`",
         ),
         (&["wal", "prune", "--prune", "all"], "flag `--prune`: `all` is not known: use `drained` or `any`"),
-        (&["node", "list", "--limit", "0"], "flag `--limit`: `0` is not a whole number from 1: give one"),
-        (&["audit", "list", "--limit", "many"], "flag `--limit`: `many` is not a whole number from 1: give one"),
-        (&["node", "show", "--history=-1"], "flag `--history`: `-1` is not a whole number from 0: give one"),
+        (&["node", "list", "--limit", "0"], "flag `--limit`: `0` is not a whole number from 1 to 4294967295: give one"),
+        (
+            &["audit", "list", "--limit", "many"],
+            "flag `--limit`: `many` is not a whole number from 1 to 4294967295: give one",
+        ),
+        (
+            &["node", "show", "--history=-1"],
+            "flag `--history`: `-1` is not a whole number from 0 to 4294967295: give one",
+        ),
+        (
+            &["wal", "inspect", "--since", "-5m"],
+            "flag `-5` is not known: where it is a flag's value, put `=` between the two",
+        ),
         // Something is missing.
         (&["node", "list", "--status"], "flag `--status` has no value: use `active` or `revoked`"),
         (&["runtime", "start", "--bundle"], "flag `--bundle` has no value: write `--bundle <FILE>`"),
@@ -213,7 +223,7 @@ fn each_mistyped_variable_or_key_of_the_config_file_is_refused_before_anything_i
         "environment variable `AUTONOMY_ATTESTATION_MODE`: mode `` is not known: use `off`, `advisory` or `enforce`"
     );
     assert!(with("AUTONOMY_CONFIG", "").ends_with("`AUTONOMY_CONFIG`: is empty: name a file, or unset it"));
-    let nowhere = home.fails(2, "bundle verify bundle.tar --trust-dir nowhere");
+    let nowhere = home.fails(3, "bundle verify bundle.tar --trust-dir nowhere");
     assert!(nowhere.starts_with("trust directory `nowhere` ("), "{nowhere}");
     let when = home.fails(2, "bundle build --source src --name a --version 1.0.0 --out b.tar --built-at yesterday");
     assert!(when.contains("write RFC 3339"), "{when}");
@@ -221,7 +231,7 @@ fn each_mistyped_variable_or_key_of_the_config_file_is_refused_before_anything_i
     assert!(with("AUTONOMY_HOME", "").ends_with("`AUTONOMY_HOME`: is empty: name a directory, or unset it"));
     assert_eq!(
         with("AUTONOMY_ORCHESTRATOR_URL", "http://x"),
-        "orchestrator url `http://x` is neither https nor on this machine: use https, so that nobody between reads the token"
+        "environment variable `AUTONOMY_ORCHESTRATOR_URL`: url `http://x` is neither https nor on this machine: use https, so that nobody between reads the token"
     );
     for (file, part) in [
         ("[attestation]\nmodus = \"off\"", "unknown field `modus`"),

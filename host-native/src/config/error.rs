@@ -3,13 +3,13 @@
 use std::{io, path::PathBuf};
 
 use super::KEYS;
-use crate::ErrorClass;
+use crate::{ErrorClass, file};
 
 /// Why the settings are refused. Nothing starts with half of them.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The config file cannot be read or written.
-    #[error("config file `{}` ({source}): correct the path, or who may read and write it", path.display())]
+    #[error("config file `{}` ({source}): {}", path.display(), file::remedy(source, "correct the path, or who may read and write it"))]
     File {
         /// The file.
         path: PathBuf,
@@ -75,12 +75,8 @@ impl ConfigError {
     /// Whose turn it is: a wrong name is the operator's, what the disk or its rights refuse is not.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::File { source, .. } | Self::TrustDir { source, .. } if source.kind() != io::ErrorKind::NotFound => {
-                ErrorClass::Unavailable
-            }
-            Self::File { .. }
-            | Self::TrustDir { .. }
-            | Self::Content { .. }
+            Self::File { source, .. } | Self::TrustDir { source, .. } => ErrorClass::of(source),
+            Self::Content { .. }
             | Self::Value { .. }
             | Self::UnknownVariable { .. }
             | Self::MisspeltVariable { .. }

@@ -395,7 +395,7 @@ pub const KEYS: &[Key] = &[
         flag: "--http-allow",
         shape: Shape::List,
         help: "what `tool.http_get` may fetch",
-        value: |config| Ok(config.http_allow().join(",")),
+        value: |config| Ok(config.http_allow().iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
     },
     Key {
         name: "host.listen",

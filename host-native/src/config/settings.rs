@@ -5,7 +5,11 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 use gate_core::{Mode, NodeId};
 use serde::{Deserialize, Serialize};
 
-use crate::wal;
+use crate::{
+    serve,
+    tool::{AllowedPrefix, url},
+    wal,
+};
 
 /// The settings of a layer, or of all of them together.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -96,6 +100,7 @@ pub(super) struct Store {
 #[serde(deny_unknown_fields, default)]
 pub struct Orchestrator {
     /// The service to ask, in the place of the local store.
+    #[serde(deserialize_with = "service")]
     pub url: Option<String>,
     /// The file of the token that it lets in.
     pub token_file: Option<PathBuf>,
@@ -156,6 +161,7 @@ pub(super) struct Wal {
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
     /// The collector.
+    #[serde(deserialize_with = "service")]
     pub to: Option<String>,
     /// The file of the token that it lets in.
     pub token_file: Option<PathBuf>,
@@ -168,14 +174,14 @@ pub struct Drain {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Runtime {
     /// Where it listens.
-    #[serde(deserialize_with = "address")]
+    #[serde(deserialize_with = "loopback")]
     pub(super) listen: Option<SocketAddr>,
     /// The bundle it runs.
     pub(super) bundle: Option<PathBuf>,
     /// Policies without a bundle, for development.
     pub(super) policy_dir: Option<PathBuf>,
     /// What `tool.http_get` may fetch.
-    pub(super) http_allow: Option<Vec<String>>,
+    pub(super) http_allow: Option<Vec<AllowedPrefix>>,
 }
 
 /// The native host.
@@ -183,7 +189,7 @@ pub(super) struct Runtime {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Host {
     /// Where it listens.
-    #[serde(deserialize_with = "address")]
+    #[serde(deserialize_with = "loopback")]
     pub(super) listen: Option<SocketAddr>,
     /// The Unix socket it listens on.
     pub(super) socket: Option<PathBuf>,
@@ -197,6 +203,20 @@ fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<S
         let text = text.escape_debug();
         serde::de::Error::custom(format!("address `{text}` is not known: use `<ip>:<port>`, such as `127.0.0.1:7777`"))
     })
+}
+
+/// Without TLS of its own, a service is for this machine alone.
+fn loopback<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let listen = address(deserializer)?;
+    listen.map_or(Ok(()), serve::is_loopback).map_err(serde::de::Error::custom)?;
+    Ok(listen)
+}
+
+/// Who is asked with a token.
+fn service<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let url = String::deserialize(deserializer)?;
+    url::check_service(&url).map_err(serde::de::Error::custom)?;
+    Ok(Some(url))
 }
 
 /// What is set is shown: a password is not taken.

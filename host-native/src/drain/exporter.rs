@@ -72,8 +72,8 @@ impl Exporter {
         Ok(Self { target, client, authorization })
     }
 
-    /// Sends a request once.
-    pub(super) async fn send(&self, body: Bytes) -> Outcome {
+    /// Sends a request once, and waits for its answer for so long at most.
+    pub(super) async fn send(&self, body: Bytes, patience: Duration) -> Outcome {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         let headers = request.headers_mut();
@@ -85,8 +85,9 @@ impl Exporter {
             let answer = self.client.send(&self.target, request).await.map_err(|error| error.to_string())?;
             Ok(outcome_of(answer).await)
         };
-        let outcome = timeout(TOTAL_TIMEOUT, exchange).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(format!("no whole answer within {TOTAL_TIMEOUT:?}")));
+        let patience = patience.min(TOTAL_TIMEOUT);
+        let outcome = timeout(patience, exchange).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(format!("no whole answer within {patience:?}")));
         outcome.unwrap_or_else(|why| Outcome::Busy { pause: None, why })
     }
 }

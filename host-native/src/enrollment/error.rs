@@ -8,7 +8,7 @@ use gate_core::{
 #[cfg(feature = "postgres")]
 use super::PostgresError;
 use super::{RemoteError, rollout::RolloutError};
-use crate::ErrorClass;
+use crate::{ErrorClass, file};
 
 /// Why a store refused or could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +124,12 @@ pub enum StoreError {
         /// The rule that it breaks.
         why: String,
     },
+    /// A file that the database engine did not write.
+    #[error("`{}` is not a database: correct the path, or restore it from a backup", .path.display())]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+    },
     /// The database engine found the file damaged.
     #[error("`{}` is damaged ({source}): restore it from a backup", .path.display())]
     Corrupt {
@@ -157,7 +163,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The operating system refused.
-    #[error("cannot {doing} `{}` ({source}): check that the directory is there and may be written", .path.display())]
+    #[error("cannot {doing} `{}` ({source}): {}", .path.display(), file::remedy(source, "check that the directory is there and may be written"))]
     Io {
         /// What was tried.
         doing: &'static str,
@@ -207,6 +213,7 @@ impl StoreError {
             | Self::NewerSchema { .. }
             | Self::OlderSchema { .. }
             | Self::Damaged { .. }
+            | Self::NotADatabase { .. }
             | Self::Corrupt { .. }
             | Self::Moved { .. }
             | Self::WentBack { .. }

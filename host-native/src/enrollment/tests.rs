@@ -168,7 +168,7 @@ mod store {
         let (_dir, path) = place();
         fs::write(&path, "this is not a database, but it is longer than nothing").unwrap();
         let error = SqliteStore::open(&path).unwrap_err();
-        assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+        assert!(matches!(error, StoreError::NotADatabase { .. }), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use std::{io, path::PathBuf, time::Duration};
 
 use super::Digest;
-use crate::{ErrorClass, client::SetUpError};
+use crate::{ErrorClass, client::SetUpError, file};
 
 /// Why a bundle could not be pushed or pulled.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +69,7 @@ pub enum OciError {
         why: String,
     },
     /// The operating system refused.
-    #[error("cannot {doing} `{}` ({source}): check that it is there and who may use it", .path.display())]
+    #[error("cannot {doing} `{}` ({source}): {}", .path.display(), file::remedy(source, "check that it is there and who may use it"))]
     Io {
         /// What was tried.
         doing: &'static str,
@@ -223,9 +223,8 @@ impl OciError {
             | Self::NoSuchTag { .. }
             | Self::WhichOne { .. }
             | Self::AuthFile { .. } => ErrorClass::Usage,
-            Self::NotALayout { .. } | Self::Refused { .. } | Self::Io { .. } | Self::SetUp(_) => {
-                ErrorClass::Unavailable
-            }
+            Self::Io { source, .. } => ErrorClass::of(source),
+            Self::NotALayout { .. } | Self::Refused { .. } | Self::SetUp(_) => ErrorClass::Unavailable,
             Self::Registry { fault, .. } => fault.class(),
         }
     }

@@ -72,15 +72,18 @@ pub struct Listener {
     unix: Option<(UnixListener, SocketFile)>,
 }
 
+/// Whether only this machine can reach an address.
+pub(crate) fn is_loopback(address: SocketAddr) -> Result<(), Error> {
+    if address.ip().to_canonical().is_loopback() { Ok(()) } else { Err(Error::NotLoopback(address)) }
+}
+
 impl Listener {
     /// Listens on an address that only this machine can reach.
     ///
     /// # Errors
     /// Another address, or one that cannot be had.
     pub async fn tcp(address: SocketAddr) -> Result<Self, Error> {
-        if !address.ip().to_canonical().is_loopback() {
-            return Err(Error::NotLoopback(address));
-        }
+        is_loopback(address)?;
         Self::bind(address, None).await
     }
 

@@ -7,6 +7,7 @@
 use std::{fmt, str::FromStr};
 
 use http::{Uri, uri::InvalidUri};
+use serde::Deserialize;
 
 use crate::client::{Origin, Scheme, Target};
 
@@ -21,6 +22,12 @@ pub struct ParseUrlError {
     fault: &'static str,
 }
 
+impl ParseUrlError {
+    fn new(url: &str, fault: &'static str) -> Self {
+        Self { url: url.chars().take(200).flat_map(char::escape_debug).collect(), fault }
+    }
+}
+
 /// A canonical `http` or `https` URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Url {
@@ -33,10 +40,7 @@ pub(crate) struct Url {
 
 impl Url {
     pub(crate) fn parse(text: &str) -> Result<Self, ParseUrlError> {
-        parse(text).map_err(|fault| ParseUrlError {
-            url: text.chars().take(200).flat_map(char::escape_debug).collect(),
-            fault,
-        })
+        parse(text).map_err(|fault| ParseUrlError::new(text, fault))
     }
 
     pub(crate) fn target(&self) -> Result<Target, InvalidUri> {
@@ -46,6 +50,17 @@ impl Url {
         };
         Ok(Target { origin: self.origin.clone(), path: path? })
     }
+}
+
+/// Whether a service can be asked below this URL, with a token that nobody between may read.
+pub(crate) fn check_service(text: &str) -> Result<(), ParseUrlError> {
+    let url = parse(&format!("{}/", text.trim_end_matches('/')));
+    let fault = match url {
+        Ok(Url { origin, .. }) if origin.scheme == Scheme::Https || origin.is_loopback() => return Ok(()),
+        Ok(_) => "is neither https nor on this machine: use https, so that nobody between reads the token",
+        Err(fault) => fault,
+    };
+    Err(ParseUrlError::new(text, fault))
 }
 
 fn parse(text: &str) -> Result<Url, &'static str> {
@@ -60,7 +75,7 @@ fn parse(text: &str) -> Result<Url, &'static str> {
     let (scheme, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
         (Some(rest), _) => (Scheme::Http, rest),
         (None, Some(rest)) => (Scheme::Https, rest),
-        (None, None) => return Err("does not start with `http://` or `https://`, in lower case"),
+        (None, None) => return Err("does not start with `http://` or `https://`: put that, in lower case, before it"),
     };
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     if authority.contains('@') {
@@ -153,12 +168,10 @@ impl AllowedPrefix {
     /// What is not canonical, and how to write it.
     pub fn parse(text: &str) -> Result<Self, ParseUrlError> {
         let no_path = text.split_once("://").is_some_and(|(_, rest)| !rest.contains(['/', '?']));
-        let url = if no_path { Url::parse(&format!("{text}/"))? } else { Url::parse(text)? };
+        let url = if no_path { parse(&format!("{text}/")) } else { parse(text) };
+        let url = url.map_err(|fault| ParseUrlError::new(text, fault))?;
         if url.query.is_some() {
-            return Err(ParseUrlError {
-                url: text.to_owned(),
-                fault: "has a query: an allowed url ends with its path",
-            });
+            return Err(ParseUrlError::new(text, "has a query: an allowed url ends with its path"));
         }
         Ok(Self(url))
     }
@@ -174,6 +187,12 @@ impl AllowedPrefix {
 
     pub(super) fn scheme(&self) -> Scheme {
         self.0.origin.scheme
+    }
+}
+
+impl<'de> Deserialize<'de> for AllowedPrefix {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 

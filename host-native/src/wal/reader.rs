@@ -53,6 +53,11 @@ impl Record {
         String::from_utf8_lossy(&codec::link_to(self.payload.as_bytes())).into_owned()
     }
 
+    /// Whether a segment begins with it, and with that the facts of its decisions.
+    pub(crate) fn begins_segment(&self) -> bool {
+        matches!(Own::of_record(self), Some(Own::Rotated { .. }))
+    }
+
     /// When it was appended, in nanoseconds since 1970; 0 where that does not fit.
     pub fn unix_ns(&self) -> u64 {
         codec::unix_ns_of(&self.ts)
