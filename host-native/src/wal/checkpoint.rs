@@ -178,21 +178,22 @@ impl Checkpoint {
         let newest = wanted.last().map_or(0, |checkpoint| checkpoint.seq);
         let mut wanted = wanted.into_iter().peekable();
         let (mut reader, mut before, mut checked) = (Reader::open(log)?, None, Checked::default());
-        // What came before the first frame, until a frame says that it was pruned.
-        let mut unsaid: Option<Position> = None;
+        // Where the log begins, until a frame says that what came before was pruned.
+        let mut unsaid: Option<(u64, String)> = None;
         while let Some(last) = wanted.peek() {
             reader.trust(last.seq);
             let Some(record) = reader.next_record()? else { return Err(last.not_held()) };
             if before.is_none() && record.seq > 1 {
-                unsaid = Some(Position::before(&record));
+                unsaid = Some((record.seq, record.prev.clone()));
                 let is_gone = |checkpoint: &&Self| checkpoint.seq < newest && checkpoint.seq < record.seq - 1;
                 while wanted.next_if(is_gone).is_some() {
                     checked.passed_over += 1;
                 }
             }
-            if let Some(Own::Pruned { last, hash, .. }) = Own::of_record(&record) {
-                unsaid = unsaid.filter(|start| start.seq != last || start.hash != hash);
-            }
+            let says = |(first, prev): &(u64, String)| {
+                Own::of_record(&record).is_some_and(|own| own.says_why_it_begins(*first, prev.as_bytes()))
+            };
+            unsaid = unsaid.filter(|start| !says(start));
             // The last that was pruned is still known: by its hash, and by what the log is called.
             let known = [before.unwrap_or_else(|| Position::before(&record)), Position::of(&record)];
             while let Some(checkpoint) = wanted.next_if(|checkpoint| checkpoint.seq <= record.seq) {
@@ -203,7 +204,7 @@ impl Checkpoint {
             }
             before = Some(Position::of(&record));
         }
-        unsaid.map_or(Ok(checked), |start| Err(CheckpointError::Unsigned { first: start.seq + 1 }))
+        unsaid.map_or(Ok(checked), |(first, _)| Err(CheckpointError::Unsigned { first }))
     }
 
     fn position(&self) -> Position {

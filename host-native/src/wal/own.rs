@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Record,
-    codec::{Encoder, Envelope, Link},
+    codec::{Encoder, Envelope},
     retention::Past,
 };
 
@@ -39,7 +39,7 @@ impl Own {
     }
 
     /// Whether it says that everything before the first frame of a log was pruned, up to the one that this link leads to.
-    pub(super) fn says_why_it_begins(&self, (first, prev): (u64, Link)) -> bool {
+    pub(super) fn says_why_it_begins(&self, first: u64, prev: &[u8]) -> bool {
         matches!(self, Self::Pruned { last, hash, .. } if first - 1 == *last && prev == hash.as_bytes())
     }
 

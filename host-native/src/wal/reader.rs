@@ -8,7 +8,8 @@ use gate_core::{
 };
 
 use super::{
-    WalError, Walk, codec,
+    WalError, Walk,
+    codec::{self, Link},
     dir::Dir,
     fs::Fs,
     own::Own,
@@ -136,10 +137,11 @@ impl Reader {
         }
         let next = match self.read() {
             Ok(None) => self.check_start().map(|()| None),
-            next => next,
+            Ok(some) => Ok(some),
+            Err(error) => Err(self.judged(error)),
         };
         self.failed = next.is_err();
-        next.map_err(|error| self.judged(error))
+        next
     }
 
     /// What `verify` says, which sees more than where this reader stopped: all that is wrong may be a file that is not of the log.
@@ -150,23 +152,14 @@ impl Reader {
         Survey::of(&self.dir).ok().and_then(|survey| survey.failure(&self.dir)).unwrap_or(error)
     }
 
-    /// Where the log begins in the middle, a frame must have said that what came before was pruned.
-    fn check_start(&self) -> Result<(), WalError> {
-        let Some(start) = self.scanner.place.start.filter(|_| !self.start_is_said) else { return Ok(()) };
-        // After a power cut the marks may be behind that frame, until a writer opens the log.
-        let mut ahead = self.scanner.ahead()?;
-        let says = |good: &Good<'_>| Own::of(&good.envelope).is_some_and(|own| own.says_why_it_begins(start));
-        loop {
-            let is_more = match ahead.next()? {
-                Ok(Some(good)) if says(&good) => return Ok(()),
-                Ok(Some(_)) => true,
-                Ok(None) => matches!(ahead.cross()?, Crossing::More),
-                Err(_) => false,
-            };
-            if !is_more {
-                return Err(WalError::StartLost { dir: self.dir.path.clone(), first: start.0 });
-            }
+    /// Where the log begins in the middle, a frame must say that what came before was pruned. After a power cut the marks may be
+    /// behind that frame, until a writer opens the log.
+    fn check_start(&mut self) -> Result<(), WalError> {
+        if self.scanner.place.start.is_some() && !self.start_is_said {
+            Survey::of(&self.dir)?.failure(&self.dir).map_or(Ok(()), Err)?;
+            self.start_is_said = true;
         }
+        Ok(())
     }
 
     fn read(&mut self) -> Result<Option<Record>, WalError> {
@@ -190,7 +183,9 @@ impl Reader {
         match self.scanner.next()? {
             Ok(None) => Ok(None),
             Ok(Some(good)) => {
-                let says = |start| Own::of(&good.envelope).is_some_and(|own| own.says_why_it_begins(start));
+                let says = |(first, prev): (u64, Link)| {
+                    Own::of(&good.envelope).is_some_and(|own| own.says_why_it_begins(first, &prev))
+                };
                 self.start_is_said |= good.start.is_some_and(says);
                 Ok(Some(Record::of(&good)))
             }

@@ -412,7 +412,7 @@ impl Survey {
                             self.tails_noted = self.tails_noted.max(tail_number.min(MAX_SEQ));
                         }
                         Some(own @ Own::Pruned { why, .. }) if self.said.is_none() => {
-                            let says = good.start.is_some_and(|start| own.says_why_it_begins(start));
+                            let says = good.start.is_some_and(|(first, prev)| own.says_why_it_begins(first, &prev));
                             self.said = says.then_some((good.envelope.seq, why));
                         }
                         Some(Own::Pruned { .. } | Own::Doctored { .. } | Own::Rotated { .. }) | None => {}
@@ -531,14 +531,12 @@ impl Survey {
         self.last_good() + 1 - self.first().0
     }
 
-    /// How many committed frames are known to be lost: those after L, or those before the first, where all that follows is there and
-    /// does not say that they were pruned.
+    /// How many committed frames are known to be lost: those after L, or, where all that was committed after them is there and does not
+    /// say that they were pruned, those before the first.
     pub(super) fn lost(&self) -> u64 {
         let after = self.committed.saturating_sub(self.last_good());
-        match (self.start, &self.fault) {
-            (Start::Unknown, None) if after == 0 => self.first().0 - 1,
-            _ => after,
-        }
+        let is_read_to_its_end = after == 0 && self.later.is_none() && IN_PLACE.contains(&self.log);
+        if self.start == Start::Unknown && is_read_to_its_end { self.first().0 - 1 } else { after }
     }
 
     /// Why the log does not open, if it does not.
@@ -562,6 +560,7 @@ impl Survey {
     /// What is wrong, in words.
     pub(super) fn what(&self) -> String {
         match (&self.fault, self.later) {
+            _ if self.row.action == Action::Fail(Failure::StartLost) => self.row.why.to_owned(),
             (None, _) if self.last_good() < self.committed => "the log ends there".to_owned(),
             (None, _) => self.row.why.to_owned(),
             (Some(fault), None) => fault.to_string(),

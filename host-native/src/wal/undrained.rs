@@ -21,7 +21,7 @@ const PARKED: &str = "telemetry.parked";
 #[derive(Debug)]
 pub struct Undrained {
     dir: Dir,
-    _lock: Lock,
+    lock: Lock,
     reader: Reader,
     /// The last frame that was handed out or passed over.
     at: Option<Position>,
@@ -66,7 +66,7 @@ impl Undrained {
         let dir = Dir::new(fs, dir);
         let lock = dir.lock_drain()?;
         let acknowledged = Position::read(&dir)?;
-        let mut undrained = Self { dir, _lock: lock, reader, at: None, acknowledged: None, next: None };
+        let mut undrained = Self { dir, lock, reader, at: None, acknowledged: None, next: None };
         undrained.pass_over(acknowledged.as_ref())?;
         undrained.acknowledged = acknowledged;
         Ok(undrained)
@@ -101,6 +101,7 @@ impl Undrained {
     pub fn advance(&mut self) -> Result<(), WalError> {
         match &self.at {
             Some(at) if self.acknowledged.as_ref() != Some(at) => {
+                self.check_in_place()?;
                 at.publish(&self.dir)?;
                 self.acknowledged = Some(at.clone());
                 Ok(())
@@ -114,6 +115,7 @@ impl Undrained {
     /// # Errors
     /// It could not be written.
     pub fn park(&self, refused: &Refused) -> Result<(), WalError> {
+        self.check_in_place()?;
         let path = self.dir.file(PARKED);
         let parked = Parked { at: codec::time_of(unix_ns()), refused };
         let line = gate_core::json::write(&parked) + "\n";
@@ -132,6 +134,15 @@ impl Undrained {
     pub fn lag(&self) -> Result<u64, WalError> {
         let durable = self.dir.live_mark()?.max(self.dir.safe_seq()?.value());
         Ok(durable.saturating_sub(self.acknowledged()))
+    }
+
+    /// Another log may be in the place of this one: what was drained of that is not this one's to say.
+    fn check_in_place(&self) -> Result<(), WalError> {
+        let what = "`drain.lock`, or the directory, was removed or replaced";
+        match self.lock.is_in_place().map_err(WalError::io("read", self.lock.path()))? {
+            true => Ok(()),
+            false => Err(WalError::Disturbed { dir: self.dir.path.clone(), what }),
+        }
     }
 
     /// Reads up to and with `passed`, or to the first frame after it where that one was pruned. Where the doctor has cut

@@ -213,10 +213,24 @@ fn a_log_without_its_first_segment_and_without_a_word_about_it_is_refused() {
         let (end, frames) = read.split_last().unwrap();
         assert!(matches!(end, Err(WalError::StartLost { first: said, .. }) if *said == first), "{end:?}");
         assert_eq!(frames.len() as u64, original.len() as u64 + 1 - first);
-        let doctored = doctor_on(Arc::new(damaged.clone()), Path::new(DIR)).unwrap();
-        assert_eq!((diagnosis.would_lose, doctored.lost, doctored.kept), (first - 1, first - 1, report.frames));
-        let said = records(&damaged).pop().unwrap().attrs;
-        assert!(said.contains("\"reason\":\"the log does not begin with its first frame"), "{said}");
+        // Whether its writer was killed in the middle of a write, or its mark is lost, too.
+        let (torn, unmarked) = (damaged.snapshot(), damaged.snapshot());
+        let live = damaged.bytes(&path("telemetry.wal")).unwrap();
+        torn.put(&path("telemetry.wal"), Some([&live[..], b"torn"].concat()));
+        unmarked.put(&path("telemetry.safe_seq"), None);
+        for fs in [damaged, torn, unmarked] {
+            let would_lose = diagnose_on(&dir(&fs)).unwrap().would_lose;
+            let doctored = doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+            assert_eq!((would_lose, doctored.lost, doctored.kept), (first - 1, first - 1, report.frames));
+            let said = records(&fs).pop().unwrap().attrs;
+            let row = said.split("\"row\":\"").nth(1).unwrap();
+            assert!(
+                row.starts_with("start_lost\",\"reason\":\"the log does not begin with its first frame")
+                    || row
+                        .starts_with("safe_seq_lost\",\"reason\":\"there is a log and no usable `telemetry.safe_seq`"),
+                "{said}"
+            );
+        }
     }
 }
 

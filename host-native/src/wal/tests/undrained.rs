@@ -51,6 +51,34 @@ fn frames_are_handed_out_until_they_are_acknowledged_and_then_never_again() {
 }
 
 #[test]
+fn what_was_drained_is_not_said_in_another_log_that_is_in_the_place_of_it() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("wal");
+    let written = || {
+        let (wal, _) = Wal::open(&dir, timeless()).unwrap();
+        wal.append(batch("a", 3)).wait().unwrap();
+        wal.close().unwrap();
+        let mut undrained = Undrained::open(&dir).unwrap();
+        take(&mut undrained, 2);
+        undrained
+    };
+    let mut away = written();
+    std::fs::rename(&dir, home.path().join("away")).unwrap();
+    written().advance().unwrap();
+    let mut unlocked = Undrained::open(&dir).unwrap();
+    take(&mut unlocked, 1);
+    std::fs::remove_file(dir.join("drain.lock")).unwrap();
+    let position = std::fs::read(dir.join("telemetry.pos")).unwrap();
+    for undrained in [&mut away, &mut unlocked] {
+        for error in [undrained.advance().unwrap_err(), undrained.park(&refused()).unwrap_err()] {
+            assert!(error.to_string().contains("`drain.lock`, or the directory, was removed or replaced"), "{error}");
+        }
+    }
+    assert_eq!(std::fs::read(dir.join("telemetry.pos")).unwrap(), position);
+    assert!(!dir.join("telemetry.parked").exists());
+}
+
+#[test]
 fn frames_that_are_written_later_follow_without_a_gap() {
     let fs = MemFs::default();
     let (wal, _) = open(&fs).unwrap();
