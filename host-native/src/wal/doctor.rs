@@ -178,6 +178,15 @@ pub struct Doctored {
     pub copies: Vec<String>,
 }
 
+/// So many of the copies are named in the log, which takes no frame of any size.
+const COPIES_TOLD: usize = 64;
+
+pub(super) fn told(copies: &[String]) -> Vec<String> {
+    let more = copies.len().saturating_sub(COPIES_TOLD);
+    let named = copies.iter().take(COPIES_TOLD).cloned();
+    named.chain((more > 0).then(|| format!("and {more} more"))).collect()
+}
+
 /// The only way out of a log that refuses to open: copies the files aside, keeps the longest prefix that holds, and
 /// leaves a `wal_doctored` frame that says what was lost. [`diagnose`] tells beforehand what that will be.
 ///
@@ -254,7 +263,7 @@ pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalErro
         kept: last_good,
         committed: survey.committed,
         dropped_bytes,
-        copies: copies.clone(),
+        copies: told(&copies),
     });
     let encoder = Encoder::new(last_good, link, survey.end.wal_id.clone());
     let mut new = Ready { file, end, first: survey.segment_first, encoder, opened: Opened::Initialized };

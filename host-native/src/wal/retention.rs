@@ -137,12 +137,12 @@ impl Plan {
                 }
                 (_, drained_to) => drained_to.is_some_and(|seq: u64| seq >= end.last),
             };
+            let bytes = dir.bytes(Segment::Sealed(first))?;
+            kept -= bytes;
             if plan.undrained > 0 || (!drained && retention.prune == Prune::Drained) {
                 plan.undrained += 1;
                 continue;
             }
-            let bytes = dir.bytes(Segment::Sealed(first))?;
-            kept -= bytes;
             let End { last, hash, ts: sealed_at, .. } = end;
             plan.pruned.push(Pruned { first, last, bytes, sealed_at, past, drained, hash });
         }

@@ -11,7 +11,7 @@ use crate::{
     wal::{
         Opened, Opening, Record, WalError, Walk, diagnose,
         dir::Dir,
-        doctor::{diagnose_on, doctor_on, verify_on},
+        doctor::{diagnose_on, doctor_on, told, verify_on},
     },
 };
 
@@ -258,6 +258,14 @@ fn whoever_wants_to_know_is_told_how_far_a_walk_has_come() {
     assert!(report.holds());
     let bytes = std::fs::metadata(directory.path().join("telemetry.wal")).unwrap().len();
     assert_eq!(told.lock().unwrap().last(), Some(&(bytes, bytes)));
+}
+
+#[test]
+fn the_doctor_names_as_many_copies_in_the_log_as_fit_a_frame() {
+    let copies = |count: u32| (0..count).map(|at| format!("telemetry-{at:020}.wal.before.1")).collect::<Vec<_>>();
+    assert_eq!(told(&copies(64)), copies(64));
+    let many = told(&copies(30_000));
+    assert_eq!((many.len(), &many[..64], many[64].as_str()), (65, &copies(64)[..], "and 29936 more"));
 }
 
 #[test]

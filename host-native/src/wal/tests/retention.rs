@@ -176,6 +176,11 @@ fn only_what_is_past_a_bound_goes_and_only_what_was_drained() {
     assert_eq!(firsts(&days, 0), (vec![], 0), "a clock that stepped back deletes nothing");
 
     assert_eq!(firsts(&DRAINED, now), (vec![], 4));
+    assert_eq!(
+        firsts(&Retention { bytes: Some(total - 1), ..DRAINED }, now),
+        (vec![], 1),
+        "no more than would go wait"
+    );
     for (drained, expected) in [(1, (vec![], 4)), (2, (vec![1], 3)), (7, (vec![1, 3], 2)), (14, (vec![1, 3, 6, 9], 0))]
     {
         fs.put(&path("telemetry.pos"), None);
