@@ -69,14 +69,12 @@ pub(crate) struct Global {
 /// What can be asked for.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make the keys that sign bundles.
     #[command(
         subcommand,
         after_help = "Examples:
   autonomy key generate --out release.pem --trust"
     )]
     Key(key::Command),
-    /// Build, sign, look at and check bundles.
     #[command(
         subcommand,
         after_help = "Examples:
@@ -85,7 +83,6 @@ pub(crate) enum Command {
   autonomy bundle verify bundle.tar"
     )]
     Bundle(bundle::Command),
-    /// Enroll nodes, withdraw enrollments, look them up.
     #[command(
         subcommand,
         after_help = "Examples:
@@ -94,7 +91,6 @@ pub(crate) enum Command {
   autonomy node list"
     )]
     Node(node::Command),
-    /// Roll bundles out to nodes, and see how far they have come.
     #[command(
         subcommand,
         after_help = "Examples:
@@ -104,7 +100,6 @@ pub(crate) enum Command {
   autonomy rollout set --node-id robot-7 --state pending"
     )]
     Rollout(rollout::Command),
-    /// Ask what the gate knows, and what it would say.
     #[command(
         subcommand,
         after_help = "Examples:
@@ -113,7 +108,6 @@ pub(crate) enum Command {
   autonomy attestation explain not_enrolled"
     )]
     Attestation(attestation::Command),
-    /// Run tools behind the gate.
     #[command(
         subcommand,
         after_help = "Examples:
@@ -121,7 +115,6 @@ pub(crate) enum Command {
     autonomy runtime start --bundle bundle.tar --node-id robot-7"
     )]
     Runtime(runtime::Command),
-    /// Serve the runtimes of this node that are written in another language.
     #[command(
         subcommand,
         after_help = "Examples:
@@ -129,7 +122,6 @@ pub(crate) enum Command {
   autonomy host serve"
     )]
     Host(host::Command),
-    /// Keep the enrollments of a fleet, and sign leases.
     #[command(
         subcommand,
         after_help = "Examples:
@@ -137,7 +129,6 @@ pub(crate) enum Command {
   autonomy orchestrator serve"
     )]
     Orchestrator(orchestrator::Command),
-    /// Read the log, check it, send it to a collector, and mend it.
     #[command(
         subcommand,
         after_help = "Examples:
@@ -147,7 +138,6 @@ pub(crate) enum Command {
   autonomy wal doctor"
     )]
     Wal(wal::Command),
-    /// Find out what happened to a call.
     #[command(
         subcommand,
         after_help = "Examples:
@@ -155,7 +145,6 @@ pub(crate) enum Command {
   autonomy audit get 0196f0c2-7d3e-7a41-9f55-0c5d8e1b2a34"
     )]
     Audit(audit::Command),
-    /// Read and write settings.
     #[command(
         subcommand,
         after_help = "Examples:
