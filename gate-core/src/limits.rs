@@ -21,7 +21,7 @@ pub const BUNDLE_ENTRIES: usize = 4096;
 pub const BUNDLE_PATH_BYTES: usize = 100;
 /// Largest `manifest.json`, in bytes.
 pub const MANIFEST_BYTES: usize = 1024 * 1024;
-/// Largest `manifest.dsse.json`, in bytes: the manifest in base64 and its signatures.
+/// Largest envelope, in bytes: a manifest in base64 and its signatures.
 pub const ENVELOPE_BYTES: usize = 2 * 1024 * 1024;
 /// Deepest JSON nesting in a manifest.
 pub const JSON_DEPTH: usize = 32;

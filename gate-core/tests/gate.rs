@@ -358,10 +358,20 @@ fn a_word_is_kept_as_the_log_reads_it_back() {
     gate.set_enrollment(Answer::Enrolled { enrollment: endless.clone(), observed_at_ms: 1_000 });
     assert!(gate.facts_frame(AuditId::parse("a-1").unwrap()).attrs.len() < 2_000);
     assert_eq!(gate.verdict(1_000), Verdict::Fail(Attestation::RolloutIncoherent));
-    let Enrollment { node_id, enrollment_ref, status, rollout_state, serial } = endless;
-    let leased =
-        Lease { node_id, enrollment_ref, status, rollout_state, serial, issued_at_ms: 0, expires_at_ms: 9_000 };
+    let Enrollment { node_id, enrollment_ref, status, serial, .. } = endless;
+    let mut leased = Lease {
+        node_id,
+        enrollment_ref,
+        status,
+        rollout_state: "x".repeat(1 << 20).into(),
+        serial,
+        issued_at_ms: 0,
+        expires_at_ms: 9_000,
+    };
     gate.set_lease(&signed_lease(&leased, 2)).unwrap();
+    leased.rollout_state = "x".repeat(2 << 20).into();
+    let error = gate.set_lease(&signed_lease(&leased, 2)).unwrap_err();
+    assert!(error.to_string().contains("it is too large to be one"), "{error}");
     assert!(gate.facts_frame(AuditId::parse("a-1").unwrap()).attrs.len() < 2_000);
 }
 

@@ -378,12 +378,12 @@ mod tests {
         write(&path, b"two", IfExists::Replace).unwrap();
         assert_eq!(read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
-        // A link there is not followed.
+        // A link there is neither followed nor replaced.
         let (victim, link) = (directory.path().join("victim"), directory.path().join("link"));
         std::os::unix::fs::symlink(&victim, &link).unwrap();
         write(&link, b"two", IfExists::Refuse).unwrap_err();
-        write(&link, b"two", IfExists::Replace).unwrap();
-        assert!(!victim.exists());
+        write(&link, b"two", IfExists::Replace).unwrap_err();
+        assert!(!victim.exists() && fs::symlink_metadata(&link).unwrap().is_symlink());
         let lost = write(&directory.path().join("no/such/bundle.tar"), b"", IfExists::Replace).unwrap_err();
         assert_eq!(lost.class(), ErrorClass::Unavailable);
     }

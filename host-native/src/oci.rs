@@ -27,12 +27,12 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
-use gate_core::limits;
+use gate_core::{Digest, limits};
 
 pub use access::{Access, PlainHttp};
 pub use error::{Fault, OciError};
-pub use reference::{Digest, Pinned, Reference};
 use reference::{Name, Place};
+pub use reference::{Pinned, Reference};
 
 /// What a bundle is, in an OCI manifest: its `artifactType` and the media type of its layer.
 pub const BUNDLE_MEDIA_TYPE: &str = "application/vnd.autonomy.bundle.v1+tar";
@@ -69,7 +69,7 @@ pub fn push(bundle: &[u8], reference: &Reference, access: &Access) -> Result<Art
     check_bundle_bytes(len(bundle))?;
     let tag = |name: &Name| match name {
         Name::Tag(tag) => Ok(tag.clone()),
-        Name::Digest(digest) => Err(OciError::PushToDigest { digest: digest.clone() }),
+        Name::Digest(digest) => Err(OciError::PushToDigest { digest: *digest }),
     };
     match &reference.0 {
         Place::Layout(directory, name) => {

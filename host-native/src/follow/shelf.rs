@@ -3,13 +3,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gate_core::limits;
+use gate_core::{Digest, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     enrollment::rollout::RolloutId,
     file::{self, IfExists},
-    oci::Digest,
 };
 
 /// The bundles of a node that follows directives: the one that runs, the one before it, and which is which.
@@ -155,7 +154,7 @@ impl Shelf {
     }
 
     fn path(&self, entry: &Entry) -> PathBuf {
-        self.directory.join(format!("{}.tar", entry.digest.hex()))
+        self.directory.join(format!("{}.tar", entry.digest.to_hex()))
     }
 
     fn failed(&self, path: &Path, source: io::Error) -> ShelfError {

@@ -250,7 +250,7 @@ async fn what_cannot_run_is_failed_with_its_reason_and_the_bundle_before_runs_on
     running.follower.round();
     let stranger = PrivateKey::generate().unwrap();
     let missing = rig.push("9.0.0", &rig.good("9.0.0"));
-    fs::remove_file(rig.dir.path().join("layout/blobs/sha256").join(missing.digest().hex())).unwrap();
+    fs::remove_file(rig.dir.path().join("layout/blobs/sha256").join(missing.digest().to_hex())).unwrap();
     for (bundle, why) in [
         (
             rig.push("2.0.0", &rig.bundle("2.0.0", Some("fleet-a"), "package autonomy\nallow if {", &rig.key)),
@@ -391,7 +391,7 @@ async fn a_node_that_is_chosen_or_enrolled_again_goes_back_from_what_was_taken_b
     let denied = "attestation: rollout_incoherent";
     let gone = |version: &str| {
         let pinned = rig.push(version, &rig.good(version));
-        fs::remove_file(rig.dir.path().join("layout/blobs/sha256").join(pinned.digest().hex())).unwrap();
+        fs::remove_file(rig.dir.path().join("layout/blobs/sha256").join(pinned.digest().to_hex())).unwrap();
         pinned
     };
     let fleet = EnrollmentRef::parse("fleet-a").unwrap();

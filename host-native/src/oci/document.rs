@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use gate_core::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{BUNDLE_MEDIA_TYPE, Digest};
+use super::BUNDLE_MEDIA_TYPE;
 
 pub(super) const MANIFEST_MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) const INDEX_MEDIA_TYPE: &str = "application/vnd.oci.image.index.v1+json";

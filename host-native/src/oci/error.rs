@@ -1,6 +1,7 @@
 use std::{io, path::PathBuf, time::Duration};
 
-use super::Digest;
+use gate_core::Digest;
+
 use crate::{ErrorClass, client::SetUpError, file};
 
 /// Why a bundle could not be pushed or pulled.

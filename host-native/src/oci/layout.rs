@@ -6,10 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use gate_core::Digest;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Artifact, BUNDLE_BYTES, BUNDLE_MEDIA_TYPE, DOCUMENT_BYTES, Digest, OciError, check_bundle_bytes,
+    Artifact, BUNDLE_BYTES, BUNDLE_MEDIA_TYPE, DOCUMENT_BYTES, OciError, check_bundle_bytes,
     document::{
         Descriptor, EMPTY, Index, LAYOUT_VERSION, LayoutFile, MANIFEST_MEDIA_TYPE, Manifest, check_content, check_word,
     },
@@ -25,7 +26,7 @@ pub(super) fn push(bundle: &[u8], dir: &Path, tag: Option<&str>) -> Result<Artif
         layout.write_blob(content)?;
     }
     let descriptor = Descriptor::new(MANIFEST_MEDIA_TYPE, &manifest).with_artifact_type(BUNDLE_MEDIA_TYPE);
-    let artifact = Artifact::new(descriptor.digest.clone(), bundle);
+    let artifact = Artifact::new(descriptor.digest, bundle);
     layout.change_index(|index| index.put(descriptor, tag))?;
     Ok(artifact)
 }
@@ -97,7 +98,7 @@ impl Layout {
     }
 
     fn blob(&self, digest: &Digest) -> PathBuf {
-        self.dir.join("blobs").join("sha256").join(digest.hex())
+        self.dir.join("blobs").join("sha256").join(digest.to_hex())
     }
 
     fn read_index(&self) -> Result<Index, OciError> {
@@ -110,7 +111,7 @@ impl Layout {
     /// The manifest's digest. A digest names its blob whether or not a tag still points to it.
     fn find(&self, name: Option<&Name>) -> Result<Digest, OciError> {
         let tag = match name {
-            Some(Name::Digest(digest)) => return Ok(digest.clone()),
+            Some(Name::Digest(digest)) => return Ok(*digest),
             Some(Name::Tag(tag)) => Some(tag.as_str()),
             None => None,
         };
@@ -130,7 +131,7 @@ impl Layout {
         };
         check_word("mediaType", &descriptor.media_type, MANIFEST_MEDIA_TYPE).map_err(refused)?;
         self.read_blob(&descriptor.digest, Some(descriptor.size), DOCUMENT_BYTES)?;
-        Ok(descriptor.digest.clone())
+        Ok(descriptor.digest)
     }
 
     /// A blob of at most `limit` bytes, checked.

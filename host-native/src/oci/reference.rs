@@ -1,8 +1,7 @@
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use gate_core::json;
+use gate_core::{Digest, json};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::OciError;
 
@@ -70,7 +69,7 @@ pub struct Pinned {
 impl Pinned {
     /// What `reference` leads to, and where its manifest has this digest.
     pub fn new(reference: Reference, digest: Digest) -> Self {
-        let name = Name::Digest(digest.clone());
+        let name = Name::Digest(digest);
         let place = match reference.0 {
             Place::Layout(directory, _) => Place::Layout(directory, Some(name)),
             Place::Registry(repository, _) => Place::Registry(repository, name),
@@ -89,7 +88,7 @@ impl Pinned {
         }
         let reference = Reference::parse(text)?;
         let digest = match &reference.0 {
-            Place::Layout(_, Some(Name::Digest(digest))) | Place::Registry(_, Name::Digest(digest)) => digest.clone(),
+            Place::Layout(_, Some(Name::Digest(digest))) | Place::Registry(_, Name::Digest(digest)) => *digest,
             Place::Layout(_, Some(Name::Tag(_)) | None) | Place::Registry(_, Name::Tag(_)) => {
                 return Err(refused("is not pinned by a digest"));
             }
@@ -249,64 +248,5 @@ impl fmt::Display for Reference {
             Some(Name::Tag(tag)) => write!(f, ":{tag}"),
             Some(Name::Digest(digest)) => write!(f, "@{digest}"),
         }
-    }
-}
-
-/// `sha256:` and 64 digits of lower-case hexadecimal.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Digest(String);
-
-const PREFIX: &str = "sha256:";
-
-impl Digest {
-    /// The digest of `bytes`.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self::finish(Sha256::new_with_prefix(bytes))
-    }
-
-    pub(super) fn finish(hasher: Sha256) -> Self {
-        use fmt::Write as _;
-        let mut text = PREFIX.to_owned();
-        for byte in hasher.finalize() {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-        }
-        Self(text)
-    }
-
-    fn from_hex(hex: &str) -> Option<Self> {
-        let fits = hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        fits.then(|| Self(format!("{PREFIX}{hex}")))
-    }
-
-    /// With its prefix.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    pub(crate) fn hex(&self) -> &str {
-        self.0.strip_prefix(PREFIX).unwrap_or(&self.0)
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl TryFrom<String> for Digest {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        text.strip_prefix(PREFIX)
-            .and_then(Self::from_hex)
-            .ok_or_else(|| format!("digest `{}` is not `sha256:` and 64 digits `0-9a-f`", text.escape_debug()))
-    }
-}
-
-impl From<Digest> for String {
-    fn from(digest: Digest) -> Self {
-        digest.0
     }
 }

@@ -14,13 +14,14 @@ use std::{
 };
 
 use axum::body::Bytes;
+use gate_core::Digest;
 use http::{HeaderValue, Method, Request, StatusCode, header, uri::PathAndQuery};
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{
-    Access, Artifact, BUNDLE_BYTES, DOCUMENT_BYTES, Digest, Fault, OciError,
+    Access, Artifact, BUNDLE_BYTES, DOCUMENT_BYTES, Fault, OciError,
     access::{Credentials, PlainHttp, Told},
     challenge::Challenge,
     document::{EMPTY, INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, Manifest, check_content, check_word},
@@ -124,12 +125,12 @@ impl<'a> Session<'a> {
 
     async fn pull(&mut self, name: &Name) -> Result<(Artifact, Vec<u8>), Fault> {
         let (what, name_text) = match name {
-            Name::Tag(tag) => (format!("tag `{tag}`"), tag.as_str()),
-            Name::Digest(digest) => (format!("manifest `{digest}`"), digest.as_str()),
+            Name::Tag(tag) => (format!("tag `{tag}`"), tag.clone()),
+            Name::Digest(digest) => (format!("manifest `{digest}`"), digest.to_string()),
         };
         let ask = Ask {
             header: Some((header::ACCEPT, MANIFEST_MEDIA_TYPE)),
-            ..Ask::new(Method::GET, self.at("manifests", name_text)?, &what)
+            ..Ask::new(Method::GET, self.at("manifests", &name_text)?, &what)
         };
         let answer = self.ask(&ask, &[StatusCode::OK]).await?;
         let refused = |why| Fault::Refused { what: "its manifest", why };
@@ -141,7 +142,7 @@ impl<'a> Session<'a> {
         if let Name::Digest(asked) = name {
             check_content(&bytes, asked, None).map_err(refused)?;
         }
-        if let Some(announced) = announced.filter(|announced| announced != digest.as_str()) {
+        if let Some(announced) = announced.filter(|announced| *announced != digest.to_string()) {
             return Err(refused(format!("its digest is `{digest}`, and it comes as {announced:?}")));
         }
         let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| refused(error.to_string()))?;
@@ -155,8 +156,11 @@ impl<'a> Session<'a> {
 
     async fn layer(&mut self, digest: &Digest, size: u64) -> Result<Vec<u8>, Fault> {
         let refused = |why| Fault::Refused { what: "its bundle", why };
-        let ask =
-            Ask::new(Method::GET, self.at("blobs", digest.as_str())?, "blob of the bundle, which its manifest names");
+        let ask = Ask::new(
+            Method::GET,
+            self.at("blobs", &digest.to_string())?,
+            "blob of the bundle, which its manifest names",
+        );
         let answer = self.ask(&ask, &[StatusCode::OK]).await?;
         let limit = usize::try_from(size).unwrap_or(usize::MAX);
         let told = |at| self.access.tell(u64::try_from(at).unwrap_or(u64::MAX), size);
@@ -183,14 +187,14 @@ impl<'a> Session<'a> {
         };
         let answer = self.ask(&ask, &[StatusCode::CREATED]).await?;
         match answer.head.headers.get(CONTENT_DIGEST) {
-            Some(stored) if stored != artifact.manifest.as_str() => Err(Fault::Stored(shown(stored.as_bytes()))),
+            Some(stored) if *stored != artifact.manifest.to_string() => Err(Fault::Stored(shown(stored.as_bytes()))),
             Some(_) | None => Ok(artifact),
         }
     }
 
     async fn push_blob(&mut self, content: &[u8]) -> Result<(), Fault> {
         let digest = Digest::of(content);
-        let ask = Ask::new(Method::HEAD, self.at("blobs", digest.as_str())?, "such blob");
+        let ask = Ask::new(Method::HEAD, self.at("blobs", &digest.to_string())?, "such blob");
         if self.ask(&ask, &[StatusCode::OK, StatusCode::NOT_FOUND]).await?.status() == StatusCode::OK {
             return Ok(());
         }

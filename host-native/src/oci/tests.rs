@@ -6,10 +6,11 @@ use std::{
     thread,
 };
 
+use gate_core::Digest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Access, Artifact, BUNDLE_MEDIA_TYPE, Digest, OciError, Reference};
+use super::{Access, Artifact, BUNDLE_MEDIA_TYPE, OciError, Reference};
 use crate::ErrorClass;
 
 const EMPTY_DIGEST: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
@@ -63,13 +64,13 @@ impl Rig {
 
     /// Changes the manifest under `v1`, with digests and sizes made right again.
     fn change_manifest(&self, change: impl FnOnce(&mut Value)) {
-        let mut manifest = Self::document(&self.blob(self.pushed.manifest.as_str()));
+        let mut manifest = Self::document(&self.blob(&self.pushed.manifest.to_string()));
         change(&mut manifest);
         let bytes = serde_json::to_vec(&manifest).unwrap();
         let digest = Digest::of(&bytes);
-        fs::write(self.blob(digest.as_str()), &bytes).unwrap();
+        fs::write(self.blob(&digest.to_string()), &bytes).unwrap();
         Self::change(&self.path("index.json"), |index| {
-            index["manifests"][0]["digest"] = json!(digest.as_str());
+            index["manifests"][0]["digest"] = json!(digest.to_string());
             index["manifests"][0]["size"] = json!(bytes.len());
         });
     }
@@ -186,7 +187,7 @@ mod push {
     fn makes_the_layout_of_the_specification() {
         let rig = Rig::new();
         assert_eq!(fs::read_to_string(rig.path("oci-layout")).unwrap(), r#"{"imageLayoutVersion":"1.0.0"}"#);
-        let manifest = fs::read(rig.blob(rig.pushed.manifest.as_str())).unwrap();
+        let manifest = fs::read(rig.blob(&rig.pushed.manifest.to_string())).unwrap();
         assert_eq!(
             Rig::document(&rig.path("index.json")),
             json!({
@@ -194,7 +195,7 @@ mod push {
                 "mediaType": "application/vnd.oci.image.index.v1+json",
                 "manifests": [{
                     "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                    "digest": rig.pushed.manifest.as_str(),
+                    "digest": rig.pushed.manifest.to_string(),
                     "size": manifest.len(),
                     "artifactType": "application/vnd.autonomy.bundle.v1+tar",
                     "annotations": {"org.opencontainers.image.ref.name": "v1"},
@@ -226,7 +227,7 @@ mod push {
         for blob in fs::read_dir(rig.path("blobs/sha256")).unwrap() {
             let blob = blob.unwrap();
             let digest = Digest::of(&fs::read(blob.path()).unwrap());
-            assert_eq!(digest.as_str(), format!("sha256:{}", blob.file_name().to_str().unwrap()));
+            assert_eq!(digest.to_string(), format!("sha256:{}", blob.file_name().to_str().unwrap()));
             assert_eq!(blob.metadata().unwrap().permissions().mode() & 0o700, 0o600);
         }
     }
@@ -270,7 +271,7 @@ mod push {
     #[test]
     fn a_damaged_blob_is_replaced() {
         let rig = Rig::new();
-        fs::write(rig.blob(rig.pushed.bundle.as_str()), b"bad").unwrap();
+        fs::write(rig.blob(&rig.pushed.bundle.to_string()), b"bad").unwrap();
         rig.refuses(":v1", "its digest is");
         push(b"one", &rig.reference(":v1")).unwrap();
         assert_eq!(rig.pull(":v1").unwrap(), b"one");
@@ -372,8 +373,14 @@ mod pull {
                 |index| index["manifests"][0]["mediaType"] = json!("application/vnd.oci.image.index.v1+json"),
                 "mediaType",
             ),
-            (|index| index["manifests"][0]["digest"] = json!("sha512:00"), "is not `sha256:` and 64 digits"),
-            (|index| index["manifests"][0]["digest"] = json!("sha256:../../x"), "is not `sha256:` and 64 digits"),
+            (
+                |index| index["manifests"][0]["digest"] = json!("sha512:00"),
+                "is not a digest: write `sha256:` and 64 lower-case hexadecimal digits",
+            ),
+            (
+                |index| index["manifests"][0]["digest"] = json!("sha256:../../x"),
+                "is not a digest: write `sha256:` and 64 lower-case hexadecimal digits",
+            ),
             (|index| index["manifests"][0]["size"] = json!(1), "it has more bytes, not 1"),
             (|index| index["manifests"][0]["size"] = json!(-1), "invalid value"),
             (|index| index["manifests"][0]["size"] = json!(99_999), "bytes, not 99999"),
@@ -416,7 +423,10 @@ mod pull {
             (|it| it["layers"][0]["mediaType"] = json!("application/x"), "layers[0].mediaType is `application/x`, not"),
             (|it| it["layers"][0]["size"] = json!(2), "it has more bytes, not 2"),
             (|it| it["layers"][0]["size"] = json!(4), "it has 3 bytes, not 4"),
-            (|it| it["layers"][0]["digest"] = json!("sha256:/etc/passwd"), "is not `sha256:` and 64 digits"),
+            (
+                |it| it["layers"][0]["digest"] = json!("sha256:/etc/passwd"),
+                "is not a digest: write `sha256:` and 64 lower-case hexadecimal digits",
+            ),
         ];
         for (change, why) in cases {
             let rig = Rig::new();
