@@ -85,7 +85,7 @@ impl Demo {
                 out.line(format_args!("everything is kept in `{}`: look around with", home.display()))?;
                 out.line(format_args!("  export AUTONOMY_HOME='{}'", home.display()))?;
                 out.line("  autonomy node list")?;
-                out.line("  autonomy audit list --wal-dir $AUTONOMY_HOME/robot-2")?;
+                out.line("  autonomy audit list --wal-dir \"$AUTONOMY_HOME/robot-2\"")?;
             }
             Some(_) => {
                 out.line("everything is cleaned up; `autonomy demo --keep DIR` leaves it there to look around")?
@@ -239,10 +239,7 @@ impl Stage<'_> {
             Some(1) => self.out.line("[exit 1]")?,
             _ if self.is_interrupted() => return Err(stopped()),
             Some(3) => {
-                let directory = self.home.parent().unwrap_or(&self.home).display();
-                return Err(failed(format!(
-                    "`{line}` failed, as it says itself: see that `{directory}` has space, or set `TMPDIR` to a directory that has"
-                )));
+                return Err(failed(format!("`{line}` found something missing here, which it names above: mend that")));
             }
             _ => return Err(failed(format!("`{line}` failed: this is a defect"))),
         }

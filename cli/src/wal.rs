@@ -153,7 +153,7 @@ pub(crate) struct Drain {
     /// Go on as frames are written, and wait for a collector that is busy or away, until interrupted.
     #[arg(long)]
     follow: bool,
-    /// How long a collector may be busy or away.
+    /// How long a collector may be busy, away or silent; it is given a second for each answer at least.
     #[arg(long, value_name = "MS", default_value_t = 60_000, conflicts_with = "follow")]
     patience_ms: u64,
     #[command(flatten)]

@@ -48,6 +48,8 @@ const SUSPECTS: usize = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest, where the collector does not ask for a longer one.
 const LAST_PAUSE: Duration = Duration::from_secs(60);
+/// What any collector is given to answer.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// How often a log that is drained is asked for more.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -302,7 +304,7 @@ impl Drain {
         let (began, mut tries) = (Instant::now(), 0);
         loop {
             let left = match until {
-                Until::CaughtUp { patience } => patience.saturating_sub(began.elapsed()),
+                Until::CaughtUp { patience } => patience.saturating_sub(began.elapsed()).max(SHORTEST_WAIT),
                 Until::Dropped => Duration::MAX,
             };
             let (pause, why) = match self.exporter.send(body.clone(), left).await {

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     path::Path,
 };
 
@@ -109,12 +109,17 @@ pub(crate) fn publish(path: &Path, bytes: &[u8], if_exists: IfExists) -> io::Res
     write_whole(beside(path, 0o644)?, path, bytes, if_exists)
 }
 
-/// The same for one that may be there already, or be linked to: who may read it stays. A new one is its owner's alone.
+/// The same for one that may be there already, or be linked to: whose it is and who may read it stays. A new one is its owner's alone.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let file = beside(path, 0o600)?;
     if let Ok(before) = fs::metadata(path) {
-        file.as_file().set_permissions(before.permissions())?;
+        let new = file.as_file();
+        new.set_permissions(before.permissions())?;
+        // Whoever replaces it as another user leaves it to those it was for, or not replaced.
+        if (before.uid(), before.gid()) != (new.metadata()?.uid(), new.metadata()?.gid()) {
+            fchown(new, Some(before.uid()), Some(before.gid()))?;
+        }
     }
     write_whole(file, path, bytes, IfExists::Replace)
 }

@@ -49,8 +49,8 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
-    /// Of a file that somebody names: one that is not what it should be is theirs to correct; one that is missing may come, and
-    /// what the disk or its rights refuse may be had later.
+    /// Of a file that somebody names: one that is in the way, or a directory in its place, is theirs to correct; one that is missing
+    /// may come, and what the disk or its rights refuse may be had later.
     pub fn of(error: &io::Error) -> Self {
         let is_theirs = matches!(
             error.kind(),

@@ -43,9 +43,7 @@ pub(super) async fn change<L: RolloutLedger>(
         match change.action {
             // It is not the enrollment any more that a directive was given under. What follows for its rollout is left to do:
             // whatever is wrong with that stands in no way here.
-            Action::Reenroll | Action::Replace | Action::Revoke => {
-                drop(ledger.take(slice::from_ref(node_id), None).await?)
-            }
+            Action::Reenroll | Action::Replace | Action::Revoke => ledger.take(slice::from_ref(node_id), None).await?,
             Action::Enroll | Action::SetRollout => {}
         }
     }

@@ -284,17 +284,6 @@ impl PostgresLedger<'_> {
         within_call(self.transaction.query_typed(sql, params)).await?.iter().map(read).collect()
     }
 
-    /// The same of a statement that writes.
-    pub(super) async fn returning<T>(
-        &mut self,
-        sql: &str,
-        params: &[Param<'_>],
-        read: impl Fn(&tokio_postgres::Row) -> Result<T, Fault>,
-    ) -> Result<Vec<T>, Fault> {
-        self.is_written = true;
-        self.query(sql, params, read).await
-    }
-
     pub(super) async fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<(), Fault> {
         self.is_written = true;
         within_call(self.transaction.execute_typed(sql, params)).await?;

@@ -607,7 +607,7 @@ mod source {
         fs::write(&other, "garbage ".repeat(1000)).unwrap();
         fs::rename(&other, &path).unwrap();
         let why = status(source.observe(1003));
-        assert!(why.starts_with("unavailable: `") && why.contains("is damaged ("), "{why}");
+        assert!(why.starts_with("unavailable: `") && why.contains("is not a database: "), "{why}");
     }
 
     #[test]
@@ -625,7 +625,7 @@ mod source {
         thread::sleep(std::time::Duration::from_millis(20));
         overwrite(&vec![0xA5; good.len()]);
         let why = status(source.observe(1003));
-        assert!(why.starts_with("unavailable: ") && why.contains("is damaged ("), "{why}");
+        assert!(why.starts_with("unavailable: ") && why.contains("is not a database: "), "{why}");
         assert_eq!(source.observe(1004), Observation::Unchanged);
         thread::sleep(std::time::Duration::from_millis(20));
         overwrite(&good);

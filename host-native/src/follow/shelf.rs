@@ -40,11 +40,21 @@ pub struct Entry {
 
 /// Why a shelf cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot use `{}` ({source}): correct who may read and write it, or remove `{}` to begin with `--bundle` again", path.display(), directory.display())]
+#[error("cannot use `{}` ({source}): {}", path.display(), remedy(source, directory))]
 pub struct ShelfError {
     path: PathBuf,
     directory: PathBuf,
     source: io::Error,
+}
+
+fn remedy(source: &io::Error, directory: &Path) -> String {
+    match file::remedy(source, "") {
+        "" => format!(
+            "correct who may read and write it, or remove `{}` to begin with `--bundle` again",
+            directory.display()
+        ),
+        helps => helps.to_owned(),
+    }
 }
 
 /// Largest `current.json`, in bytes.
@@ -87,7 +97,9 @@ impl Shelf {
         let before = self.kept.replace(Kept { current, previous });
         if let Err(error) = self.write_index().map_err(E::from).and_then(|()| activate()) {
             self.kept = before;
-            self.write_index()?;
+            if let Err(undone) = self.write_index() {
+                tracing::error!("the bundle that does not run is the next start's: {undone}");
+            }
             return Err(error);
         }
         self.remove_stale();

@@ -20,6 +20,8 @@ use crate::{
 
 /// Largest file of tokens, in bytes: some 100,000 of them.
 const FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// More than a line of it has, in bytes.
+const LINE_BYTES: u64 = 1024;
 /// Longest name of a token, in bytes.
 const NAME_BYTES: usize = 128;
 
@@ -109,7 +111,7 @@ impl Caller {
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// The file cannot be read or written.
-    #[error("cannot use tokens `{}` ({source}): correct `--tokens`, or make a token with `autonomy orchestrator token`", path.display())]
+    #[error("cannot use tokens `{}` ({source}): {}", path.display(), file::remedy(source, "correct `--tokens`, or make a token with `autonomy orchestrator token`"))]
     File {
         /// The file.
         path: PathBuf,
@@ -142,6 +144,12 @@ pub enum AccessError {
         /// The file.
         path: PathBuf,
     },
+    /// One more and it would not be read.
+    #[error("tokens `{}` has as many lines as are read: remove those that nobody uses", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
     /// Not a name.
     #[error("token name `{}` is not 1 to {NAME_BYTES} printable characters without spaces: choose another", name.escape_debug())]
     Name {
@@ -158,7 +166,9 @@ impl AccessError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::File { .. } => ErrorClass::Unavailable,
-            Self::Exposed { .. } | Self::Line { .. } | Self::Taken { .. } | Self::Name { .. } => ErrorClass::Usage,
+            Self::Exposed { .. } | Self::Line { .. } | Self::Taken { .. } | Self::Full { .. } | Self::Name { .. } => {
+                ErrorClass::Usage
+            }
             Self::Token(error) => error.class(),
         }
     }
@@ -254,6 +264,9 @@ impl Access {
         };
         if known.values().any(|known| known.name == caller.name) {
             return Err(AccessError::Taken { name: caller.name.clone(), path: tokens.to_owned() });
+        }
+        if before.len() as u64 + LINE_BYTES > FILE_BYTES {
+            return Err(AccessError::Full { path: tokens.to_owned() });
         }
         let token = Token::generate(out)?;
         let (role, node_id) = match &caller.role {

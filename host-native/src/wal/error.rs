@@ -231,7 +231,8 @@ impl WalError {
 fn remedy(source: &io::Error) -> &'static str {
     use io::ErrorKind::{AlreadyExists, FileTooLarge, InvalidData, OutOfMemory, QuotaExceeded, StorageFull};
     match (source.kind(), source.raw_os_error()) {
-        (StorageFull | QuotaExceeded | FileTooLarge, _) => "free space outside of the log",
+        (StorageFull | QuotaExceeded, _) => "free space outside of the log",
+        (FileTooLarge, _) => "raise the limit on the size of files (`ulimit -f`)",
         // EMFILE, ENFILE.
         (_, Some(24 | 23)) => "raise `ulimit -n`, or hold fewer connections",
         (OutOfMemory, _) => "free some memory",

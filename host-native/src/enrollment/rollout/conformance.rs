@@ -424,6 +424,7 @@ fn lets_the_latest_rollout_count(_: &dyn Store, rollouts: &dyn RolloutStore) {
     activate(rollouts, &first, &canaries[0]);
     // One canary less to wait for, and the rest has its turn.
     let second = rollouts.create(&order(&format!("node_id={}", canaries[1]), None), "ana", 11).unwrap().rollout_id;
+    go_on(rollouts);
     let left = rollouts.rollout(&first).unwrap();
     assert_eq!((left.canary.active, left.canary.withdrawn, left.rest.pending), (1, 1, 3));
     let current = rollouts.directive(&canaries[1]).unwrap().unwrap();
@@ -441,12 +442,14 @@ fn lets_the_latest_rollout_count(_: &dyn Store, rollouts: &dyn RolloutStore) {
     assert_eq!(rollouts.directive(&rest[0]).unwrap().unwrap().state, RolloutState::RolledBack);
     // A rollout whose nodes are all with another has nothing left to do.
     let third = rollouts.create(&order("all", None), "ana", 14).unwrap().rollout_id;
+    go_on(rollouts);
     assert_eq!(phase(rollouts, &second), Phase::Finished);
     assert_eq!(phase(rollouts, &third), Phase::Running);
     // Where every canary went to another, nobody has shown that it works.
     let fourth = rollouts.create(&order("all", Some(20)), "ana", 15).unwrap().rollout_id;
     let canary = of_wave(rollouts, &fourth, Wave::Canary).remove(0);
     rollouts.create(&order(&format!("node_id={canary}"), None), "ana", 16).unwrap();
+    go_on(rollouts);
     let stopped = rollouts.rollout(&fourth).unwrap();
     assert_eq!(stopped.history.last().unwrap().detail.as_deref(), Some("no canary is left"));
 }

@@ -161,15 +161,14 @@ impl RolloutLedger for PostgresLedger<'_> {
         self.execute(sql, &params).await
     }
 
-    async fn take(&mut self, nodes: &[NodeId], by_rollout: Option<&RolloutId>) -> Result<Vec<RolloutId>, Fault> {
+    async fn take(&mut self, nodes: &[NodeId], by_rollout: Option<&RolloutId>) -> Result<(), Fault> {
         let sql = "UPDATE autonomy.directive SET is_current = false
                    WHERE node_id = ANY ($1) AND is_current AND ($2 IS NULL OR
                        (SELECT min(change_id) FROM autonomy.rollout_history WHERE rollout_id = directive.rollout_id) <
-                       (SELECT min(change_id) FROM autonomy.rollout_history WHERE rollout_id = $2))
-                   RETURNING rollout_id";
+                       (SELECT min(change_id) FROM autonomy.rollout_history WHERE rollout_id = $2))";
         let by_rollout = by_rollout.map(RolloutId::as_str);
         let params: [Param<'_>; 2] = [(&ids(nodes), Type::TEXT_ARRAY), (&by_rollout, Type::TEXT)];
-        self.returning(sql, &params, record::rollout_id).await
+        self.execute(sql, &params).await
     }
 
     async fn nodes(&mut self, id: &RolloutId, wave: Wave, state: &RolloutState) -> Result<Vec<NodeId>, Fault> {
@@ -185,7 +184,8 @@ impl RolloutLedger for PostgresLedger<'_> {
 
     async fn left(&mut self, id: &RolloutId) -> Result<Vec<(NodeId, bool)>, Fault> {
         let sql = format!(
-            "SELECT {LEFT} WHERE rollout_id = $1 AND NOT is_current AND state IN ('acknowledged', 'active') LIMIT $2"
+            "SELECT {LEFT} WHERE rollout_id = $1 AND wave IN ('canary', 'rest') AND NOT is_current
+             AND state IN ('acknowledged', 'active') LIMIT $2"
         );
         self.query(&sql, &[(&id.as_str(), Type::TEXT), (&signed(TOGETHER), Type::INT8)], record::left).await
     }

@@ -144,16 +144,15 @@ impl RolloutLedger for Transaction<'_> {
         Ok(())
     }
 
-    async fn take(&mut self, nodes: &[NodeId], by_rollout: Option<&RolloutId>) -> Result<Vec<RolloutId>, Fault> {
+    async fn take(&mut self, nodes: &[NodeId], by_rollout: Option<&RolloutId>) -> Result<(), Fault> {
         let sql = "UPDATE directive SET is_current = 0 WHERE node_id = ?1 AND is_current = 1 AND (?2 IS NULL OR
                        (SELECT min(change_id) FROM rollout_history WHERE rollout_id = directive.rollout_id) <
-                       (SELECT min(change_id) FROM rollout_history WHERE rollout_id = ?2))
-                   RETURNING rollout_id";
-        let (by_rollout, mut taken) = (by_rollout.map(RolloutId::as_str), Vec::new());
+                       (SELECT min(change_id) FROM rollout_history WHERE rollout_id = ?2))";
+        let (by_rollout, mut statement) = (by_rollout.map(RolloutId::as_str), self.prepare_cached(sql)?);
         for node_id in nodes {
-            taken.extend(all(self, sql, params![node_id.as_str(), by_rollout], |row| record::rollout_id(row))?);
+            statement.execute(params![node_id.as_str(), by_rollout])?;
         }
-        Ok(taken)
+        Ok(())
     }
 
     async fn nodes(&mut self, id: &RolloutId, wave: Wave, state: &RolloutState) -> Result<Vec<NodeId>, Fault> {
@@ -165,7 +164,8 @@ impl RolloutLedger for Transaction<'_> {
 
     async fn left(&mut self, id: &RolloutId) -> Result<Vec<(NodeId, bool)>, Fault> {
         let sql = format!(
-            "SELECT {LEFT} WHERE rollout_id = ?1 AND is_current = 0 AND state IN ('acknowledged', 'active') LIMIT ?2"
+            "SELECT {LEFT} WHERE rollout_id = ?1 AND wave IN ('canary', 'rest') AND is_current = 0
+                 AND state IN ('acknowledged', 'active') LIMIT ?2"
         );
         all(self, &sql, params![id.as_str(), signed(TOGETHER)], |row| record::left(row))
     }

@@ -52,9 +52,8 @@ pub(in crate::enrollment) trait RolloutLedger: Ledger {
     /// Gives each node that has none a current directive, which waits.
     async fn direct(&mut self, id: &RolloutId, wave: Wave, nodes: &[NodeId], by: By<'_>) -> Result<(), Self::Fault>;
 
-    /// Takes their current directives from these nodes, those of later rollouts than this one excepted: the rollouts that they
-    /// were of.
-    async fn take(&mut self, nodes: &[NodeId], by_rollout: Option<&RolloutId>) -> Result<Vec<RolloutId>, Self::Fault>;
+    /// Takes their current directives from these nodes, those of later rollouts than this one excepted.
+    async fn take(&mut self, nodes: &[NodeId], by_rollout: Option<&RolloutId>) -> Result<(), Self::Fault>;
 
     /// Up to [`TOGETHER`] nodes of a wave whose current directive is this rollout's and in this state.
     async fn nodes(&mut self, id: &RolloutId, wave: Wave, state: &RolloutState) -> Result<Vec<NodeId>, Self::Fault>;
@@ -103,22 +102,18 @@ pub(super) trait Steps {
 
 /// Until all nodes are chosen the rollout is paused: where that breaks off, nobody was asked for anything.
 pub(super) fn create(store: &impl Steps, order: &Order, by: By<'_>) -> Result<RolloutId, StoreError> {
-    let Begun { id, more, mut left } = store.step(async |ledger| begin(ledger, order, by).await)?;
+    let (id, more) = store.step(async |ledger| begin(ledger, order, by).await)?;
     for nodes in more.chunks(TOGETHER) {
         thread::sleep(BETWEEN);
-        match store.step(async |ledger| choose_more(ledger, &id, nodes, by).await)? {
-            Some(taken_from) => left.extend(taken_from),
+        if !store.step(async |ledger| choose_more(ledger, &id, nodes, by).await)? {
             // Somebody took it back.
-            None => return Ok(id),
+            return Ok(id);
         }
     }
     if !more.is_empty() {
         store.step(async |ledger| start(ledger, &id, by).await)?;
     }
-    // Whom the nodes were taken from has fewer to wait for.
-    for id in left.iter().chain([&id]) {
-        advance_all(store, id, by)?;
-    }
+    advance_all(store, &id, by)?;
     Ok(id)
 }
 
@@ -158,16 +153,12 @@ fn advance_all(store: &impl Steps, id: &RolloutId, by: By<'_>) -> Result<(), Sto
     Ok(())
 }
 
-/// A rollout with the first of its nodes.
-struct Begun {
-    id: RolloutId,
-    /// The nodes that are still to be chosen.
-    more: Vec<(Wave, NodeId)>,
-    /// The rollouts that nodes were taken from.
-    left: BTreeSet<RolloutId>,
-}
-
-async fn begin<L: RolloutLedger>(ledger: &mut L, order: &Order, by: By<'_>) -> Result<Begun, L::Fault> {
+/// A rollout with the first of its nodes, and the nodes that are still to be chosen.
+async fn begin<L: RolloutLedger>(
+    ledger: &mut L,
+    order: &Order,
+    by: By<'_>,
+) -> Result<(RolloutId, Vec<(Wave, NodeId)>), L::Fault> {
     let nodes = selected(ledger, &order.selector).await?;
     let id = RolloutId::generate();
     let canaries = order.canary_percent.map(|percent| canaries(&id, &nodes, percent)).unwrap_or_default();
@@ -181,37 +172,37 @@ async fn begin<L: RolloutLedger>(ledger: &mut L, order: &Order, by: By<'_>) -> R
         true => ledger.set_phase(&id, Phase::Running, None, by).await?,
         false => ledger.set_phase(&id, Phase::Paused, Some("its nodes are being chosen"), by).await?,
     }
-    let left = choose(ledger, &id, &nodes, by).await?;
+    choose(ledger, &id, &nodes, by).await?;
     if more.is_empty() {
         advance(ledger, &id, by).await?;
     }
-    Ok(Begun { id, more, left })
+    Ok((id, more))
 }
 
-/// Chooses nodes for a rollout that has not ended.
+/// Chooses nodes for a rollout that has not ended; whether it has not.
 async fn choose_more<L: RolloutLedger>(
     ledger: &mut L,
     id: &RolloutId,
     nodes: &[(Wave, NodeId)],
     by: By<'_>,
-) -> Result<Option<BTreeSet<RolloutId>>, L::Fault> {
+) -> Result<bool, L::Fault> {
     match load(ledger, id, Counting::Any).await?.phase {
-        Phase::Running | Phase::Paused => Ok(Some(choose(ledger, id, nodes, by).await?)),
-        Phase::Stopped | Phase::Finished | Phase::RolledBack => Ok(None),
+        Phase::Running | Phase::Paused => choose(ledger, id, nodes, by).await.map(|()| true),
+        Phase::Stopped | Phase::Finished | Phase::RolledBack => Ok(false),
     }
 }
 
-/// Gives the nodes that are active still a directive, and says which rollouts they were taken from.
+/// Gives the nodes that are active still a directive. What follows for the rollouts that they were taken from is left to do.
 async fn choose<L: RolloutLedger>(
     ledger: &mut L,
     id: &RolloutId,
     nodes: &[(Wave, NodeId)],
     by: By<'_>,
-) -> Result<BTreeSet<RolloutId>, L::Fault> {
+) -> Result<(), L::Fault> {
     let ids: Vec<_> = nodes.iter().map(|(_, node_id)| node_id.clone()).collect();
     let rows = ledger.rows(&ids).await?.into_iter().map(|row| row.enrollment);
     let active: BTreeSet<_> = rows.filter(|row| row.status == Status::Active).map(|row| row.node_id).collect();
-    let left = ledger.take(&ids, Some(id)).await?.into_iter().collect();
+    ledger.take(&ids, Some(id)).await?;
     for &wave in Wave::ALL {
         let of_wave = nodes.iter().filter(|(of, node_id)| *of == wave && active.contains(node_id));
         let of_wave: Vec<_> = of_wave.map(|(_, node_id)| node_id.clone()).collect();
@@ -219,7 +210,7 @@ async fn choose<L: RolloutLedger>(
             ledger.direct(id, wave, &of_wave, by).await?;
         }
     }
-    Ok(left)
+    Ok(())
 }
 
 /// All nodes are chosen.

@@ -255,6 +255,7 @@ fn wherever_a_step_for_many_nodes_breaks_off_another_goes_on() {
         assert_eq!(chosen, Counts { pending: chosen.total(), ..Counts::default() }, "{nth}");
         assert_eq!(chosen.total(), 7.min(2 * nth as u64));
         let again = store.create(&order(Option::None), "bo", 13).unwrap();
+        while store.go_on("orchestrator", 14).unwrap() {}
         assert_eq!((again.rest.pending, phase(store, &id)), (7, Phase::Finished));
         if created.is_ok() {
             assert!(nth > 8, "{nth}");
@@ -333,6 +334,8 @@ fn a_rollout_that_is_damaged_keeps_no_revoke_and_no_other_rollout_waiting() {
     let (damaged, other) = (create("node_id=a,b"), create("node_id=c,d"));
     let sql = format!("UPDATE rollout SET bundle = 'x@sha256:y' WHERE rollout_id = '{damaged}'");
     Connection::open(&path).unwrap().execute_batch(&sql).unwrap();
+    let both = create("node_id=b,c");
+    assert_eq!(store.rollout(&both).unwrap().rest.pending, 2, "nor is it in the way of one that takes its nodes");
     for node in ["a", "c", "d"].map(node) {
         store.revoke(&node, "bo", 11).unwrap();
         assert_eq!(store.directive(&node).unwrap(), None);
@@ -377,6 +380,7 @@ fn what_others_do_while_nodes_are_chosen_counts() {
         let create = |between: &dyn Fn(&SqliteStore)| {
             let shared = Shared { store: &store, left: Cell::new(nth), between };
             let id = steps::create(&shared, &order, By::new("ana", 10).unwrap()).unwrap();
+            while store.go_on("orchestrator", 15).unwrap() {}
             store.rollout(&id).unwrap()
         };
         // Another is created: it is the later one, and has every node.

@@ -64,7 +64,7 @@ fn the_remedy_fits_the_cause() {
     };
     for (source, remedy) in [
         (Error::from_raw_os_error(28), "free space outside of the log"),
-        (Error::from_raw_os_error(27), "free space outside of the log"),
+        (Error::from_raw_os_error(27), "raise the limit on the size of files (`ulimit -f`)"),
         (Error::from_raw_os_error(24), "raise `ulimit -n`, or hold fewer connections"),
         (Error::from_raw_os_error(23), "raise `ulimit -n`, or hold fewer connections"),
         (Error::from_raw_os_error(12), "free some memory"),
