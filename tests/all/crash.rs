@@ -358,7 +358,8 @@ fn refused_on_a_full_disk() -> usize {
     assert_eq!((code, &error["class"]), (3, &json!("unavailable")), "{stderr}");
     let message = error["error"].as_str().unwrap();
     assert!(
-        message.starts_with("log at `") && message.ends_with("; free space outside of the log, then restart"),
+        message.starts_with("log at `")
+            && message.ends_with("; raise the limit on the size of files (`ulimit -f`), then restart"),
         "{message}"
     );
     let (refused, given): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 503);

@@ -443,7 +443,8 @@ fn on_a_full_disk_appends_get_503_and_the_host_ends_and_loses_nothing() {
     assert_eq!((code, &error["class"]), (3, &json!("unavailable")), "{stderr}");
     let message = error["error"].as_str().unwrap();
     assert!(
-        message.starts_with("log at `") && message.ends_with("; free space outside of the log, then restart"),
+        message.starts_with("log at `")
+            && message.ends_with("; raise the limit on the size of files (`ulimit -f`), then restart"),
         "{message}"
     );
     assert!(refused > 0, "nobody was told");
