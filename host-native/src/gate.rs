@@ -1,12 +1,16 @@
 //! The gate as a tool server holds it: ask before running a tool, and run it only with the permit in hand.
 
+mod clock;
+mod core;
+mod permit;
+mod prepared;
+
 use gate_core::{
-    Answer, AuditId, Bundle, BundleError, Call, Digest, Effect, EnrollmentRef, Frame, Mode, NodeId, PolicyAnswer,
-    PolicyRef, Reason, ToolName, TrustedKeys, Verdict,
+    AuditId, BundleError, Call, Digest, Effect, Frame, Mode, NodeId, PolicyAnswer, PolicyRef, ToolName, TrustedKeys,
+    Verdict,
     facts::SubCheck,
-    frame::{ActionAttrs, ActionOutcome, Kind},
+    frame::Kind,
     reason::{Audit, Policy as PolicyReason},
-    ustar::Entry,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -16,9 +20,15 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
-use uuid::{ContextV7, Timestamp, Uuid};
+
+pub use self::core::NoDecision;
+pub(crate) use self::core::{Core, Decided};
+pub(crate) use clock::new_audit_id;
+pub use clock::now_ms;
+pub use permit::{Denial, Permit, ToolOutcome};
+pub use prepared::{Prepared, compile};
 
 #[cfg(feature = "wasm")]
 use crate::wasm;
@@ -66,73 +76,6 @@ pub enum OpenError {
     Wasm(#[from] wasm::WasmError),
 }
 
-/// What decides: gate-core itself, or the same as a module.
-pub(crate) trait Core: Send {
-    /// Makes a bundle the active one. Where it is refused, the one that was active stays so.
-    fn load_bundle(&mut self, tar: &[u8]) -> Result<(), OpenError>;
-
-    fn set_enrollment(&mut self, answer: Answer);
-
-    /// Takes a lease. One that does not hold makes the enrollment untrusted.
-    fn set_lease(&mut self, envelope: &[u8]);
-
-    /// Decides a call. The frame of the facts comes first where they are not those that are logged.
-    ///
-    /// # Errors
-    /// There is no decision, so there is nothing to write down.
-    fn decide(&mut self, call: Call, now_ms: u64, facts_logged: Option<Digest>) -> Result<Decided, NoDecision>;
-
-    fn facts_id(&mut self) -> Result<Digest, NoDecision>;
-
-    fn explain(&mut self, now_ms: u64) -> Result<Vec<SubCheck>, NoDecision>;
-}
-
-/// Why nothing could decide. gate-core always can.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct NoDecision(pub(crate) String);
-
-/// What came of a call.
-pub(crate) struct Decided {
-    pub(crate) effect: Effect,
-    pub(crate) verdict: Option<Verdict>,
-    /// The id of the facts that it was decided on.
-    pub(crate) facts: Digest,
-    pub(crate) frames: Vec<Frame>,
-}
-
-impl Core for gate_core::Gate {
-    fn load_bundle(&mut self, tar: &[u8]) -> Result<(), OpenError> {
-        Self::load_bundle(self, tar).map(drop).map_err(OpenError::Bundle)
-    }
-
-    fn set_enrollment(&mut self, answer: Answer) {
-        Self::set_enrollment(self, answer);
-    }
-
-    fn set_lease(&mut self, envelope: &[u8]) {
-        if let Err(error) = Self::set_lease(self, envelope) {
-            tracing::warn!("a lease is not trusted: {error}");
-        }
-    }
-
-    fn decide(&mut self, call: Call, now_ms: u64, facts_logged: Option<Digest>) -> Result<Decided, NoDecision> {
-        let facts = Self::facts_id(self);
-        let facts_frame = (facts_logged != Some(facts)).then(|| self.facts_frame(call.audit_id.clone()));
-        let gate_core::Decision { effect, verdict, mut frames } = Self::decide(self, call, now_ms);
-        frames.splice(0..0, facts_frame);
-        Ok(Decided { effect, verdict, facts, frames })
-    }
-
-    fn facts_id(&mut self) -> Result<Digest, NoDecision> {
-        Ok(Self::facts_id(self))
-    }
-
-    fn explain(&mut self, now_ms: u64) -> Result<Vec<SubCheck>, NoDecision> {
-        Ok(Self::explain(self, now_ms))
-    }
-}
-
 /// Decides whether a tool may run, and writes every decision down before it counts.
 ///
 /// Share it behind an [`Arc`]: a tool server asks it before each call, from any thread.
@@ -177,36 +120,6 @@ struct Logged {
     frame: Frame,
 }
 
-/// A bundle that verifies, with its policies compiled.
-pub struct Prepared {
-    tar: Vec<u8>,
-    policy: Policy,
-    /// The enrollment that it declares to be for.
-    pub enrollment_ref: Option<EnrollmentRef>,
-}
-
-impl Prepared {
-    fn new(tar: Vec<u8>, keys: Option<&TrustedKeys>) -> Result<Self, OpenError> {
-        let keys = keys.ok_or(OpenError::Bundle(BundleError::NoTrustedKeys))?;
-        let (policy, enrollment_ref) = {
-            let bundle = Bundle::verify(&tar, keys).map_err(OpenError::Bundle)?;
-            (compile(&bundle)?, bundle.manifest.declared_ref().cloned())
-        };
-        Ok(Self { tar, policy, enrollment_ref })
-    }
-
-    /// Its bytes.
-    pub fn tar(&self) -> &[u8] {
-        &self.tar
-    }
-}
-
-impl std::fmt::Debug for Prepared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Prepared").field("policy", &self.policy).finish_non_exhaustive()
-    }
-}
-
 /// A decision whose frames are on their way to the disk.
 struct Queued {
     started: Instant,
@@ -214,56 +127,6 @@ struct Queued {
     policy_ref: Option<PolicyRef>,
     tool: ToolName,
     outcome: Result<(Effect, Option<Verdict>, Ack), NoDecision>,
-}
-
-/// A call that is not to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denial {
-    /// Why.
-    pub reason: Reason,
-    /// Which policies answered.
-    pub policy_ref: Option<PolicyRef>,
-    /// Joins the frames of the call.
-    pub audit_id: AuditId,
-}
-
-impl std::fmt::Display for Denial {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (audit id `{}`): {}", self.reason, self.audit_id, self.reason.remedy())
-    }
-}
-
-impl std::error::Error for Denial {}
-
-/// How a tool went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ToolOutcome {
-    /// It did its work.
-    Completed,
-    /// It did not.
-    Failed,
-}
-
-impl<T, E> From<&Result<T, E>> for ToolOutcome {
-    fn from(result: &Result<T, E>) -> Self {
-        if result.is_ok() { Self::Completed } else { Self::Failed }
-    }
-}
-
-/// The right to run one tool once. The decision behind it is durable.
-///
-/// Say how the tool went with [`Self::finish`]; a permit that is dropped is written down as abandoned.
-#[derive(Debug)]
-#[must_use = "a permit that is dropped is written down as abandoned"]
-pub struct Permit {
-    /// Joins the frames of the call.
-    pub audit_id: AuditId,
-    /// Which policies answered.
-    pub policy_ref: Option<PolicyRef>,
-    tool: ToolName,
-    node_id: Option<NodeId>,
-    started: Instant,
-    wal: Option<Arc<Wal>>,
 }
 
 #[derive(Serialize)]
@@ -368,6 +231,7 @@ impl Gate {
         {
             let mut active = self.policy.write().unwrap_or_else(PoisonError::into_inner);
             let mut state = self.lock();
+            // What decides takes nobody's word for a bundle, this gate's neither: it verifies the bytes itself.
             state.core.load_bundle(&tar)?;
             *active = Some(policy);
             let facts = state.core.facts_id().ok();
@@ -563,72 +427,10 @@ impl State {
     }
 }
 
-impl Permit {
-    /// Writes down how the tool went, without waiting for the disk: what counted was the decision.
-    pub fn finish(mut self, outcome: impl Into<ToolOutcome>) {
-        self.write(match outcome.into() {
-            ToolOutcome::Completed => ActionOutcome::Completed,
-            ToolOutcome::Failed => ActionOutcome::Failed,
-        });
-    }
-
-    fn write(&mut self, outcome: ActionOutcome) {
-        if let Some(wal) = self.wal.take() {
-            let took_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let attrs = ActionAttrs { tool: self.tool.clone(), outcome, took_ms };
-            append_later(&wal, frame(Kind::Action, self.audit_id.clone(), self.node_id.clone(), &attrs));
-        }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.write(ActionOutcome::Abandoned);
-    }
-}
-
 impl std::fmt::Debug for Gate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gate").field("mode", &self.mode).field("node_id", &self.node_id).finish_non_exhaustive()
     }
-}
-
-/// Milliseconds since the Unix epoch, by this machine's clock.
-pub fn now_ms() -> u64 {
-    // A clock before 1970 stands at 0: a row that was just read counts, and every lease is from the future.
-    SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|now| u64::try_from(now.as_millis()).ok()).unwrap_or(0)
-}
-
-/// The policies of a bundle: `policies/*.rego`, and `data.json` where it has one.
-///
-/// # Errors
-/// Why they do not compile.
-pub fn compile(bundle: &Bundle<'_>) -> Result<Policy, OpenError> {
-    let manifest = &bundle.manifest;
-    let policy_ref = manifest
-        .policy_ref()
-        .ok_or_else(|| OpenError::PolicyRef { name: manifest.name.clone(), version: manifest.version.clone() })?;
-    let text = |file: &Entry<'_>| match str::from_utf8(file.data) {
-        Ok(text) => Ok((file.path.to_owned(), text.to_owned())),
-        Err(_) => Err(policy::Error::NotText(format!("`{}`", file.path))),
-    };
-    let modules = bundle.policies().map(text).collect::<Result<Vec<_>, _>>()?;
-    let data = bundle.files.iter().find(|file| file.path == "data.json").map(text).transpose()?;
-    Ok(Policy::compile(policy_ref, modules, data.as_ref().map(|(_, text)| text.as_str()))?)
-}
-
-/// Audit ids sort by time.
-pub(crate) fn new_audit_id() -> AuditId {
-    static CONTEXT: Mutex<ContextV7> = Mutex::new(ContextV7::new());
-    audit_id_at(&CONTEXT, now_ms())
-}
-
-/// A new id of this time, by a clock that may stand before 1970: [`Uuid::now_v7`] would panic then.
-fn audit_id_at(context: &Mutex<ContextV7>, now_ms: u64) -> AuditId {
-    let (seconds, ms) = (now_ms / 1000, now_ms % 1000);
-    // Less than 1000 milliseconds are less than 2^32 nanoseconds.
-    let nanos = u32::try_from(ms.saturating_mul(1_000_000)).unwrap_or_default();
-    AuditId::from_uuid(Uuid::new_v7(Timestamp::from_unix(context, seconds, nanos)).into_bytes())
 }
 
 /// Appends what nobody waits for. A log that takes nothing more says so to the next call; that this is missing is said here.
@@ -645,19 +447,4 @@ fn append_later(wal: &Wal, frame: Frame) {
 pub(crate) fn frame(kind: Kind, audit_id: AuditId, node_id: Option<NodeId>, attrs: &impl Serialize) -> Frame {
     // Names, enums and numbers: there is nothing in them that JSON cannot hold.
     Frame { kind, audit_id, node_id, attrs: serde_json::to_string(attrs).unwrap_or_default() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_before_1970_gives_ids_and_they_sort_by_time() {
-        let context = Mutex::new(ContextV7::new());
-        let times = [0, 0, 1, 1_700_000_000_000, 1_700_000_000_000, 1_700_000_000_001];
-        let ids = times.map(|now_ms| audit_id_at(&context, now_ms));
-        assert!(ids.windows(2).all(|two| two[0].as_str() < two[1].as_str()), "{ids:?}");
-        assert!(ids[0].as_str().starts_with("00000000-0000-7"), "{ids:?}");
-        assert!(ids[5].as_str().starts_with("018bcfe5-6801-7"), "{ids:?}");
-    }
 }
