@@ -10,6 +10,7 @@ use super::{
     WalError,
     fs::{File, Fs, How, read_full},
     segment::Segment,
+    walk::Told,
 };
 
 pub(super) const SAFE_SEQ: &str = "telemetry.safe_seq";
@@ -27,6 +28,8 @@ pub(super) struct Dir {
     pub(super) path: PathBuf,
     /// Sealed segments that are not looked at.
     without: Vec<u64>,
+    /// Who is told how far the reading has come.
+    pub(super) told: Option<Told>,
 }
 
 /// What `telemetry.safe_seq` holds.
@@ -81,7 +84,7 @@ pub(super) enum Zeros {
 
 impl Dir {
     pub(super) fn new(fs: Arc<dyn Fs>, path: &Path) -> Self {
-        Self { fs, path: path.to_owned(), without: Vec::new() }
+        Self { fs, path: path.to_owned(), without: Vec::new(), told: None }
     }
 
     /// The same as if these sealed segments were not there.

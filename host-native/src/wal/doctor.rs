@@ -1,12 +1,10 @@
 //! The operator's tools: look, check, and, as a last resort, accept a loss.
 
-use std::{path::Path, sync::Arc};
-
 use super::{
     WalError, Walk,
     codec::Encoder,
     dir::{Dir, SAFE_SEQ, SafeSeq, Zeros},
-    fs::{Fs, How},
+    fs::How,
     own::Own,
     recovery::{Action, Opened, Ready, Survey, append_own},
     retention::Past,
@@ -62,8 +60,7 @@ pub struct Diagnosis {
 /// [`WalError::Locked`] when a writer has it: its end may be a write that is under way. When the files cannot be read, or there is
 /// no log and none was ever committed to.
 pub fn diagnose(walk: impl Into<Walk>) -> Result<Diagnosis, WalError> {
-    let walk = walk.into();
-    diagnose_on(&Dir::new(walk.fs(), &walk.dir))
+    diagnose_on(&walk.into().dir)
 }
 
 pub(super) fn diagnose_on(dir: &Dir) -> Result<Diagnosis, WalError> {
@@ -135,8 +132,7 @@ impl Report {
 /// # Errors
 /// When the files cannot be read, or there is no log and none was ever committed to.
 pub fn verify(walk: impl Into<Walk>) -> Result<Report, WalError> {
-    let walk = walk.into();
-    verify_on(&Dir::new(walk.fs(), &walk.dir))
+    verify_on(&walk.into().dir)
 }
 
 pub(super) fn verify_on(dir: &Dir) -> Result<Report, WalError> {
@@ -193,12 +189,10 @@ pub(super) fn told(copies: &[String]) -> Vec<String> {
 /// # Errors
 /// [`WalError::NoDoctorNeeded`] when the log would open; [`WalError::Locked`] when a writer has it.
 pub fn doctor(walk: impl Into<Walk>) -> Result<Doctored, WalError> {
-    let walk = walk.into();
-    doctor_on(walk.fs(), &walk.dir)
+    doctor_on(&walk.into().dir)
 }
 
-pub(super) fn doctor_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Doctored, WalError> {
-    let dir = &Dir::new(fs, dir);
+pub(super) fn doctor_on(dir: &Dir) -> Result<Doctored, WalError> {
     let lock = dir.lock()?;
     let survey = Survey::of(dir)?;
     match survey.failure(dir) {

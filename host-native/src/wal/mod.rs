@@ -57,7 +57,7 @@ pub use walk::Walk;
 
 use commit::{Committer, Shared};
 use dir::Dir;
-use fs::{Fs, RealFs};
+use fs::RealFs;
 
 /// What a log may hold in memory, and how far `telemetry.safe_seq` may lag.
 #[derive(Debug, Clone)]
@@ -108,12 +108,11 @@ impl Wal {
     /// [`WalError::Locked`] when another process writes it; a [`Damaged`](crate::ErrorClass::Damaged) error, without a byte of the log
     /// changed, when something committed is missing or changed.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<(Self, Opened), WalError> {
-        Self::open_on(Arc::new(RealFs), dir.as_ref(), &options)
+        Self::open_on(Dir::new(Arc::new(RealFs), dir.as_ref()), &options)
     }
 
-    fn open_on(fs: Arc<dyn Fs>, dir: &Path, options: &Options) -> Result<(Self, Opened), WalError> {
-        fs.create_dir(dir).map_err(WalError::io("create", dir))?;
-        let dir = Dir::new(fs, dir);
+    fn open_on(dir: Dir, options: &Options) -> Result<(Self, Opened), WalError> {
+        dir.fs.create_dir(&dir.path).map_err(WalError::io("create", &dir.path))?;
         let lock = dir.lock()?;
         let log = recovery::recover(&dir, unix_ns())?;
         let last_seq = log.encoder.next_seq - 1;
@@ -228,8 +227,7 @@ impl Drop for Wal {
 /// # Errors
 /// The log would not open, or cannot be read; `telemetry.pos` is damaged.
 pub fn plan(walk: impl Into<Walk>, retention: &Retention) -> Result<Plan, WalError> {
-    let walk = walk.into();
-    plan_on(&Dir::new(walk.fs(), &walk.dir), retention)
+    plan_on(&walk.into().dir, retention)
 }
 
 fn plan_on(dir: &Dir, retention: &Retention) -> Result<Plan, WalError> {

@@ -1,7 +1,5 @@
 //! Reading what is durable, beside a live writer too.
 
-use std::{path::Path, sync::Arc};
-
 use gate_core::{
     frame::Kind,
     identity::{AuditId, NodeId},
@@ -11,7 +9,6 @@ use super::{
     WalError, Walk,
     codec::{self, Link},
     dir::Dir,
-    fs::Fs,
     own::Own,
     recovery::Survey,
     scan::{Crossing, Good, Scanner},
@@ -104,12 +101,10 @@ impl Reader {
     /// # Errors
     /// [`WalError::NoLog`] when there is none.
     pub fn open(walk: impl Into<Walk>) -> Result<Self, WalError> {
-        let walk = walk.into();
-        Self::open_on(walk.fs(), &walk.dir)
+        Self::open_on(walk.into().dir)
     }
 
-    pub(super) fn open_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, WalError> {
-        let dir = Dir::new(fs, dir);
+    pub(super) fn open_on(dir: Dir) -> Result<Self, WalError> {
         match Scanner::first(&dir)? {
             Some(scanner) => Ok(Self { dir, scanner, bound: 0, start_is_said: false, failed: false }),
             None => Err(Survey::of(&dir)?.failure(&dir).unwrap_or(WalError::NoLog { dir: dir.path })),

@@ -1,6 +1,6 @@
 //! Walks a log frame by frame, over all its segments, and says what the first thing is that does not hold.
 
-use std::{io, sync::Arc};
+use std::{cmp::Ordering, io, sync::Arc};
 
 use gate_core::limits::FRAME_BYTES;
 
@@ -11,6 +11,7 @@ use super::{
     fs::{File, read_full},
     own::Own,
     segment::Segment,
+    walk::Told,
 };
 
 /// How much is read at a time.
@@ -191,6 +192,8 @@ pub(super) struct Scanner {
     file: Arc<dyn File>,
     /// Bytes of the segment that may be looked at.
     end: u64,
+    /// Bytes of the segments before and after it, where somebody is told how far the reading has come.
+    around: (u64, u64),
     pub(super) place: Place,
     buf: Vec<u8>,
     /// How many bytes of `buf` are behind `place.offset`.
@@ -218,9 +221,27 @@ impl Scanner {
     }
 
     fn new(dir: &Dir, file: Arc<dyn File>, place: Place) -> Result<Self, WalError> {
-        let mut scanner = Self { dir: dir.clone(), file, end: 0, place, buf: Vec::new(), behind: 0 };
-        scanner.refresh()?;
+        let mut scanner = Self { dir: dir.clone(), file, end: 0, around: (0, 0), place, buf: Vec::new(), behind: 0 };
+        scanner.enter()?;
         Ok(scanner)
+    }
+
+    /// Looks at a segment that was just opened.
+    fn enter(&mut self) -> Result<(), WalError> {
+        if self.dir.told.is_some() {
+            self.around = (0, 0);
+            for first in self.dir.sealed()? {
+                let other = Segment::Sealed(first);
+                // One that was pruned meanwhile counts for nothing.
+                let bytes = self.dir.bytes(other).unwrap_or(0);
+                match other.cmp(&self.place.segment) {
+                    Ordering::Less => self.around.0 += bytes,
+                    Ordering::Equal => {}
+                    Ordering::Greater => self.around.1 += bytes,
+                }
+            }
+        }
+        self.refresh()
     }
 
     /// Goes on to the segment that follows, where this one was read to its end.
@@ -261,7 +282,7 @@ impl Scanner {
                 self.file = file;
                 self.place.segment = next;
                 (self.place.offset, self.place.whole.0) = (0, 0);
-                self.refresh()?;
+                self.enter()?;
                 return Ok(Crossing::More);
             }
         }
@@ -365,6 +386,7 @@ impl Scanner {
             let rest = self.buf.get_mut(had..).unwrap_or_default();
             let got = read_full(&*self.file, self.place.offset + had as u64, rest).map_err(cannot_read)?;
             self.buf.truncate(had + got);
+            self.tell(self.place.offset + self.buf.len() as u64);
         }
         let held = self.buf.get(self.behind..).unwrap_or_default();
         Ok(held.get(..want).unwrap_or(held))
@@ -447,7 +469,16 @@ impl Scanner {
     }
 
     fn read_full(&self, offset: u64, buf: &mut [u8]) -> Result<usize, WalError> {
-        read_full(&*self.file, offset, buf).map_err(self.cannot_read())
+        let got = read_full(&*self.file, offset, buf).map_err(self.cannot_read())?;
+        self.tell(offset + got as u64);
+        Ok(got)
+    }
+
+    fn tell(&self, offset: u64) {
+        if let Some(Told(told)) = &self.dir.told {
+            let (before, after) = self.around;
+            told(before + offset, before + self.end + after);
+        }
     }
 }
 

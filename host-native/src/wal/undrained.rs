@@ -1,13 +1,11 @@
 //! What was not yet acknowledged elsewhere: the frames after `telemetry.pos`.
 
-use std::{path::Path, sync::Arc};
-
 use serde::Serialize;
 
 use super::{
     Reader, Record, WalError, Walk, codec,
     dir::{Dir, Lock},
-    fs::{self, Fs},
+    fs,
     position::Position,
     unix_ns,
 };
@@ -57,13 +55,11 @@ impl Undrained {
     /// [`WalError::DrainLocked`]; [`WalError::Position`] where `telemetry.pos` is damaged or not of this log; a log that
     /// cannot be read.
     pub fn open(walk: impl Into<Walk>) -> Result<Self, WalError> {
-        let walk = walk.into();
-        Self::open_on(walk.fs(), &walk.dir)
+        Self::open_on(walk.into().dir)
     }
 
-    pub(super) fn open_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, WalError> {
-        let reader = Reader::open_on(Arc::clone(&fs), dir)?;
-        let dir = Dir::new(fs, dir);
+    pub(super) fn open_on(dir: Dir) -> Result<Self, WalError> {
+        let reader = Reader::open_on(dir.clone())?;
         let lock = dir.lock_drain()?;
         let acknowledged = Position::read(&dir)?;
         let mut undrained = Self { dir, lock, reader, at: None, acknowledged: None, next: None };
@@ -82,7 +78,7 @@ impl Undrained {
             self.next = self.reader.next_record()?;
         }
         if self.next.is_none() && !self.reader.is_in_place()? {
-            self.reader = Reader::open_on(Arc::clone(&self.dir.fs), &self.dir.path)?;
+            self.reader = Reader::open_on(self.dir.clone())?;
             let read = self.at.take();
             self.pass_over(read.as_ref())?;
             if self.next.is_none() {

@@ -1,22 +1,16 @@
 //! Damage, one bit and one byte at a time.
 
-use super::{DIR, killed_log, memfs::MemFs, open, path};
+use super::{dir, killed_log, memfs::MemFs, open, path};
 use crate::{
     ErrorClass,
     wal::{
         Opened, Reader, Record, WalError,
-        dir::{Dir, SafeSeq},
+        dir::SafeSeq,
         recovery::{Action, Survey},
         scan::{Place, Scanner},
     },
 };
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Opens a log made of these bytes and checks the promise: either every committed frame is there unchanged, or opening
 /// fails and no byte has changed. Says whether it opened.
@@ -25,7 +19,7 @@ fn open_damaged(log: Vec<u8>, safe_seq: u64, original: &[Record]) -> bool {
     fs.put(&path("telemetry.wal"), Some(log));
     fs.put(&path("telemetry.safe_seq"), Some(safe_seq.to_le_bytes().to_vec()));
     let before = fs.files("telemetry.");
-    let dir = Dir::new(Arc::new(fs.clone()), Path::new(DIR));
+    let dir = dir(&fs);
     let committed = Survey::of(&dir).unwrap().committed;
     assert!(committed >= safe_seq);
     match open(&fs) {
@@ -61,7 +55,7 @@ fn on_every(count: usize, check: impl Fn(usize) + Sync) {
 
 /// Where every frame of a whole log starts.
 fn places(fs: &MemFs) -> Vec<Place> {
-    let mut scanner = Scanner::first(&Dir::new(Arc::new(fs.clone()), Path::new(DIR))).unwrap().unwrap();
+    let mut scanner = Scanner::first(&dir(fs)).unwrap().unwrap();
     let mut places = Vec::new();
     loop {
         places.push(scanner.place.clone());
@@ -85,7 +79,7 @@ fn no_flipped_bit_is_accepted_or_truncates_what_was_committed() {
         damaged[bit / 8] ^= 1 << (bit % 8);
         let fs = MemFs::default();
         fs.put(&path("telemetry.wal"), Some(damaged.clone()));
-        let dir = Dir::new(Arc::new(fs), Path::new(DIR));
+        let dir = dir(&fs);
         // What comes before the damage is the same for every bit: it is walked again for some of them only.
         let before = places.iter().rfind(|place| place.offset <= (bit / 8) as u64).unwrap();
         let mut survey = Survey::from(&dir, before.clone()).unwrap();
@@ -125,7 +119,7 @@ fn a_reader_never_hands_out_a_changed_frame() {
         let fs = MemFs::default();
         fs.put(&path("telemetry.wal"), Some(damaged));
         fs.put(&path("wal.lock"), lock.clone());
-        let mut reader = Reader::open_on(Arc::new(fs), Path::new(DIR)).unwrap();
+        let mut reader = Reader::open_on(dir(&fs)).unwrap();
         let mut good = 0;
         let error = loop {
             match reader.next_record() {

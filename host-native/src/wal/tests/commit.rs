@@ -10,7 +10,7 @@ use std::{
 
 use gate_core::frame::Frame;
 
-use super::{DIR, batch, frame, memfs::MemFs, open, path, records, timeless};
+use super::{batch, dir, frame, memfs::MemFs, open, path, records, timeless};
 use crate::{
     ErrorClass,
     wal::{Opened, Options, Reader, Wal, WalError},
@@ -48,7 +48,7 @@ fn a_failed_sync_fails_everybody_at_once_and_for_good() {
 fn a_queue_that_is_full_refuses_and_recovers() {
     let fs = MemFs::default();
     let options = Options { queue_frames: 10, ..timeless() };
-    let (wal, _) = Wal::open_on(Arc::new(fs.clone()), Path::new(DIR), &options).unwrap();
+    let (wal, _) = Wal::open_on(dir(&fs), &options).unwrap();
     let gate = fs.gate.lock().unwrap();
     let in_flight = wal.append(batch("first", 1));
     while fs.bytes(&path("telemetry.wal")).unwrap().is_empty() {
@@ -64,7 +64,7 @@ fn a_queue_that_is_full_refuses_and_recovers() {
     wal.close().unwrap();
 
     let options = Options { queue_bytes: 2000, ..timeless() };
-    let (wal, _) = Wal::open_on(Arc::new(fs), Path::new(DIR), &options).unwrap();
+    let (wal, _) = Wal::open_on(dir(&fs), &options).unwrap();
     assert!(matches!(wal.append(batch("wide", 4)).wait(), Err(WalError::Overloaded { .. })));
 }
 
@@ -182,14 +182,14 @@ fn safe_seq_follows_when_nothing_happens_and_when_much_does() {
     let fs = MemFs::default();
     let safe_seq = || u64::from_le_bytes(fs.bytes(&path("telemetry.safe_seq")).unwrap().try_into().unwrap());
     let options = Options { publish_every: 10, ..timeless() };
-    let (wal, _) = Wal::open_on(Arc::new(fs.clone()), Path::new(DIR), &options).unwrap();
+    let (wal, _) = Wal::open_on(dir(&fs), &options).unwrap();
     for i in 0..25 {
         wal.append(batch(&format!("b{i}"), 1)).wait().unwrap();
     }
     assert!((20..=25).contains(&safe_seq()), "{}", safe_seq());
     wal.close().unwrap();
     let options = Options { publish_idle: Duration::from_millis(5), ..Options::default() };
-    let (wal, _) = Wal::open_on(Arc::new(fs.clone()), Path::new(DIR), &options).unwrap();
+    let (wal, _) = Wal::open_on(dir(&fs), &options).unwrap();
     wal.append(batch("idle", 3)).wait().unwrap();
     let patience = Instant::now() + Duration::from_secs(20);
     while safe_seq() != 28 {

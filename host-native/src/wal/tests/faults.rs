@@ -1,9 +1,9 @@
 //! Every operation fails once, in every way; then the machine stops, keeping this or that; then the log is opened.
 
-use std::{ops::RangeInclusive, path::Path, sync::Arc};
+use std::ops::RangeInclusive;
 
 use super::{
-    DIR, batch, killed_log, killed_log_of,
+    batch, dir, killed_log, killed_log_of,
     memfs::{Failing, Keep, MemFs},
     open, path, records,
 };
@@ -13,7 +13,6 @@ use crate::{
     ErrorClass,
     wal::{
         Record,
-        dir::Dir,
         doctor::{diagnose_on, doctor_on, verify_on},
         segment::Segment,
     },
@@ -87,7 +86,7 @@ fn recover_and_check(fs: &MemFs, acked: &[Acked], may_be_torn: bool) {
         assert_eq!(error.class(), ErrorClass::Damaged, "{error}");
         assert!(may_be_torn, "a log that a crash left behind does not open: {error}");
         assert_eq!(fs.files("telemetry."), before);
-        doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+        doctor_on(&dir(fs)).unwrap();
     }
     check(&records(fs), acked);
     let mut acked = acked.to_vec();
@@ -98,7 +97,7 @@ fn recover_and_check(fs: &MemFs, acked: &[Acked], may_be_torn: bool) {
     let (wal, _) = open(&later).unwrap();
     check(&records(&later), &acked);
     wal.close().unwrap();
-    let report = verify_on(&Dir::new(Arc::new(later.clone()), Path::new(DIR))).unwrap();
+    let report = verify_on(&dir(&later)).unwrap();
     assert!(report.holds() && report.fault.is_none(), "{report:?}");
 }
 
@@ -240,7 +239,7 @@ fn the_doctor_survives_every_failure() {
 #[test]
 fn the_doctor_of_many_segments_survives_every_failure() {
     let (start, original) = killed_log_of(800, 12);
-    let sealed = Dir::new(Arc::new(start.clone()), Path::new(DIR)).sealed().unwrap();
+    let sealed = dir(&start).sealed().unwrap();
     assert!(sealed.len() > 1, "{sealed:?}");
     for segment in [Segment::Sealed(sealed[1]).to_string(), "telemetry.wal".to_owned()] {
         the_doctor_of_damage_survives_every_failure(&start.snapshot(), &original, &segment);
@@ -255,19 +254,18 @@ fn the_doctor_of_damage_survives_every_failure(start: &MemFs, original: &[Record
     start.put(&path(segment), Some(log.clone()));
     let last = original.last().unwrap().seq;
     start.put(&path("telemetry.safe_seq"), Some(last.to_le_bytes().to_vec()));
-    let dir = |fs: &MemFs| Dir::new(Arc::new(fs.clone()), Path::new(DIR));
     let kept = diagnose_on(&dir(start)).unwrap().last_good;
     let acked = promises(&original[..usize::try_from(kept).unwrap()]);
     for failing in FAILINGS {
         for nth in 1.. {
             let fs = start.snapshot();
             fs.fail(nth, failing);
-            let _ = doctor_on(Arc::new(fs.clone()), Path::new(DIR));
+            let _ = doctor_on(&dir(&fs));
             for keep in keeps(nth) {
                 let later = fs.after(keep);
                 if let Err(error) = open(&later).map(drop) {
                     assert_eq!(error.class(), ErrorClass::Damaged, "{error}");
-                    doctor_on(Arc::new(later.clone()), Path::new(DIR)).unwrap();
+                    doctor_on(&dir(&later)).unwrap();
                 }
                 let now = records(&later);
                 check(&now[..acked.last().map_or(0, |last| usize::try_from(*last.seqs.end()).unwrap())], &acked);

@@ -6,11 +6,10 @@ use gate_core::{
     limits::FRAME_BYTES,
 };
 
-use super::{batch, frame, killed_log, memfs::MemFs, open, path};
+use super::{batch, dir, frame, killed_log, memfs::MemFs, open, path};
 use crate::wal::{
     Tail,
     codec::{AROUND_ATTRS, ATTRS_BYTES, Encoder, FIRST_LINK, Sealed, link_to},
-    dir::Dir,
     recovery::Survey,
 };
 
@@ -147,7 +146,7 @@ fn a_whole_frame_in_the_wrong_place_is_misplaced() {
         (other_history, "its `prev` is not the hash of the frame before it"),
     ] {
         fs.put(&path("telemetry.wal"), Some(log));
-        let survey = Survey::of(&Dir::new(std::sync::Arc::new(fs.clone()), super::DIR.as_ref())).unwrap();
+        let survey = Survey::of(&dir(&fs)).unwrap();
         let fault = survey.fault.unwrap();
         assert_eq!((fault.tail, fault.what, survey.row.name), (Tail::Misplaced, what, "misplaced"));
         assert!(open(&fs).is_err());

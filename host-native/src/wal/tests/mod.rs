@@ -21,9 +21,13 @@ use gate_core::{
 };
 use memfs::MemFs;
 
-use super::{Opened, Options, Reader, Record, Wal, WalError, fs::Fs};
+use super::{Opened, Options, Reader, Record, Wal, WalError, dir::Dir};
 
 const DIR: &str = "/wal";
+
+fn dir(fs: &MemFs) -> Dir {
+    Dir::new(Arc::new(fs.clone()), Path::new(DIR))
+}
 
 /// A frame that says which it is.
 fn frame(text: &str) -> Frame {
@@ -47,11 +51,11 @@ fn timeless() -> Options {
 
 fn open(fs: &MemFs) -> Result<(Wal, Opened), WalError> {
     let options = Options { segment_bytes: fs.segment_bytes, ..timeless() };
-    Wal::open_on(Arc::new(fs.clone()), Path::new(DIR), &options)
+    Wal::open_on(dir(fs), &options)
 }
 
 fn records(fs: &MemFs) -> Vec<Record> {
-    Reader::open_on(Arc::new(fs.clone()) as Arc<dyn Fs>, Path::new(DIR)).unwrap().map(Result::unwrap).collect()
+    Reader::open_on(dir(fs)).unwrap().map(Result::unwrap).collect()
 }
 
 fn path(name: &str) -> std::path::PathBuf {

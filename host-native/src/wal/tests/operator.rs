@@ -5,22 +5,17 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::{DIR, batch, killed_log, memfs::MemFs, open, path, records};
+use super::{batch, dir, killed_log, killed_log_of, memfs::MemFs, open, path, records};
 use crate::{
     ErrorClass,
     wal::{
         Opened, Opening, Record, WalError, Walk, diagnose,
-        dir::Dir,
         doctor::{diagnose_on, doctor_on, told, verify_on},
     },
 };
 
-fn dir(fs: &MemFs) -> Dir {
-    Dir::new(Arc::new(fs.clone()), Path::new(DIR))
-}
-
 fn treat(fs: &MemFs) -> Result<crate::wal::Doctored, WalError> {
-    doctor_on(Arc::new(fs.clone()), Path::new(DIR))
+    doctor_on(&dir(fs))
 }
 
 /// A log of nine frames that was closed in order, changed by `change`.
@@ -246,18 +241,24 @@ fn looking_at_nothing_creates_nothing() {
 
 #[test]
 fn whoever_wants_to_know_is_told_how_far_a_walk_has_come() {
-    let (fs, _) = killed_log(9);
-    drop(open(&fs).unwrap());
-    let (directory, told) = (tempfile::tempdir().unwrap(), Arc::new(Mutex::new(Vec::new())));
-    for name in ["telemetry.wal", "telemetry.safe_seq"] {
-        std::fs::write(directory.path().join(name), fs.bytes(&path(name)).unwrap()).unwrap();
+    for segment_bytes in [MemFs::default().segment_bytes, 1000] {
+        let (fs, _) = killed_log_of(segment_bytes, 14);
+        drop(open(&fs).unwrap());
+        let (directory, told) = (tempfile::tempdir().unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let mut bytes = 0;
+        for (file, content) in fs.files("telemetry") {
+            std::fs::write(directory.path().join(file.file_name().unwrap()), &content).unwrap();
+            bytes += if file.ends_with("telemetry.safe_seq") { 0 } else { content.len() as u64 };
+        }
+        let listener = Arc::clone(&told);
+        let walk = Walk::told(directory.path(), move |at, bytes| listener.lock().unwrap().push((at, bytes)));
+        let report = crate::wal::verify(walk).unwrap();
+        assert!(report.holds());
+        assert_eq!(report.sealed > 1, segment_bytes == 1000);
+        let told = told.lock().unwrap();
+        assert!(told.len() > report.sealed && told.is_sorted(), "{told:?}");
+        assert_eq!(told.last(), Some(&(bytes, bytes)));
     }
-    let listener = Arc::clone(&told);
-    let walk = Walk::told(directory.path(), move |at, bytes| listener.lock().unwrap().push((at, bytes)));
-    let report = crate::wal::verify(walk).unwrap();
-    assert!(report.holds());
-    let bytes = std::fs::metadata(directory.path().join("telemetry.wal")).unwrap().len();
-    assert_eq!(told.lock().unwrap().last(), Some(&(bytes, bytes)));
 }
 
 #[test]

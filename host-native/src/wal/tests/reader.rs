@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use super::{DIR, batch, killed_log, memfs::MemFs, open, path};
+use super::{DIR, batch, dir, killed_log, memfs::MemFs, open, path};
 use crate::{
     ErrorClass,
     wal::{
@@ -22,7 +22,7 @@ use crate::{
 };
 
 fn reader(fs: &MemFs) -> Reader {
-    Reader::open_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap()
+    Reader::open_on(dir(fs)).unwrap()
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_log_that_grows_while_it_is_looked_at_is_read_to_its_end() {
     for first in 0..bytes {
         for looks in 1..4 {
             let growing = Growing { fs: fs.clone(), first, looks: AtomicU64::new(looks) };
-            let mut reader = Reader::open_on(Arc::new(growing), Path::new(DIR)).unwrap();
+            let mut reader = Reader::open_on(Dir::new(Arc::new(growing), Path::new(DIR))).unwrap();
             let mut last = 0;
             // More often than it looks: what there is not yet, is there later.
             for _ in 0..20 {
@@ -194,7 +194,7 @@ fn an_absurd_length_is_refused_before_anything_is_allocated_for_it() {
         log.extend_from_slice(&[b'x'; 300]);
         let bytes = log.len();
         fs.put(&path("telemetry.wal"), Some(log));
-        let diagnosis = diagnose_on(&Dir::new(Arc::new(fs.clone()), Path::new(DIR))).unwrap();
+        let diagnosis = diagnose_on(&dir(&fs)).unwrap();
         assert_eq!(diagnosis.fault.unwrap().what, "its length is out of range");
         assert!(fs.largest_read() <= bytes, "{} bytes were asked for", fs.largest_read());
         fs.put(&path("telemetry.safe_seq"), Some(4_u64.to_le_bytes().to_vec()));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    DIR, batch,
+    batch, dir,
     memfs::{Failing, Keep, MemFs},
     open, path, records, timeless,
 };
@@ -30,12 +30,8 @@ use crate::{
 const ANY: Retention = Retention { bytes: Some(1), days: None, prune: Prune::Any };
 const DRAINED: Retention = Retention { prune: Prune::Drained, ..ANY };
 
-fn dir(fs: &MemFs) -> Dir {
-    Dir::new(Arc::new(fs.clone()), Path::new(DIR))
-}
-
 fn undrained(fs: &MemFs) -> Result<Undrained, WalError> {
-    Undrained::open_on(Arc::new(fs.clone()), Path::new(DIR))
+    Undrained::open_on(dir(fs))
 }
 
 /// A log of five batches of two, each in a segment of its own, closed.
@@ -219,7 +215,7 @@ fn what_was_drained_after_a_doctor_is_pruned_under_either_name() {
     let end = bytes.len() - 10;
     bytes[end] ^= 1;
     fs.put(&live, Some(bytes));
-    doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+    doctor_on(&dir(&fs)).unwrap();
     let (wal, _) = open(&fs).unwrap();
     wal.append(batch("next", 2)).wait().unwrap();
     wal.close().unwrap();
@@ -316,7 +312,7 @@ fn a_drain_beside_pruning_gets_every_frame_and_a_reader_that_is_overtaken_is_tol
 #[test]
 fn a_reader_of_which_only_the_live_segment_is_left_is_told_so() {
     let (fs, before) = log();
-    let mut reader = Reader::open_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+    let mut reader = Reader::open_on(dir(&fs)).unwrap();
     assert_eq!(reader.next_record().unwrap().as_ref(), Some(&before[0]));
     prune(&fs.clone().resized(100_000), &ANY).unwrap();
     assert_eq!(dir(&fs).sealed().unwrap(), [0; 0]);
@@ -385,7 +381,7 @@ fn the_doctor_says_where_the_log_begins() {
     let committed = verify_on(&dir(&fs)).unwrap().committed;
     for (fs, lost) in [(fs, Some(committed)), (gone, None)] {
         assert_eq!(open(&fs).unwrap_err().class(), ErrorClass::Damaged);
-        let doctored = doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+        let doctored = doctor_on(&dir(&fs)).unwrap();
         // What was pruned is not counted as lost, where the word of it may be after the damage.
         assert_eq!(doctored.lost, lost.map_or(2, |committed| committed - doctored.last));
         let (wal, _) = open(&fs).unwrap();

@@ -9,7 +9,7 @@ use std::{
 use gate_core::frame::Kind;
 
 use super::{
-    DIR, batch, frame, killed_log_of,
+    batch, dir, frame, killed_log_of,
     memfs::{Failing, MemFs},
     open, path, records, timeless,
 };
@@ -26,10 +26,6 @@ use crate::{
     },
 };
 
-fn dir(fs: &MemFs) -> Dir {
-    Dir::new(Arc::new(fs.clone()), Path::new(DIR))
-}
-
 /// The files of the segments, oldest first.
 fn segments(fs: &MemFs) -> Vec<PathBuf> {
     dir(fs)
@@ -44,7 +40,7 @@ fn segments(fs: &MemFs) -> Vec<PathBuf> {
 
 /// What a reader stops at.
 fn first_error(fs: &MemFs) -> Option<WalError> {
-    Reader::open_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap().find_map(Result::err)
+    Reader::open_on(dir(fs)).unwrap().find_map(Result::err)
 }
 
 /// A log of several segments with two or three batches in each, closed in order.
@@ -136,15 +132,14 @@ fn no_damage_to_a_sealed_segment_is_accepted_repaired_or_read() {
         assert_eq!(error.class(), ErrorClass::Damaged, "{what}: {error}");
         assert_eq!(damaged.files("telemetry"), before, "{what}: a failed open changed a byte");
         let mut read = 0;
-        let error =
-            Reader::open_on(Arc::new(damaged.clone()), Path::new(DIR)).unwrap().find_map(|record| match record {
-                Ok(record) => {
-                    assert_eq!(record, original[read], "{what}");
-                    read += 1;
-                    None
-                }
-                Err(error) => Some(error),
-            });
+        let error = Reader::open_on(dir(damaged)).unwrap().find_map(|record| match record {
+            Ok(record) => {
+                assert_eq!(record, original[read], "{what}");
+                read += 1;
+                None
+            }
+            Err(error) => Some(error),
+        });
         assert_eq!(error.expect(what).class(), ErrorClass::Damaged, "{what}");
     };
     let sealed = segments(&fs);
@@ -209,7 +204,7 @@ fn a_log_without_its_first_segment_and_without_a_word_about_it_is_refused() {
         let report = verify_on(&dir(&damaged)).unwrap();
         assert!(!report.holds());
         assert_eq!((report.first, report.frames), (first, original.len() as u64 + 1 - first));
-        let read: Vec<_> = Reader::open_on(Arc::new(damaged.clone()), Path::new(DIR)).unwrap().collect();
+        let read: Vec<_> = Reader::open_on(dir(&damaged)).unwrap().collect();
         let (end, frames) = read.split_last().unwrap();
         assert!(matches!(end, Err(WalError::StartLost { first: said, .. }) if *said == first), "{end:?}");
         assert_eq!(frames.len() as u64, original.len() as u64 + 1 - first);
@@ -220,7 +215,7 @@ fn a_log_without_its_first_segment_and_without_a_word_about_it_is_refused() {
         unmarked.put(&path("telemetry.safe_seq"), None);
         for fs in [damaged, torn, unmarked] {
             let would_lose = diagnose_on(&dir(&fs)).unwrap().would_lose;
-            let doctored = doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+            let doctored = doctor_on(&dir(&fs)).unwrap();
             assert_eq!((would_lose, doctored.lost, doctored.kept), (first - 1, first - 1, report.frames));
             let said = records(&fs).pop().unwrap().attrs;
             let row = said.split("\"row\":\"").nth(1).unwrap();
@@ -402,7 +397,7 @@ fn a_frame_that_does_not_belong_leaves_no_trace_of_what_it_claims() {
     fs.put(&path("telemetry.safe_seq"), Some(9_u64.to_le_bytes().to_vec()));
     let report = verify_on(&dir(&fs)).unwrap();
     assert_eq!((report.first, report.frames), (1, 0));
-    doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+    doctor_on(&dir(&fs)).unwrap();
     let records = records(&fs);
     assert_eq!((records[0].seq, records.len()), (1, 1));
     assert!(records[0].attrs.contains("wal_doctored"), "{}", records[0].attrs);
@@ -420,7 +415,7 @@ fn the_doctor_names_a_file_that_is_not_of_the_log_and_leaves_the_log_alone() {
         let error = open(&damaged).unwrap_err();
         assert_eq!(error.class(), ErrorClass::Damaged);
         let before = damaged.files("telemetry");
-        let refused = doctor_on(Arc::new(damaged.clone()), Path::new(DIR)).unwrap_err();
+        let refused = doctor_on(&dir(&damaged)).unwrap_err();
         assert!(matches!(&refused, WalError::Stray { files, .. } if *files == name), "{first}: {refused}");
         assert_eq!(damaged.files("telemetry"), before);
         error.to_string()
@@ -470,7 +465,7 @@ fn a_file_named_as_a_segment_that_begins_nowhere_has_one_verdict() {
                 assert!(!report.holds() && report.fault.unwrap().segment == Segment::Sealed(first));
                 let diagnosis = diagnose_on(&dir(&fs)).unwrap();
                 assert_eq!(diagnosis.row, "stray", "{first} of {firsts:?}: {diagnosis:?}");
-                let doctored = doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap_err();
+                let doctored = doctor_on(&dir(&fs)).unwrap_err();
                 assert_eq!((diagnosis.last_good, diagnosis.committed), (last, last), "nothing is lost");
                 assert_eq!(report.frames, last);
                 let (report, diagnosis) = (report.error.unwrap(), diagnosis.error.unwrap());
@@ -495,7 +490,7 @@ fn a_file_named_as_a_segment_that_begins_nowhere_has_one_verdict() {
         for name in &names {
             fs.put(&path(name), Some(whole.clone()));
         }
-        let error = doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap_err();
+        let error = doctor_on(&dir(&fs)).unwrap_err();
         assert!(matches!(&error, WalError::Stray { files, .. } if *files == names.join("`, `")), "{error}");
         assert_eq!(first_error(&fs).unwrap().to_string(), error.to_string());
         for name in &names {

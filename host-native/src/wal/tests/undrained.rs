@@ -1,9 +1,7 @@
 //! What a drain knows: nothing is forgotten, nothing is said to be acknowledged that was not.
 
-use std::{path::Path, sync::Arc};
-
 use super::{
-    DIR, batch, frame, killed_log,
+    batch, dir, frame, killed_log,
     memfs::{Failing, Keep, MemFs},
     open, path, timeless,
 };
@@ -13,7 +11,7 @@ use crate::{
 };
 
 fn undrained(fs: &MemFs) -> Result<Undrained, WalError> {
-    Undrained::open_on(Arc::new(fs.clone()), Path::new(DIR))
+    Undrained::open_on(dir(fs))
 }
 
 /// Takes so many frames; gives their ids.
@@ -183,7 +181,7 @@ fn doctored(fs: &MemFs, seq: u64) {
     bytes[at + 30] ^= 1;
     fs.put(&path("telemetry.wal"), Some(bytes));
     fs.put(&path("telemetry.safe_seq"), Some(9_u64.to_le_bytes().to_vec()));
-    doctor_on(Arc::new(fs.clone()), Path::new(DIR)).unwrap();
+    doctor_on(&dir(fs)).unwrap();
 }
 
 #[test]
