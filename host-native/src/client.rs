@@ -384,7 +384,8 @@ async fn read(mut body: Incoming, limit: usize, mut told: impl FnMut(usize)) -> 
     Ok(bytes)
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// What a connection is read from and written to, with TLS or without.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A certificate of ours, and its private key: their files.

@@ -22,7 +22,8 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::{Limits, error_response, listener::Stream, metrics::OpenConnection};
+use super::{Limits, error_response, metrics::OpenConnection};
+use crate::client::Stream;
 
 /// Serves one connection to its end. After `stop` it finishes the request in flight and closes.
 pub(super) async fn run(

@@ -13,10 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
-};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{ServerConfig, server::WebPkiClientVerifier},
@@ -24,7 +21,7 @@ use tokio_rustls::{
 
 use super::Error;
 use crate::{
-    client::{self, Identity, SetUpError},
+    client::{self, Identity, SetUpError, Stream},
     file,
 };
 
@@ -211,11 +208,6 @@ pub(super) enum Accepted {
     Tls(TcpStream, Tls),
     Unix(UnixStream),
 }
-
-/// What a connection is read from and written to.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 impl Accepted {
     /// What HTTP is spoken on, once a handshake is over that there may have to be.

@@ -13,7 +13,7 @@ use std::{
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UnixStream},
     runtime::Runtime,
     sync::{Semaphore, SemaphorePermit},
@@ -27,7 +27,10 @@ use tokio_postgres::{
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 
 use super::{Fault, PostgresError, SCHEMA_VERSION, State, why};
-use crate::{client, file};
+use crate::{
+    client::{self, Stream},
+    file,
+};
 
 /// Connections at most: what one instance takes of the server's `max_connections`.
 const CONNECTIONS: usize = 8;
@@ -320,6 +323,3 @@ fn read_password(path: &Path) -> Result<String, PostgresError> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
