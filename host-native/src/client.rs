@@ -384,6 +384,12 @@ async fn read(mut body: Incoming, limit: usize, mut told: impl FnMut(usize)) -> 
     Ok(bytes)
 }
 
+/// A text as it may stand in a query.
+pub(crate) fn query_value(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/,".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
 /// What a connection is read from and written to, with TLS or without.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}

@@ -28,7 +28,7 @@ use super::{
     len,
     reference::{Name, Repository},
 };
-use crate::client::{self, Answer, BodyError, Client, ClientError, Origin, Scheme, Target};
+use crate::client::{self, Answer, BodyError, Client, ClientError, Origin, Scheme, Target, query_value};
 
 /// From the look-up of a name to the end of the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -301,8 +301,8 @@ impl<'a> Session<'a> {
             return Err(Fault::RealmElsewhere(authority));
         }
         let joint = if realm.path.query().is_some() { '&' } else { '?' };
-        let service = service.map(|service| format!("service={}&", escaped(service))).unwrap_or_default();
-        let scope = escaped(&format!("repository:{}:{}", self.repository.path, self.actions));
+        let service = service.map(|service| format!("service={}&", query_value(service))).unwrap_or_default();
+        let scope = query_value(&format!("repository:{}:{}", self.repository.path, self.actions));
         let path = PathAndQuery::try_from(format!("{}{joint}{service}scope={scope}", realm.path));
         let path = path.map_err(|error| Fault::NotSpoken(error.to_string()))?;
         let mut request = Request::new(Upload { rest: Bytes::new(), of: 0, told: None });
@@ -401,17 +401,6 @@ async fn said(answer: Answer) -> String {
 /// Words of a stranger.
 fn shown(text: &[u8]) -> String {
     String::from_utf8_lossy(text).chars().take(SHOWN_CHARS).flat_map(char::escape_debug).collect()
-}
-
-/// As it may stand in a query.
-fn escaped(text: &str) -> String {
-    let escape = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' | b'/' | b',' => {
-            char::from(byte).to_string()
-        }
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(escape).collect()
 }
 
 /// What a token service answers; some say the one, some the other, some both.

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::{OrchestratorClient, RemoteError, TOTAL_TIMEOUT};
 use crate::{
-    client::Kept,
+    client::{Kept, query_value},
     enrollment::{
         Change, Changes, IfActive, Mutation, Query, Row, Store, StoreError,
         rollout::RolloutStore,
@@ -82,7 +82,7 @@ impl RemoteStore {
                 [("after", after.as_ref().map(NodeId::as_str)), ("status", query.status.as_ref().map(Status::as_str))]
             {
                 if let Some(value) = value {
-                    path.push_str(&format!("&{name}={}", escaped(value)));
+                    path.push_str(&format!("&{name}={}", query_value(value)));
                 }
             }
             let Page { rows, next_after } = self.get(&path)?;
@@ -146,7 +146,7 @@ impl Store for RemoteStore {
     }
 
     fn count(&self, status: Option<&Status>) -> Result<u64, StoreError> {
-        let status = status.map(|status| format!("?status={}", escaped(status.as_str()))).unwrap_or_default();
+        let status = status.map(|status| format!("?status={}", query_value(status.as_str()))).unwrap_or_default();
         let Count { count } = self.get(&format!("/v1/count{status}"))?;
         Ok(count)
     }
@@ -184,10 +184,4 @@ impl Store for RemoteStore {
     fn rollouts(&self) -> &dyn RolloutStore {
         self
     }
-}
-
-/// A value of a query.
-fn escaped(value: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    value.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
