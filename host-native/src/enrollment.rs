@@ -48,6 +48,8 @@ mod store;
 mod tests;
 pub(crate) mod wire;
 
+use gate_core::{limits, text};
+
 pub use error::StoreError;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresError, PostgresStore};
@@ -55,3 +57,8 @@ pub use remote::{LeaseLookup, LeaseSource, OrchestratorClient, RemoteError, Remo
 pub use source::{LocalSource, Lookup, Observation, Source};
 pub use sqlite::SqliteStore;
 pub use store::{Action, Change, Changes, IfActive, Mutation, Query, Revised, Row, Store};
+
+/// Somebody else's words in one line, no longer than what a frame may hold: what would be obeyed is a space.
+fn one_line(text: &str) -> String {
+    text::cut(text, limits::DETAIL_BYTES).chars().map(|c| if text::is_obeyed(c) { ' ' } else { c }).collect()
+}

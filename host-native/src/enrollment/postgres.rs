@@ -28,6 +28,7 @@ use self::server::{CALL, STATE, Server, Session};
 use super::{
     Change, Changes, IfActive, Mutation, Query, Row, Store, StoreError,
     ledger::{self, Ledger},
+    one_line,
     record::{self, Record, signed},
     request::{By, Request},
     rollout::RolloutStore,
@@ -459,11 +460,10 @@ impl From<Fault> for StoreError {
 /// What went wrong, in one line.
 fn why(error: &tokio_postgres::Error) -> String {
     let causes = std::iter::successors(error.source(), |&cause| cause.source()).map(|cause| format!(": {cause}"));
-    let text = match error.as_db_error() {
-        Some(error) => error.message().to_owned(),
-        None => std::iter::once(error.to_string()).chain(causes).collect(),
-    };
-    text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+    match error.as_db_error() {
+        Some(error) => one_line(error.message()),
+        None => one_line(&std::iter::once(error.to_string()).chain(causes).collect::<String>()),
+    }
 }
 
 /// Why a PostgreSQL database did not do what was asked. No password is in any message.

@@ -6,6 +6,7 @@ use gate_core::{
     enrollment::{Enrollment, RolloutState, Status},
     identity::{EnrollmentRef, NodeId},
     limits::ENROLLMENT_REF_BYTES,
+    text,
 };
 
 use super::{Action, Change, Changes, Revised, Row, StoreError};
@@ -112,8 +113,7 @@ impl<R: Record> OnDisk<'_, R> {
         let value = self.record.text(index)?;
         parse(&value).map_err(|why| {
             // Whoever edited the database may have put anything in: a message stays one line that can be read.
-            let cut =
-                |text: &str| text.get(..text.floor_char_boundary(ENROLLMENT_REF_BYTES)).unwrap_or(text).to_owned();
+            let cut = |text| text::cut(text, ENROLLMENT_REF_BYTES).to_owned();
             let (node_id, value, why) = (cut(&self.node_id), cut(&value), why.to_string());
             StoreError::Damaged { node_id, column, value, why }.into()
         })

@@ -13,7 +13,7 @@ use http_body_util::Full;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::{Changes, wire::BODY_BYTES};
+use super::{Changes, one_line, wire::BODY_BYTES};
 use crate::{
     ErrorClass,
     client::{Client, Identity, Kept, SetUpError},
@@ -33,9 +33,6 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A page of the longest rows has less than a megabyte.
 const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
-
-/// Longest error of an orchestrator that is shown, in bytes.
-const SHOWN: usize = 1024;
 
 /// Why an orchestrator did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -183,11 +180,7 @@ impl OrchestratorClient {
             StatusCode::OK => Ok(body.into()),
             StatusCode::UNAUTHORIZED => Err(RemoteError::Unauthorized { url: self.base.clone() }),
             status => Err(match serde_json::from_slice(&body) {
-                Ok(ErrorBody { error }) => {
-                    let error = error.get(..error.floor_char_boundary(SHOWN)).unwrap_or(&error);
-                    let error = error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-                    RemoteError::Refused { status: status.as_u16(), error }
-                }
+                Ok(ErrorBody { error }) => RemoteError::Refused { status: status.as_u16(), error: one_line(&error) },
                 Err(_) if status == StatusCode::NOT_FOUND => RemoteError::Refused {
                     status: 404,
                     error: format!("nothing is at `{text}`: correct `orchestrator.url`"),

@@ -3,6 +3,7 @@
 use gate_core::{
     enrollment::{Enrollment, RolloutState, Status},
     identity::{EnrollmentRef, NodeId},
+    text,
 };
 
 use super::{Action, Change, IfActive, Mutation, Row, StoreError};
@@ -21,8 +22,7 @@ impl<'a> By<'a> {
     /// The history has to name somebody, and a time that every SQL database keeps.
     pub(super) fn new(who: &'a str, now_ms: u64) -> Result<Self, StoreError> {
         if who.is_empty() || who.len() > WHO_BYTES || who.chars().any(char::is_control) {
-            let kept = who.get(..who.floor_char_boundary(WHO_BYTES)).unwrap_or(who);
-            return Err(StoreError::Author { who: kept.to_owned() });
+            return Err(StoreError::Author { who: text::cut(who, WHO_BYTES).to_owned() });
         }
         if i64::try_from(now_ms).is_err() {
             return Err(StoreError::Time { now_ms });

@@ -16,11 +16,11 @@ mod tests;
 
 use std::{collections::BTreeSet, fmt};
 
-use gate_core::{Digest, NodeId, RolloutState, identity::EnrollmentRef, json, limits, read_object};
+use gate_core::{Digest, NodeId, RolloutState, identity::EnrollmentRef, json, read_object};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{StoreError, store::words};
+use super::{StoreError, one_line, store::words};
 use crate::{gate::new_audit_id, oci::Pinned};
 
 /// Keeps rollouts and the directives of their nodes.
@@ -336,11 +336,8 @@ impl Report {
         }
     }
 
-    /// One line, and no longer than what a frame may hold.
     fn detail(&self) -> Option<String> {
-        let detail = self.detail.as_deref()?;
-        let detail = detail.get(..detail.floor_char_boundary(limits::DETAIL_BYTES)).unwrap_or(detail);
-        Some(detail.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+        self.detail.as_deref().map(one_line)
     }
 }
 

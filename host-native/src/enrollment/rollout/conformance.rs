@@ -219,7 +219,7 @@ fn refuses_what_does_not_follow(store: &dyn Store, rollouts: &dyn RolloutStore) 
                 let (said, twice) = (rollouts.directive(&a).unwrap(), (before, revision));
                 assert_eq!((said.clone(), store.revision().unwrap()), twice, "said twice");
                 // What it waits for alone is news, and of nobody else's concern.
-                let waits = Report { detail: Some("waits\nfor".to_owned()), ..report(&id, to.clone()) };
+                let waits = Report { detail: Some("waits\u{202e}for".to_owned()), ..report(&id, to.clone()) };
                 let told = rollouts.report(&a, &waits, "a", 13).unwrap();
                 let wanted = Directive { detail: Some("waits for".to_owned()), updated_at_ms: 13, ..said.unwrap() };
                 assert_eq!((told, store.revision().unwrap()), (wanted, revision));
