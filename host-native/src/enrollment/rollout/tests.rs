@@ -190,13 +190,13 @@ fn ids_and_selectors_are_read_as_they_are_written() {
     }
 }
 
-/// A store whose n-th transaction fails, and each after it.
-struct Failing {
-    store: SqliteStore,
-    left: Cell<usize>,
+/// A store before each transaction of which something happens.
+struct Before<'a> {
+    store: &'a SqliteStore,
+    each: &'a dyn Fn() -> Result<(), StoreError>,
 }
 
-impl Steps for Failing {
+impl Steps for Before<'_> {
     type Fault = <SqliteStore as Steps>::Fault;
     type Ledger<'a> = <SqliteStore as Steps>::Ledger<'a>;
 
@@ -204,10 +204,7 @@ impl Steps for Failing {
         &self,
         work: impl AsyncFnOnce(&mut Self::Ledger<'_>) -> Result<T, Self::Fault>,
     ) -> Result<T, StoreError> {
-        match self.left.get().checked_sub(1) {
-            Some(left) => self.left.set(left),
-            None => return Err(StoreError::Locked { path: "a test".into() }),
-        }
+        (self.each)()?;
         self.store.step(work)
     }
 }
@@ -218,12 +215,18 @@ fn wherever_a_step_for_many_nodes_breaks_off_another_goes_on() {
     use RolloutState::{Acknowledged, Active, None, RolledBack};
     let by = By::new("ana", 10).unwrap();
     let (dir, nodes) = (tempfile::tempdir().unwrap(), ["a", "b", "c", "d", "e", "f", "g"].map(node));
-    let new = |left| {
+    let new = || {
         let store = SqliteStore::open(dir.path().join(format!("{}.db", RolloutId::generate()))).unwrap();
         for node in &nodes {
             store.enroll(node, &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
         }
-        Failing { store, left: Cell::new(left) }
+        store
+    };
+    // So many transactions are left, and each after them fails.
+    let left = Cell::new(0_usize);
+    let each = || {
+        left.set(left.get().checked_sub(1).ok_or_else(|| StoreError::Locked { path: "a test".into() })?);
+        Ok(())
     };
     let states =
         |store: &SqliteStore| nodes.each_ref().map(|node| store.get(node).unwrap().unwrap().enrollment.rollout_state);
@@ -238,9 +241,9 @@ fn wherever_a_step_for_many_nodes_breaks_off_another_goes_on() {
 
     // A rollout is created.
     for nth in 0.. {
-        let failing = new(nth);
-        let created = steps::create(&failing, &order(Option::None), by);
-        let store = &failing.store;
+        let store = &new();
+        left.set(nth);
+        let created = steps::create(&Before { store, each: &each }, &order(Option::None), by);
         let Some(begun) = store.latest(Option::None, 1).unwrap().pop() else {
             assert_eq!((nth, states(store)), (0, nodes.each_ref().map(|_| None)));
             continue;
@@ -266,19 +269,20 @@ fn wherever_a_step_for_many_nodes_breaks_off_another_goes_on() {
     // The last canary is active, and the rest has its turn; a rollout is taken back.
     let mut before = 8;
     for nth in 1.. {
-        let failing = new(nth);
-        let store = &failing.store;
+        let store = &new();
+        let failing = Before { store, each: &each };
         let id = store.create(&order(Some(1)), "ana", 10).unwrap().rollout_id;
         let canary = nodes.iter().find(|node| store.directive(node).unwrap().unwrap().wave == Wave::Canary).unwrap();
         reports(store, &id, canary);
         assert_eq!(store.rollout(&id).unwrap().rest.waiting, 4, "those of the transaction in which it was said");
         // Whom others have to wait for is not kept waiting.
+        left.set(nth);
         while steps::go_on(&failing, by).unwrap_or(false) {}
         assert_eq!(store.rollout(&id).unwrap().rest.waiting, 4u64.saturating_sub(2 * (nth as u64 / 2)), "{nth}");
         while store.go_on("orchestrator", 12).unwrap() {}
         assert_eq!(store.rollout(&id).unwrap().rest.waiting, 0, "{nth}");
 
-        failing.left.set(nth);
+        left.set(nth);
         let back = steps::command(&failing, &id, Command::Rollback, by);
         assert_eq!(phase(store, &id), Phase::RolledBack, "{nth}");
         let left = states(store).iter().filter(|state| **state != RolledBack).count();
@@ -345,41 +349,25 @@ fn a_rollout_that_is_damaged_keeps_no_revoke_and_no_other_rollout_waiting() {
     assert_eq!(store.rollout(&other).unwrap().phase, Phase::Finished);
 }
 
-/// A store that somebody else uses before its n-th transaction.
-struct Shared<'a> {
-    store: &'a SqliteStore,
-    left: Cell<usize>,
-    between: &'a dyn Fn(&SqliteStore),
-}
-
-impl Steps for Shared<'_> {
-    type Fault = <SqliteStore as Steps>::Fault;
-    type Ledger<'a> = <SqliteStore as Steps>::Ledger<'a>;
-
-    fn step<T>(
-        &self,
-        work: impl AsyncFnOnce(&mut Self::Ledger<'_>) -> Result<T, Self::Fault>,
-    ) -> Result<T, StoreError> {
-        if self.left.get() == 1 {
-            (self.between)(self.store);
-        }
-        self.left.set(self.left.get().saturating_sub(1));
-        self.store.step(work)
-    }
-}
-
 #[test]
 fn what_others_do_while_nodes_are_chosen_counts() {
     let (dir, nodes) = (tempfile::tempdir().unwrap(), ["a", "b", "c", "d", "e"].map(node));
     let order = Order { bundle: bundle(), selector: Selector::All, canary_percent: None };
-    for nth in 2..6 {
+    for nth in 2_usize..6 {
         let store = SqliteStore::open(dir.path().join(format!("{nth}.db"))).unwrap();
         for node in &nodes {
             store.enroll(node, &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
         }
         let create = |between: &dyn Fn(&SqliteStore)| {
-            let shared = Shared { store: &store, left: Cell::new(nth), between };
-            let id = steps::create(&shared, &order, By::new("ana", 10).unwrap()).unwrap();
+            let left = Cell::new(nth);
+            let each = || {
+                if left.replace(left.get().saturating_sub(1)) == 1 {
+                    between(&store);
+                }
+                Ok(())
+            };
+            let id =
+                steps::create(&Before { store: &store, each: &each }, &order, By::new("ana", 10).unwrap()).unwrap();
             while store.go_on("orchestrator", 15).unwrap() {}
             store.rollout(&id).unwrap()
         };
