@@ -28,7 +28,8 @@ pub(crate) use self::core::{Core, Decided};
 pub(crate) use clock::new_audit_id;
 pub use clock::now_ms;
 pub use permit::{Denial, Permit, ToolOutcome};
-pub use prepared::{Prepared, compile};
+pub(crate) use prepared::Prepared;
+pub use prepared::compile;
 
 #[cfg(feature = "wasm")]
 use crate::wasm;
@@ -216,7 +217,7 @@ impl Gate {
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn prepare(&self, tar: Vec<u8>) -> Result<Prepared, OpenError> {
+    pub(crate) fn prepare(&self, tar: Vec<u8>) -> Result<Prepared, OpenError> {
         Prepared::new(tar, self.bundle_keys.as_ref())
     }
 
@@ -225,7 +226,7 @@ impl Gate {
     ///
     /// # Errors
     /// The module refuses it. The bundle that was active stays so.
-    pub fn activate(&self, prepared: Prepared) -> Result<(), OpenError> {
+    pub(crate) fn activate(&self, prepared: Prepared) -> Result<(), OpenError> {
         let Prepared { tar, policy, .. } = prepared;
         let policy_ref = policy.policy_ref().clone();
         {

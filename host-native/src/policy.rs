@@ -182,7 +182,7 @@ impl Policy {
     ///
     /// # Errors
     /// What cannot be read, and what [`Policy::compile`] refuses.
-    pub fn from_dir(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn from_dir(path: &Path) -> Result<Self, Error> {
         let modules = source::read_dir(path)?;
         let policy_ref = source::policy_ref(&modules)?;
         Self::compile(policy_ref, modules, None)

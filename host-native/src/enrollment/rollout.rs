@@ -92,7 +92,7 @@ pub trait RolloutStore: Send + Sync {
 /// Whether a directive in one state may come to be in another.
 ///
 /// `<none>` is a directive that waits for the canaries: its node is not asked for anything yet.
-pub fn may_become(from: &RolloutState, to: &RolloutState) -> bool {
+pub(crate) fn may_become(from: &RolloutState, to: &RolloutState) -> bool {
     use RolloutState::{Acknowledged, Active, Failed, None, Pending, RolledBack, Unknown};
     match (from, to) {
         (None, Pending)

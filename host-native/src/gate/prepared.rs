@@ -6,11 +6,11 @@ use super::OpenError;
 use crate::policy::{self, Policy};
 
 /// A bundle that verifies, with its policies compiled.
-pub struct Prepared {
+pub(crate) struct Prepared {
     pub(super) tar: Vec<u8>,
     pub(super) policy: Policy,
     /// The enrollment that it declares to be for.
-    pub enrollment_ref: Option<EnrollmentRef>,
+    pub(crate) enrollment_ref: Option<EnrollmentRef>,
 }
 
 impl Prepared {
@@ -24,7 +24,7 @@ impl Prepared {
     }
 
     /// Its bytes.
-    pub fn tar(&self) -> &[u8] {
+    pub(crate) fn tar(&self) -> &[u8] {
         &self.tar
     }
 }

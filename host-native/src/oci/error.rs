@@ -234,7 +234,7 @@ impl OciError {
 impl OciError {
     /// Whether the same may go well a little later, though nobody changes anything here: the registry, or the way to it, is what
     /// was wrong, and not what was asked for or what it has.
-    pub fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Registry { fault, .. } => fault.may_pass(),
             Self::Reference { .. }

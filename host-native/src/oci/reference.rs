@@ -97,7 +97,7 @@ impl Pinned {
     }
 
     /// As a pull takes it.
-    pub fn reference(&self) -> &Reference {
+    pub(crate) fn reference(&self) -> &Reference {
         &self.reference
     }
 

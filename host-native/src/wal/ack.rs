@@ -138,7 +138,7 @@ impl Ack {
 
     /// The number of the first frame, if they were taken. A batch that was refused does not end the log; any other that
     /// fails does.
-    pub fn first_seq(&self) -> Option<u64> {
+    pub(crate) fn first_seq(&self) -> Option<u64> {
         self.0.as_ref().ok().map(|(seqs, _)| *seqs.start())
     }
 

@@ -75,7 +75,7 @@ pub struct Options {
 }
 
 /// What a segment has, where nobody says otherwise.
-pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 impl Default for Options {
     fn default() -> Self {
@@ -146,7 +146,7 @@ impl Wal {
     ///
     /// # Errors
     /// The batch, where that segment is sealed or full: append the frame again together with it.
-    pub fn append_beside(&self, seq: u64, batch: Vec<Frame>) -> Result<Ack, Vec<Frame>> {
+    pub(crate) fn append_beside(&self, seq: u64, batch: Vec<Frame>) -> Result<Ack, Vec<Frame>> {
         self.push(batch, Some(seq))
     }
 
