@@ -46,6 +46,7 @@ use crate::{
     ErrorClass,
     enrollment::{
         Changes, IfActive, Query as Rows, Store, StoreError,
+        rollout::BETWEEN,
         wire::{
             BODY_BYTES, ChangesQuery, Count, CountQuery, Enroll, Found, History, HistoryQuery, ListQuery, PAGE, Page,
             STEPS_TIMEOUT, SetRollout, WAIT_MS,
@@ -63,9 +64,6 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// How often rollouts are looked at for what is left to do.
 const GO_ON: Duration = Duration::from_secs(1);
-
-/// Between two steps of what is left to do, for whoever waits to change something.
-const BETWEEN: Duration = Duration::from_millis(5);
 
 /// Shortest time that a lease may count, in milliseconds: what it takes to renew it and to try again.
 pub const SHORTEST_LEASE_MS: u64 = 1_000;

@@ -63,8 +63,11 @@ use cluster::Cluster;
 use service::Service;
 use support::Home;
 
-/// Requests in flight where there are many.
+/// Requests in flight where there are some.
 const IN_FLIGHT: usize = 16;
+
+/// Requests in flight where a fleet asks: each runtime has a connection of its own.
+const MANY: usize = 256;
 
 /// How long a lease counts, by default.
 const LEASE_TTL: Duration = Duration::from_secs(60);
@@ -248,8 +251,10 @@ impl Fleet {
             let what = format!("status, {in_flight} in flight");
             self.load(&what, in_flight, Keep::Alive, self.reads("enrollments")).await;
         }
-        for (how, keep) in [("", Keep::Alive), (", a connection each", Keep::Closed)] {
-            self.load(&format!("lease, {IN_FLIGHT} in flight{how}"), IN_FLIGHT, keep, self.reads("leases")).await;
+        let kinds =
+            [(IN_FLIGHT, "", Keep::Alive), (MANY, "", Keep::Alive), (IN_FLIGHT, ", a connection each", Keep::Closed)];
+        for (in_flight, how, keep) in kinds {
+            self.load(&format!("lease, {in_flight} in flight{how}"), in_flight, keep, self.reads("leases")).await;
         }
         let mut client = self.client().await;
         let lease = client.ask("GET", &format!("/v1/leases/{}", node_id(1)), "").await.len();

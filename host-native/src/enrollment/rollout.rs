@@ -14,7 +14,7 @@ pub(super) mod steps;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use gate_core::{Digest, NodeId, RolloutState, identity::EnrollmentRef, json, read_object};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,9 @@ use uuid::Uuid;
 
 use super::{StoreError, one_line, store::words};
 use crate::{gate::new_audit_id, oci::Pinned};
+
+/// Between two transactions for a rollout, for whoever waits to have the turn.
+pub(crate) const BETWEEN: Duration = Duration::from_millis(5);
 
 /// Keeps rollouts and the directives of their nodes.
 ///

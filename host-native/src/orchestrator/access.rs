@@ -257,12 +257,12 @@ impl Access {
         file::create_directory(directory, 0o700).map_err(failed)?;
         let turn = fs::File::open(directory).map_err(failed)?;
         turn.lock().map_err(failed)?;
-        let (known, before) = match read(tokens) {
-            Ok((_, known)) => (known, file::read_text(tokens, FILE_BYTES).map_err(failed)?),
-            Err(AccessError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Default::default(),
+        let before = match text(tokens) {
+            Ok(before) => before,
+            Err(AccessError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error),
         };
-        if known.values().any(|known| known.name == caller.name) {
+        if parse(tokens, &before)?.values().any(|known| known.name == caller.name) {
             return Err(AccessError::Taken { name: caller.name.clone(), path: tokens.to_owned() });
         }
         if before.len() as u64 + LINE_BYTES > FILE_BYTES {
@@ -305,13 +305,21 @@ impl Access {
 }
 
 fn read(path: &Path) -> Result<(Stamp, Arc<Tokens>), AccessError> {
-    let failed = |source| AccessError::File { path: path.to_owned(), source };
+    let found = fs::metadata(path).map_err(|source| AccessError::File { path: path.to_owned(), source })?;
     // Stamped before it is read: a change in between is seen by the next look.
-    let stamp = Stamp::of(&fs::metadata(path).map_err(failed)?);
+    Ok((Stamp::of(&found), Arc::new(parse(path, &text(path)?)?)))
+}
+
+/// The text of a file that its owner alone can read.
+fn text(path: &Path) -> Result<String, AccessError> {
+    let failed = |source| AccessError::File { path: path.to_owned(), source };
     if let Some(mode) = file::exposed(path).map_err(failed)? {
         return Err(AccessError::Exposed { path: path.to_owned(), mode });
     }
-    let text = file::read_text(path, FILE_BYTES).map_err(failed)?;
+    file::read_text(path, FILE_BYTES).map_err(failed)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Tokens, AccessError> {
     let mut tokens = Tokens::new();
     let mut names = std::collections::BTreeSet::new();
     for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -335,7 +343,7 @@ fn read(path: &Path) -> Result<(Stamp, Arc<Tokens>), AccessError> {
             return Err(refused("another line has this name or hash".to_owned()));
         }
     }
-    Ok((stamp, Arc::new(tokens)))
+    Ok(tokens)
 }
 
 impl Stamp {

@@ -4,14 +4,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     slice, thread,
-    time::Duration,
 };
 
 use gate_core::{NodeId, RolloutState, enrollment::Status, identity::EnrollmentRef};
 
 use super::{
-    Command, Directive, Next, Order, Phase, Report, Rollout, RolloutError, RolloutId, Selector, Wave, canaries,
-    may_become,
+    BETWEEN, Command, Directive, Next, Order, Phase, Report, Rollout, RolloutError, RolloutId, Selector, Wave,
+    canaries, may_become,
 };
 use crate::enrollment::{
     StoreError,
@@ -24,9 +23,6 @@ pub(super) const TOGETHER: usize = if cfg!(test) { 2 } else { 1000 };
 
 /// How many of the rollouts that were taken back, the last ones, are looked at for what is left to do.
 pub(super) const TAKEN_BACK: usize = 10;
-
-/// Between two transactions, for whoever waits to have the turn.
-const BETWEEN: Duration = Duration::from_millis(5);
 
 /// What a transaction can do to rollouts.
 pub(in crate::enrollment) trait RolloutLedger: Ledger {
