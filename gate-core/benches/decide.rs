@@ -1,31 +1,40 @@
 //! What a decision and a bundle cost. `cargo bench -p gate-core --bench decide`
 //!
-//! The table is divan's; the lines after it compare, in turns in the same run, the admission of a bundle with the least
-//! that any reader must do for it: one SHA-256 of its bytes and one strict verification of its signature.
+//! The admission of a bundle stands beside the least that any reader must do for it: one SHA-256 of its bytes and one strict
+//! verification of its signature.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    missing_docs,
-    reason = "a benchmark prints, and stops where it fails"
-)]
+#![allow(clippy::unwrap_used, reason = "a benchmark stops where it fails")]
 
+mod ratio;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use divan::{Bencher, black_box};
+use criterion::{BatchSize, Criterion};
 use gate_core::{
     Answer, AuditId, Bundle, Call, Config, Digest, Enrollment, EnrollmentRef, Freshness, Gate, Mode, NodeId,
     PolicyAnswer, PolicyRef, RolloutState, Status, ToolName, dsse, manifest, reason::Policy, ustar,
 };
-use std::time::{Duration, Instant};
+use std::hint::black_box;
 
 const NOW_MS: u64 = 1_000_000;
 
 fn main() {
-    divan::main();
+    let mut times = Criterion::default().configure_from_args();
+    for (name, enrollment_ref) in [("pass", "fleet-a"), ("mismatch", "fleet-b")] {
+        let gate = gate(Mode::Enforce, enrollment_ref);
+        times.bench_function(&format!("verdict, {name}"), |bencher| {
+            bencher.iter(|| black_box(&gate).verdict(black_box(NOW_MS)));
+        });
+    }
+    for (name, enrollment_ref) in [("allowed, one frame", "fleet-a"), ("denied, two frames", "fleet-b")] {
+        let gate = gate(Mode::Enforce, enrollment_ref);
+        times.bench_function(&format!("decide, {name}"), |bencher| {
+            bencher.iter_batched(call, |call| gate.decide(call, black_box(NOW_MS)), BatchSize::SmallInput);
+        });
+    }
+    let mut ratios = Criterion::default().with_measurement(ratio::Ratio).configure_from_args();
     for kib in [16, 256, 4096] {
-        compare_admission(kib * 1024);
+        admission(&mut times, &mut ratios, kib);
     }
 }
 
@@ -63,36 +72,6 @@ fn call() -> Call {
     }
 }
 
-#[divan::bench]
-fn verdict_pass(bencher: Bencher<'_, '_>) {
-    let gate = gate(Mode::Enforce, "fleet-a");
-    bencher.bench(|| black_box(&gate).verdict(black_box(NOW_MS)));
-}
-
-#[divan::bench]
-fn verdict_mismatch(bencher: Bencher<'_, '_>) {
-    let gate = gate(Mode::Enforce, "fleet-b");
-    bencher.bench(|| black_box(&gate).verdict(black_box(NOW_MS)));
-}
-
-#[divan::bench]
-fn decide_allow_one_frame(bencher: Bencher<'_, '_>) {
-    let gate = gate(Mode::Enforce, "fleet-a");
-    bencher.with_inputs(call).bench_values(|call| gate.decide(call, black_box(NOW_MS)));
-}
-
-#[divan::bench]
-fn decide_deny_two_frames(bencher: Bencher<'_, '_>) {
-    let gate = gate(Mode::Enforce, "fleet-b");
-    bencher.with_inputs(call).bench_values(|call| gate.decide(call, black_box(NOW_MS)));
-}
-
-#[divan::bench(args = [16 * 1024, 256 * 1024, 4096 * 1024])]
-fn admit_bundle(bencher: Bencher<'_, '_>, bytes: usize) {
-    let (bundle, keys) = (bundle_of(bytes), support::trusted(&[1], 1));
-    bencher.bench(|| Bundle::verify(black_box(&bundle), &keys).unwrap().digest);
-}
-
 fn bundle_of(bytes: usize) -> Vec<u8> {
     let file = vec![b'#'; bytes / 8];
     let paths: Vec<_> = (0..8).map(|at| format!("policies/p{at}.rego")).collect();
@@ -100,32 +79,17 @@ fn bundle_of(bytes: usize) -> Vec<u8> {
     support::bundle(Some("fleet-a"), &files, &[1])
 }
 
-fn compare_admission(bytes: usize) {
-    let (bundle, keys, key) = (bundle_of(bytes), support::trusted(&[1], 1), support::public(1));
+fn admission(times: &mut Criterion, ratios: &mut Criterion<ratio::Ratio>, kib: usize) {
+    let (bundle, keys, key) = (bundle_of(kib * 1024), support::trusted(&[1], 1), support::public(1));
     let entries = ustar::read(&bundle).unwrap();
     let envelope = dsse::Envelope::parse(entries.get(1).unwrap().data).unwrap();
     let message = dsse::pre_authentication_encoding(manifest::PAYLOAD_TYPE, &envelope.payload);
     let signature = envelope.signatures.first().unwrap().1;
+    let admit = || Bundle::verify(black_box(&bundle), &keys).unwrap();
     let least = || {
-        black_box(Digest::of(black_box(&bundle)));
         assert!(key.verifies(&message, &signature));
+        Digest::of(black_box(&bundle))
     };
-    let admit = || {
-        black_box(Bundle::verify(black_box(&bundle), &keys).unwrap());
-    };
-    let mut ratios: Vec<_> = (0..31).map(|_| (time(&admit), time(&least))).collect();
-    ratios.sort_by(|a, b| (a.0.as_secs_f64() / a.1.as_secs_f64()).total_cmp(&(b.0.as_secs_f64() / b.1.as_secs_f64())));
-    let (admit, least) = ratios.get(15).unwrap();
-    let ratio = admit.as_secs_f64() / least.as_secs_f64();
-    println!(
-        "admission of {} KiB: {admit:.1?}, SHA-256 and one verify_strict: {least:.1?}, ratio {ratio:.3}",
-        bytes / 1024
-    );
-}
-
-/// The mean of a few runs, so that one look at the clock is nothing beside them.
-fn time(run: &dyn Fn()) -> Duration {
-    let started = Instant::now();
-    (0..8).for_each(|_| run());
-    started.elapsed() / 8
+    let what = format!("admission of {kib} KiB");
+    ratio::time_both((times, ratios), &what, ("admit", admit), ("the least", least));
 }

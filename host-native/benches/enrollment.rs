@@ -2,14 +2,34 @@
 //!
 //! What a fleet costs is measured by `tests/benches/fleet.rs`.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark stops where it fails")]
+#![allow(clippy::unwrap_used, reason = "a benchmark stops where it fails")]
 
-use divan::{Bencher, black_box};
+use std::hint::black_box;
+
+use criterion::Criterion;
 use gate_core::identity::{EnrollmentRef, NodeId};
 use host_native::enrollment::{IfActive, LocalSource, Observation, Source, SqliteStore, Store};
 
 fn main() {
-    divan::main();
+    let mut times = Criterion::default().configure_from_args();
+    let home = Home::new();
+    for (name, refresh_ms) in [("nothing changed", u64::MAX), ("the row read each time", 0)] {
+        let mut source = home.source(refresh_ms);
+        times.bench_function(&format!("observe, {name}"), |bencher| bencher.iter(|| source.observe(black_box(1))));
+    }
+    let (mut source, mut is_enrolled) = (home.source(u64::MAX), true);
+    times.bench_function("revoke or enroll, then observe", |bencher| {
+        bencher.iter(|| {
+            if is_enrolled {
+                home.store.revoke(&home.node_id, "bench", 1).unwrap();
+            } else {
+                home.enroll();
+            }
+            is_enrolled = !is_enrolled;
+            // Each change is seen by the next call.
+            assert!(matches!(source.observe(1), Observation::Changed(_)));
+        });
+    });
 }
 
 /// A store with one node.
@@ -40,34 +60,4 @@ impl Home {
         source.observe(0);
         source
     }
-}
-
-#[divan::bench]
-fn observe_nothing_changed(bencher: Bencher<'_, '_>) {
-    let home = Home::new();
-    let mut source = home.source(u64::MAX);
-    bencher.bench_local(|| source.observe(black_box(1)));
-}
-
-#[divan::bench]
-fn observe_the_row_read_each_time(bencher: Bencher<'_, '_>) {
-    let home = Home::new();
-    let mut source = home.source(0);
-    bencher.bench_local(|| source.observe(black_box(1)));
-}
-
-/// Each change is seen by the next call.
-#[divan::bench(sample_count = 100, sample_size = 2)]
-fn revoke_or_enroll_then_observe(bencher: Bencher<'_, '_>) {
-    let home = Home::new();
-    let (mut source, mut is_enrolled) = (home.source(u64::MAX), true);
-    bencher.bench_local(|| {
-        if is_enrolled {
-            home.store.revoke(&home.node_id, "bench", 1).unwrap();
-        } else {
-            home.enroll();
-        }
-        is_enrolled = !is_enrolled;
-        assert!(matches!(source.observe(1), Observation::Changed(_)));
-    });
 }

@@ -1,26 +1,26 @@
-//! Calls a second of `POST /v1/tool` in `off`, `advisory` and `enforce`, every decision durable, and of the same listener
-//! with a handler that only hands the body back.
+//! Calls a second of `POST /v1/tool` in `enforce` and `advisory`, every decision durable, and of the same listener with a
+//! handler that only hands the body back, each in turns with `off`. `cargo bench -p host-native --bench runtime`
 //!
-//! `cargo bench -p host-native --bench runtime -- [connections] [seconds a round]`
-//!
-//! All stand side by side, each runtime with a bundle, an enrolled node and a log of its own on one file system, and
-//! are called in turns; a ratio is the median of the rounds' ratios. Callers share the machine, so the rates are floors.
-//!
-//! No harness does this: the disk's times drift by more than the sides differ, so they must take turns round by round, and
-//! divan and criterion measure one side to its end before the next.
+//! All stand side by side, each runtime with a bundle, an enrolled node and a log of its own on one file system. Callers
+//! share the machine, so the rates are floors.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark stops where it fails")]
+
+mod load;
+#[path = "../../gate-core/benches/ratio/mod.rs"]
+mod ratio;
 
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{Router, body::Bytes, routing::post};
+use criterion::{Criterion, Throughput};
 use gate_core::{
     Config, EnrollmentRef, Freshness, Mode, NodeId,
     manifest::{Channel, Provenance},
@@ -39,36 +39,30 @@ use host_native::{
 
 const POLICY: &str = "package autonomy\ndefault allow := false\nallow if input.kind == \"tool.echo\"\n";
 const BODY: &str = r#"{"kind":"tool.echo","params":{"text":"hello"}}"#;
-const ROUNDS: usize = 7;
+/// Kept alive, with one call in flight on each.
+const CONNECTIONS: usize = 64;
 
 fn main() {
-    let mut numbers = std::env::args().filter_map(|argument| argument.parse::<u64>().ok());
-    let (connections, seconds) = (numbers.next().unwrap_or(64), numbers.next().unwrap_or(2));
-    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let homes = Mode::ALL.map(|_| tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
-    let runtimes = Mode::ALL.into_iter().zip(&homes);
-    let mut servers: Vec<_> =
-        runtimes.map(|(mode, home)| (format!("`{mode}`"), tokio.block_on(start(mode, home.path())))).collect();
-    servers.push(("no gate".to_owned(), tokio.block_on(start_without_gate())));
+    let ratios = Criterion::default().with_measurement(ratio::Ratio).sample_size(20);
+    let mut ratios = ratios.measurement_time(Duration::from_secs(25)).configure_from_args();
+    let mut group = ratios.benchmark_group("runtime");
+    group.throughput(Throughput::Elements(1));
 
-    let round = Duration::from_secs(seconds);
-    let mut rates = vec![Vec::new(); servers.len()];
-    for number in 0..=ROUNDS {
-        for (at, (_, address)) in servers.iter().enumerate() {
-            let rate = load(*address, usize::try_from(connections).unwrap(), round);
-            // The first round warms up.
-            if number > 0 {
-                rates[at].push(rate);
-            }
-        }
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let start = |mode| {
+        let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        (tokio.block_on(start(mode, home.path())), home)
+    };
+    let [(off, _off), (enforce, _enforce), (advisory, _advisory)] =
+        [Mode::Off, Mode::Enforce, Mode::Advisory].map(start);
+    let without_gate = tokio.block_on(start_without_gate());
+    let mut table = vec![load::heading("mode", "mode", "`off`", "calls/s")];
+    for (name, address) in [("enforce", enforce), ("advisory", advisory), ("no gate", without_gate)] {
+        let call = |address| move |iters| load::threads(CONNECTIONS, iters, || caller(address));
+        let turns = ratio::compare(&mut group, &format!("{name} beside off"), call(address), call(off));
+        table.extend(load::row(name, &turns));
     }
-    println!("{connections} connections, {ROUNDS} rounds of {seconds} s");
-    println!("| mode | calls/s | beside `off` |");
-    println!("| --- | ---: | ---: |");
-    for ((name, _), rate) in servers.iter().zip(&rates) {
-        let ratio = median(rate.iter().zip(&rates[0]).map(|(one, off)| one / off).collect());
-        println!("| {name} | {:.0} | {ratio:.3} |", median(rate.clone()));
-    }
+    println!("{}", table.join("\n"));
 }
 
 async fn start_without_gate() -> SocketAddr {
@@ -116,32 +110,15 @@ async fn start(mode: Mode, home: &Path) -> SocketAddr {
     address
 }
 
-/// Calls a second over so many kept-alive connections, one call in flight on each.
-fn load(address: SocketAddr, connections: usize, round: Duration) -> f64 {
-    let begun = Instant::now();
-    let calls: u64 = std::thread::scope(|scope| {
-        let callers: Vec<_> = (0..connections).map(|_| scope.spawn(|| caller(address, begun + round))).collect();
-        callers.into_iter().map(|caller| caller.join().unwrap()).sum()
-    });
-    calls as f64 / begun.elapsed().as_secs_f64()
-}
-
-fn caller(address: SocketAddr, end: Instant) -> u64 {
+/// One call after the other over one connection.
+fn caller(address: SocketAddr) -> impl FnMut() {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
     let request = format!("POST /v1/tool HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n{BODY}", BODY.len());
     let mut answer = vec![0; 4096];
-    let mut calls = 0;
-    while Instant::now() < end {
+    move || {
         stream.write_all(request.as_bytes()).unwrap();
         let length = stream.read(&mut answer).unwrap();
         assert!(answer[..length].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..length]));
-        calls += 1;
     }
-    calls
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -1,31 +1,35 @@
 //! Acknowledged appends a second, beside a loop that only groups, writes and syncs the same bytes.
-//!
-//! `cargo bench -p host-native --bench wal -- [seconds a round] [directory]`
+//! `cargo bench -p host-native --bench wal`
 //!
 //! Both sides run in turn in one process, on one file system, with the same number of callers that each append one frame
 //! and wait for it. The bare loop does what a group commit must do (gather, `write`, `fdatasync`, wake the callers) and
-//! nothing else: no JSON, no checksum, no hash, no durable mark. The ratio is the median of the rounds' ratios.
-//!
-//! No harness does this: an append is timed for its percentiles while others are in flight, and a disk's times drift by more
-//! than the two sides differ, so that they must take turns. divan and criterion time one side to its end, then the other; a
-//! ratio would need these loops all the same, and measure everything twice.
+//! nothing else: no JSON, no checksum, no hash, no durable mark. `AUTONOMY_BENCH_DIR` chooses the file system.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark stops where it fails")]
 
+mod load;
+#[path = "../../gate-core/benches/ratio/mod.rs"]
+mod ratio;
+
 use std::{
+    env,
     fs::File,
     future::Future,
     io::Write,
     mem,
     path::Path,
     pin::Pin,
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker},
     thread,
     time::{Duration, Instant},
 };
 
+use criterion::{Criterion, Throughput};
 use gate_core::{
     frame::{Frame, Kind},
     identity::{AuditId, NodeId},
@@ -35,53 +39,35 @@ use host_native::wal::{Options, Wal};
 /// A frame of about this size, everything included.
 const FRAME_BYTES: usize = 600;
 const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
-const ROUNDS: usize = 15;
 
 fn main() {
-    let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
-    let seconds: f64 = args.next().map_or(0.25, |arg| arg.parse().unwrap());
-    let round = Duration::from_secs_f64(seconds);
-    let parent = args.next().unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").to_owned());
+    let ratios = Criterion::default().with_measurement(ratio::Ratio).sample_size(30);
+    let ratios = ratios.warm_up_time(Duration::from_secs(2)).measurement_time(Duration::from_secs(16));
+    let mut ratios = ratios.configure_from_args();
+    let mut group = ratios.benchmark_group("log");
+    group.throughput(Throughput::Elements(1));
 
-    println!("{} B frames, {ROUNDS} rounds of {seconds} s, in {parent}", encoded_frame_bytes(&parent));
-    println!("| callers | in flight | log acks/s | p50 | p99 | bare acks/s | p50 | p99 | log / bare |");
-    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+    let parent = env::var("AUTONOMY_BENCH_DIR").unwrap_or_else(|_| env!("CARGO_TARGET_TMPDIR").to_owned());
+    let mut table = vec![load::heading("callers | in flight", "log", "bare", "acks/s")];
     for callers in [Callers::Tasks, Callers::Threads] {
         for in_flight in IN_FLIGHT {
-            let (mut log, mut bare, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-            for turn in 0..ROUNDS {
-                let dir = tempfile::tempdir_in(&parent).unwrap();
-                let run_log = || callers.run(Arc::new(Logged::new(&dir.path().join("wal"))), in_flight, round);
-                let run_bare = || callers.run(Arc::new(Bare::new(dir.path())), in_flight, round);
-                // Neither side always has the first turn.
-                let (mut one, mut other);
-                if turn % 2 == 0 {
-                    one = run_log();
-                    other = run_bare();
-                } else {
-                    other = run_bare();
-                    one = run_log();
-                }
-                ratios.push(one.len() as f64 / other.len() as f64);
-                log.append(&mut one);
-                bare.append(&mut other);
-            }
-            ratios.sort_by(f64::total_cmp);
-            let total = seconds * ROUNDS as f64;
-            println!(
-                "| {callers:?} | {in_flight} | {} | {} | {:.2} |",
-                summary(&mut log, total),
-                summary(&mut bare, total),
-                ratios[ratios.len() / 2],
-            );
+            // A directory a turn: no log grows without end.
+            let dir = || tempfile::tempdir_in(&parent).unwrap();
+            let log = |iters| {
+                let dir = dir();
+                callers.run(Logged::new(dir.path()), in_flight, iters)
+            };
+            let bare = |iters| {
+                let dir = dir();
+                callers.run(Bare::new(dir.path()), in_flight, iters)
+            };
+            let name = format!("{callers:?}, {in_flight} in flight, beside bare");
+            let turns = ratio::compare(&mut group, &name, log, bare);
+            table.extend(load::row(&format!("{callers:?} | {in_flight}"), &turns));
         }
     }
-}
-
-fn summary(latencies: &mut [Duration], seconds: f64) -> String {
-    latencies.sort_unstable();
-    let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100].as_micros();
-    format!("{:.0} | {} µs | {} µs", latencies.len() as f64 / seconds, at(50), at(99))
+    println!("{}", table.join("\n"));
+    println!("\n{} B frames in {parent}", encoded_frame_bytes(parent.as_ref()));
 }
 
 fn frame() -> Frame {
@@ -95,7 +81,7 @@ fn frame() -> Frame {
     }
 }
 
-fn encoded_frame_bytes(parent: &str) -> usize {
+fn encoded_frame_bytes(parent: &Path) -> usize {
     let dir = tempfile::tempdir_in(parent).unwrap();
     let (wal, _) = Wal::open(dir.path(), Options::default()).unwrap();
     wal.append(vec![frame()]).wait().unwrap();
@@ -115,50 +101,28 @@ enum Callers {
 }
 
 impl Callers {
-    /// Every caller appends and waits until the time is over; hands back how long each append took.
-    fn run<S: Side>(self, side: Arc<S>, in_flight: usize, round: Duration) -> Vec<Duration> {
-        let end = Instant::now() + round;
+    /// Every caller appends and waits until there are so many appends.
+    fn run<S: Side>(self, side: S, in_flight: usize, appends: u64) -> load::Latencies {
         match self {
-            Self::Threads => {
-                let start = || {
-                    let side = Arc::clone(&side);
-                    thread::spawn(move || {
-                        let mut taken = Vec::new();
-                        let mut now = Instant::now();
-                        while now < end {
-                            side.append_and_block();
-                            let then = mem::replace(&mut now, Instant::now());
-                            taken.push(now - then);
-                        }
-                        taken
-                    })
-                };
-                let callers: Vec<_> = (0..in_flight).map(|_| start()).collect();
-                callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()
-            }
+            Self::Threads => load::threads(in_flight, appends, || || side.append_and_block()),
             Self::Tasks => {
                 let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
-                let start = || {
-                    let side = Arc::clone(&side);
+                let (shared, begun) = (Arc::new((side, AtomicU64::new(0))), Instant::now());
+                let start = |_| {
+                    let shared = Arc::clone(&shared);
                     runtime.spawn(async move {
-                        let mut taken = Vec::new();
-                        let mut now = Instant::now();
-                        while now < end {
+                        let ((side, next), mut latencies, mut now) = (&*shared, Vec::new(), Instant::now());
+                        while next.fetch_add(1, Ordering::Relaxed) < appends {
                             side.append().await;
                             let then = mem::replace(&mut now, Instant::now());
-                            taken.push(now - then);
+                            latencies.push(now - then);
                         }
-                        taken
+                        latencies
                     })
                 };
-                let callers: Vec<_> = (0..in_flight).map(|_| start()).collect();
-                runtime.block_on(async {
-                    let mut all = Vec::new();
-                    for caller in callers {
-                        all.append(&mut caller.await.unwrap());
-                    }
-                    all
-                })
+                let callers: Vec<_> = (0..in_flight).map(start).collect();
+                let latencies = callers.into_iter().flat_map(|caller| runtime.block_on(caller).unwrap()).collect();
+                (begun.elapsed(), latencies)
             }
         }
     }
@@ -244,7 +208,7 @@ impl Bare {
                 wakers.into_iter().for_each(Waker::wake);
             }
         });
-        let bytes = vec![b'x'; encoded_frame_bytes(dir.to_str().unwrap())];
+        let bytes = vec![b'x'; encoded_frame_bytes(dir)];
         Self { shared, thread: Some(thread), bytes }
     }
 

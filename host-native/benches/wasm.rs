@@ -1,17 +1,13 @@
-//! What the gate costs in wasmtime. `cargo bench -p host-native --features wasm --bench wasm`
-//!
-//! The table is divan's; the lines after it compare, in turns in the same run, with the same gate natively.
+//! What the gate costs in wasmtime, beside the same gate natively. `cargo bench -p host-native --features wasm --bench wasm`
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::cast_precision_loss,
-    clippy::indexing_slicing,
-    missing_docs,
-    reason = "a benchmark prints, and stops where it fails"
-)]
+#![allow(clippy::unwrap_used, clippy::cast_precision_loss, reason = "a benchmark stops where it fails")]
 
-use divan::{Bencher, black_box};
+#[path = "../../gate-core/benches/ratio/mod.rs"]
+mod ratio;
+
+use std::hint::black_box;
+
+use criterion::Criterion;
 use gate_core::{
     Answer, AuditId, Call, Config, Enrollment, EnrollmentRef, Freshness, Gate, Mode, NodeId, PolicyAnswer,
     RolloutState, Status, ToolName, TrustedKeys,
@@ -23,40 +19,29 @@ use host_native::{
     key::PrivateKey,
     wasm::{Engine as _, Export, Instance, MODULE, TimedExport, Wasmtime},
 };
-use std::time::{Duration, Instant};
 
 const NOW_MS: u64 = 1_000_000;
 
-const ROUNDS: usize = 15;
-
 fn main() {
-    divan::main();
-    compare_decisions();
-}
-
-#[divan::bench(sample_count = 5, sample_size = 1)]
-fn compile() -> Wasmtime {
-    Wasmtime::new(MODULE, None).unwrap()
-}
-
-#[divan::bench]
-fn load_from_the_cache(bencher: Bencher<'_, '_>) {
+    let mut times = Criterion::default().configure_from_args();
+    let mut compiled = times.benchmark_group("engine");
+    compiled.sample_size(10).bench_function("compile", |bencher| bencher.iter(|| Wasmtime::new(MODULE, None).unwrap()));
+    compiled.finish();
     let cache = tempfile::tempdir().unwrap();
     drop(Wasmtime::new(MODULE, Some(cache.path())).unwrap());
-    bencher.bench(|| {
-        let engine = Wasmtime::new(MODULE, Some(cache.path())).unwrap();
-        assert!(engine.is_from_cache());
-        engine
+    times.bench_function("load from the cache", |bencher| {
+        bencher.iter(|| {
+            let engine = Wasmtime::new(MODULE, Some(cache.path())).unwrap();
+            assert!(engine.is_from_cache());
+            engine
+        });
     });
-}
-
-#[divan::bench]
-fn instantiate_from_the_pool(bencher: Bencher<'_, '_>) {
     let engine = Wasmtime::new(MODULE, None).unwrap();
-    bencher.bench(|| drop(engine.instantiate().unwrap()));
+    times.bench_function("instantiate from the pool", |bencher| bencher.iter(|| drop(engine.instantiate().unwrap())));
+    decisions(&mut times, &mut Criterion::default().with_measurement(ratio::Ratio).configure_from_args());
 }
 
-fn compare_decisions() {
+fn decisions(times: &mut Criterion, ratios: &mut Criterion<ratio::Ratio>) {
     let (key, node_id, fleet) =
         (PrivateKey::generate().unwrap(), NodeId::parse("robot-7").unwrap(), EnrollmentRef::parse("fleet-a").unwrap());
     let description = Description {
@@ -93,11 +78,11 @@ fn compare_decisions() {
     told(Export::SetEnrollment, gate_core::json::write(&answer).as_bytes());
     native.set_enrollment(answer);
 
-    compare(
+    ratio::time_both(
+        (times, ratios),
         "verdict",
-        100_000,
-        || native.verdict(black_box(NOW_MS)),
-        || module.call_at(TimedExport::Verdict, black_box(NOW_MS as f64)).unwrap(),
+        ("wasmtime", || module.call_at(TimedExport::Verdict, black_box(NOW_MS as f64)).unwrap()),
+        ("native", || native.verdict(black_box(NOW_MS))),
     );
     let facts = native.facts_id();
     let document = format!(
@@ -108,11 +93,11 @@ fn compare_decisions() {
         tool: ToolName::parse("tool.echo").unwrap(),
         policy: PolicyAnswer { policy_ref: None, reason: Policy::Allowed, detail: None },
     };
-    compare(
+    ratio::time_both(
+        (times, ratios),
         "decide, with its frame",
-        20_000,
-        || native.decide(call(), black_box(NOW_MS)),
-        || decide(&mut *module, document.as_bytes()),
+        ("wasmtime", || decide(&mut *module, document.as_bytes())),
+        ("native", || native.decide(call(), black_box(NOW_MS))),
     );
 }
 
@@ -120,22 +105,4 @@ fn compare_decisions() {
 fn decide(module: &mut dyn Instance, document: &[u8]) -> usize {
     assert_eq!(module.call(Export::Decide, black_box(document)).unwrap(), 0);
     module.output().unwrap().len()
-}
-
-/// In turns; the ratio is the median of the rounds' ratios.
-fn compare<N, M>(what: &str, times: u32, mut native: impl FnMut() -> N, mut module: impl FnMut() -> M) {
-    let mut rounds = [(); ROUNDS].map(|()| (time(times, &mut native), time(times, &mut module)));
-    let ratio = |(native, module): &(Duration, Duration)| module.as_secs_f64() / native.as_secs_f64();
-    rounds.sort_by(|one, other| ratio(one).total_cmp(&ratio(other)));
-    let round = &rounds[ROUNDS / 2];
-    println!("{what:<24} {:.1?} in wasmtime, {:.1?} natively: {:.1} x", round.1, round.0, ratio(round));
-}
-
-/// What one of many takes.
-fn time<T>(times: u32, run: &mut impl FnMut() -> T) -> Duration {
-    let begun = Instant::now();
-    for _ in 0..times {
-        drop(black_box(run()));
-    }
-    begun.elapsed() / times
 }
