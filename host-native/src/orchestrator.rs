@@ -364,7 +364,8 @@ async fn admit(State(app): App, path: MatchedPath, mut request: Request, next: N
     }
     let (route, status, took) = (path.as_str(), response.status().as_u16(), begun.elapsed());
     app.metrics.requested(route, status);
-    if method == Method::GET {
+    // What is read, and may be, is not written down: there is too much of it.
+    if method == Method::GET && status < 400 {
         tracing::debug!(request_id, who = name, %method, route, status, ?took, "answered");
     } else {
         tracing::info!(request_id, who = name, %method, route, status, ?took, "answered");

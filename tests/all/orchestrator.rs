@@ -1,6 +1,7 @@
 //! A fleet: a real orchestrator, real runtimes and the real command, over loopback and over TLS.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -129,21 +130,35 @@ fn a_fleet_over_tls_is_enrolled_and_revoked_and_outlives_its_orchestrator_until_
     until(&mut eight, "allow");
     home.ok(&format!("attestation eval --all-nodes --bundle bundle.tar {operator}"));
 
-    let began = Instant::now();
-    home.ok(&format!("node revoke --node-id robot-7 {operator}"));
-    let (told, took) = (began.elapsed(), until(&mut seven, "attestation: enrollment_revoked"));
-    println!("the command took {told:?}; the first denied call came {took:?} after it");
-    assert!(took < Duration::from_secs(5), "{took:?}");
-    assert_eq!(call(&mut eight), "allow");
-    let again = home.ok(&format!("node enroll --node-id robot-7 --enrollment-ref fleet-a {operator}"));
-    assert_eq!(again, "enrolled node `robot-7` again, with ref `fleet-a` (serial 3)\n");
-    until(&mut seven, "allow");
+    let mut fastest = Duration::MAX;
+    for round in 1..4 {
+        home.ok(&format!("node revoke --node-id robot-7 {operator}"));
+        let took = until(&mut seven, "attestation: enrollment_revoked");
+        println!("the first denied call came {took:?} after the command");
+        fastest = fastest.min(took);
+        assert_eq!(call(&mut eight), "allow");
+        let again = home.ok(&format!("node enroll --node-id robot-7 --enrollment-ref fleet-a {operator}"));
+        assert_eq!(again, format!("enrolled node `robot-7` again, with ref `fleet-a` (serial {})\n", 2 * round + 1));
+        until(&mut seven, "allow");
+    }
+    assert!(fastest < Duration::from_secs(1), "{fastest:?}: what a machine does meanwhile, it does not three times");
 
     running.kill();
     let began = Instant::now();
+    let mut allowed = Duration::ZERO;
     assert_eq!(call(&mut seven), "allow", "a lease outlives who signed it");
-    until(&mut seven, "attestation: enrollment_stale");
-    println!("without an orchestrator, the lease of 6 s was over after {:?}", began.elapsed());
+    loop {
+        let asked = began.elapsed();
+        match &*call(&mut seven) {
+            "allow" => allowed = asked,
+            "attestation: enrollment_stale" => break,
+            other => panic!("`{other}` after {asked:?}"),
+        }
+        assert!(asked < PATIENCE);
+        thread::sleep(Duration::from_millis(2));
+    }
+    println!("without an orchestrator, the last call that a lease of 6 s allowed came after {allowed:?}");
+    assert!(allowed <= Duration::from_secs(6), "{allowed:?}: nobody who was cut off may go on for longer");
     until(&mut eight, "attestation: enrollment_stale");
     let gone = home.run(&format!("node list {operator}"));
     assert_eq!(gone.status.code(), Some(3));
@@ -405,7 +420,7 @@ fn changes_come_in_order_without_a_gap_while_they_are_made() {
     home.ok("node revoke --node-id w1-1 --store fleet.sqlite");
     thread::sleep(Duration::from_millis(500));
     assert!(!waiting.is_finished());
-    service.signal(rustix::process::Signal::TERM);
+    service.signal(Signal::TERM);
     let (status, answer) = waiting.join().unwrap();
     assert_eq!((status, answer["changes"].as_array().unwrap().len()), (200, 0), "{answer}");
     assert_eq!(service.ended().0, 0);
@@ -678,4 +693,53 @@ fn a_runtime_asks_for_its_lease_and_its_changes_over_one_connection() {
     // The command's, this one, the runtime's, and some that tell it of its directive.
     let connections = counted("autonomy_connections_total");
     assert!(connections < 10, "{connections}");
+}
+
+#[test]
+fn each_change_and_each_refusal_is_in_the_log_under_the_id_of_its_answer_and_no_token_is() {
+    let home = fleet();
+    let running = orchestrator(&home, "--listen 127.0.0.1:0");
+    let token = |name: &str| fs::read_to_string(home.path(&format!("{name}.token"))).unwrap().trim_end().to_owned();
+    let (operator, reader, node) = (token("operator"), token("reader"), token("robot-8"));
+    let stranger = operator.chars().rev().collect::<String>();
+    let ask = |method: &str, path: &str, token: &str, id: &str, body: &str| {
+        let mut curl = home.program("curl");
+        curl.args(["--silent", "--include", "--request", method, "--data", body, "--header"]);
+        curl.args([format!("authorization: Bearer {token}"), "--header".to_owned(), format!("x-request-id: {id}")]);
+        let answer = curl.arg(format!("http://{}{path}", running.address)).output().unwrap().stdout;
+        let answer = String::from_utf8(answer).unwrap();
+        let status: u64 = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        let id = answer.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap().to_owned();
+        (status, id)
+    };
+    let (one, all) = ("/v1/enrollments/robot-7", "/v1/enrollments");
+    let ref_ = r#"{"enrollment_ref":"fleet-a"}"#;
+    let asked = [
+        ("PUT", one, &operator, "change-1", ref_, 200, "operator"),
+        ("GET", one, &reader, "read-1", "", 200, ""),
+        ("PUT", one, &reader, "refused-1", ref_, 403, "reader"),
+        ("GET", all, &node, "refused-2", "", 403, "robot-8"),
+        ("GET", all, &stranger, "refused-3", "", 401, ""),
+        ("GET", all, &node, "no name", "", 403, "robot-8"),
+    ];
+    let answers: Vec<_> =
+        asked.iter().map(|(method, path, token, id, body, ..)| ask(method, path, token, id, body)).collect();
+    running.signal(Signal::TERM);
+    let (code, log) = running.ended();
+    assert_eq!(code, 0, "{log}");
+    for secret in [&operator, &reader, &node, &stranger] {
+        assert!(!log.contains(secret.as_str()), "{log}");
+    }
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for ((method, _, _, sent, _, wanted, who), (status, id)) in asked.into_iter().zip(answers) {
+        assert_eq!((status, id == sent), (wanted, sent != "no name"), "{sent}");
+        let said: Vec<_> = lines.iter().filter(|line| line["request_id"] == *id).collect();
+        if (method, wanted) == ("GET", 200) {
+            assert!(said.is_empty(), "{said:?}");
+            continue;
+        }
+        let [line] = said[..] else { panic!("{sent}: {said:?}") };
+        assert_eq!((&line["who"], &line["method"], &line["status"]), (&json!(who), &json!(method), &json!(wanted)));
+        assert!(line["route"].as_str().unwrap().starts_with(all), "{line}");
+    }
 }

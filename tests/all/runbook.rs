@@ -247,12 +247,37 @@ fn the_runbook_of_a_fleet_does_what_it_says() {
     assert!(commands >= 15 && texts >= 12, "the page has lost its commands");
 }
 
+/// The commands of a page.
+fn commands(page: &str) -> String {
+    blocks(page).iter().filter(|block| block.language == "sh").map(|block| &*block.text).collect()
+}
+
+#[test]
+fn the_runbook_of_a_fleet_has_every_line_that_was_promised() {
+    let commands = commands(&page("docs/src/fleet-runbook.md"));
+    for line in [
+        "autonomy node enroll --node-id ",
+        "autonomy attestation status --node-id robot-7\n",
+        "autonomy bundle pull registry.example.com/fleet/policies:1.0.0 /tmp/bundle.tar",
+        "autonomy attestation eval --bundle /tmp/bundle.tar --node-id robot-7",
+        "AUTONOMY_ATTESTATION_MODE=advisory ./on robot-7 autonomy runtime start ",
+        "autonomy wal inspect --kind autonomy.decision | jq 'select(.attrs.reason | startswith(\"attestation:\"))' ",
+        "AUTONOMY_ATTESTATION_MODE=enforce ./on robot-7 autonomy runtime start ",
+        "autonomy audit get ",
+        "autonomy node revoke --node-id robot-9\n",
+        "autonomy attestation eval --bundle /tmp/bundle.tar --all-nodes\n",
+        "autonomy attestation preview --mode enforce ",
+        "autonomy rollout create ",
+    ] {
+        assert!(commands.contains(line), "{line}");
+    }
+}
+
 /// The runbook that was promised, with values in place of `<id>` and `<ref>`.
 #[test]
 fn the_runbook_has_every_line_that_was_promised() {
     let page = page("docs/src/runbook.md");
-    let commands: String =
-        blocks(&page).iter().filter(|block| block.language == "sh").map(|block| &*block.text).collect();
+    let commands = commands(&page);
     for line in [
         "autonomy node enroll --node-id robot-7 --enrollment-ref fleet-a\n",
         "autonomy attestation status --node-id robot-7\n",
