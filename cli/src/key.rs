@@ -1,6 +1,6 @@
 //! `autonomy key`
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use clap::Subcommand;
 use host_native::key::{self, PrivateKey};
@@ -52,7 +52,11 @@ impl Command {
         let private_key = out.unwrap_or_else(|| config.bundle_signing_key());
         let key = PrivateKey::generate()?;
         let public_key = key.write(&private_key)?;
-        let trusted_as = trust.then(|| key::trust(key.public(), &config.trust_dir())).transpose()?;
+        let trusted_as = trust.then(|| key::trust(key.public(), &config.trust_dir())).transpose();
+        let trusted_as = trusted_as.inspect_err(|_| {
+            // The next try may have the same name.
+            let _ = [&private_key, &public_key].map(fs::remove_file);
+        })?;
         let made = Generated { key_id: key.id().to_string(), private_key, public_key, trusted_as };
         let out = &mut context.out;
         if out.format() == Format::Json {

@@ -25,7 +25,7 @@ use crate::{
     context::{self, Context, Flags},
     error::{CliError, Exit},
     output::{Cell, Format},
-    progress, service, time,
+    progress, service, time, usage,
 };
 
 /// Read the log, check it, send it to a collector, and mend it.
@@ -154,8 +154,8 @@ pub(crate) struct Drain {
     #[arg(long)]
     follow: bool,
     /// How long a collector may be busy, away or silent; it is given a second for each answer at least.
-    #[arg(long, value_name = "MS", default_value_t = 60_000, conflicts_with = "follow")]
-    patience_ms: u64,
+    #[arg(long, value_name = "MS", default_value_t = 60_000, value_parser = usage::whole_number(0), conflicts_with = "follow")]
+    patience_ms: u32,
     #[command(flatten)]
     wal: WalFlag,
 }
@@ -202,7 +202,7 @@ impl Drain {
         })?;
         let until = match (self.follow, self.once) {
             (true, false) => Until::Dropped,
-            (false, _) | (true, true) => Until::CaughtUp { patience: Duration::from_millis(self.patience_ms) },
+            (false, _) | (true, true) => Until::CaughtUp { patience: Duration::from_millis(self.patience_ms.into()) },
         };
         let wal_dir = config.wal_dir();
         let undrained = progress::reading(&wal_dir, Undrained::open)?;

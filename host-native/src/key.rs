@@ -49,6 +49,14 @@ pub enum KeyFileError {
         /// Why.
         source: io::Error,
     },
+    /// The directory of trusted keys does not take one more.
+    #[error("cannot trust the key as `{}` ({source}): {}", path.display(), file::remedy(source, "name another directory with `--trust-dir`"))]
+    Trust {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The file holds no private key of the right kind.
     #[error("`{}` is not an Ed25519 private key in PKCS#8 PEM: make one with `autonomy key generate` or `openssl genpkey -algorithm ed25519`", path.display())]
     NotPrivate {
@@ -95,7 +103,9 @@ impl KeyFileError {
     /// Whether to correct the request or the thing it needs.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Read { source, .. } | Self::Write { source, .. } => ErrorClass::of(source),
+            Self::Read { source, .. } | Self::Write { source, .. } | Self::Trust { source, .. } => {
+                ErrorClass::of(source)
+            }
             Self::Random(_) => ErrorClass::Unavailable,
             Self::Exists { .. }
             | Self::NotPrivate { .. }
@@ -243,7 +253,7 @@ pub fn trust(key: &PublicKey, directory: &Path) -> Result<PathBuf, KeyFileError>
             written => written,
         }
     });
-    written.map_err(|source| KeyFileError::Write { path: path.clone(), source })?;
+    written.map_err(|source| KeyFileError::Trust { path: path.clone(), source })?;
     Ok(path)
 }
 

@@ -100,9 +100,7 @@ pub enum Error {
     )]
     NotLoopback(SocketAddr),
     /// The address cannot be listened on.
-    #[error(
-        "cannot listen on `{address}`: {source}; stop what listens there, such as a runtime, or choose another `--listen`"
-    )]
+    #[error("cannot listen on `{address}`: {source}; {}", listen_remedy(source))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -123,6 +121,17 @@ pub enum Error {
     /// Somebody listens on the socket.
     #[error("another process listens on socket `{}`: stop it, or choose another `--socket`", _0.display())]
     SocketTaken(PathBuf),
+}
+
+fn listen_remedy(source: &io::Error) -> &'static str {
+    let kind = source.kind();
+    if kind == io::ErrorKind::PermissionDenied {
+        "choose a port from 1024 on in `--listen`, or run it as who may open lower ones"
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        "choose an address of this machine in `--listen`"
+    } else {
+        "stop what listens there, such as a runtime, or choose another `--listen`"
+    }
 }
 
 impl Error {

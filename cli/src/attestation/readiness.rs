@@ -73,8 +73,7 @@ fn print(context: &mut Context<'_>, report: &Report) -> Result<(), CliError> {
     let nodes = ready + denied;
     let word = if *safe { "safe" } else { "not safe" };
     let fails = if *mode == Mode::Enforce { "be denied" } else { "be warned of" };
-    let line =
-        Cell::new(format_args!("{mode}: {word}: {denied} of {nodes} nodes would {fails}, {revoked} are revoked"));
+    let line = Cell::new(format_args!("{mode}: {word}: {denied} of {nodes} nodes would {fails}, {revoked} revoked"));
     out.value(&if *safe { line.good() } else { line.bad() })?;
     if !obstacles.is_empty() {
         out.line("")?;

@@ -109,13 +109,13 @@ fn readiness_says_in_a_line_whether_a_mode_is_safe_and_who_stands_in_the_way() {
     let run = home.run(enforce);
     assert_eq!(run.code, 1);
     let lines: Vec<_> = run.stdout.lines().collect();
-    assert_eq!(lines[0], "enforce: not safe: 1 of 2 nodes would be denied, 0 are revoked");
+    assert_eq!(lines[0], "enforce: not safe: 1 of 2 nodes would be denied, 0 revoked");
     assert!(run.stdout.contains("attestation: enrollment_ref_mismatch  1      robot-8"), "{}", run.stdout);
     assert!(run.stderr.starts_with("note: first, `attestation: enrollment_ref_mismatch`: "), "{}", run.stderr);
     let advisory = home.ok(&format!("{enforce} --mode advisory"));
-    assert!(advisory.starts_with("advisory: safe: 1 of 2 nodes would be warned of, 0 are revoked\n"), "{advisory}");
+    assert!(advisory.starts_with("advisory: safe: 1 of 2 nodes would be warned of, 0 revoked\n"), "{advisory}");
     home.ok("node revoke --node-id robot-8");
-    assert_eq!(home.ok(enforce), "enforce: safe: 0 of 1 nodes would be denied, 1 are revoked\n");
+    assert_eq!(home.ok(enforce), "enforce: safe: 0 of 1 nodes would be denied, 1 revoked\n");
     home.ok("node revoke --node-id robot-7");
     let (code, none) = home.json(enforce);
     assert_eq!((code, &none["safe"], &none["ready"], &none["revoked"]), (1, &false.into(), &0.into(), &2.into()));

@@ -126,6 +126,10 @@ fn each_mistake_on_the_command_line_is_one_line_with_its_remedy() {
             "flag `--limit`: `many` is not a whole number from 1 to 4294967295: give one",
         ),
         (
+            &["wal", "drain", "--patience-ms", "soon"],
+            "flag `--patience-ms`: `soon` is not a whole number from 0 to 4294967295: give one",
+        ),
+        (
             &["node", "show", "--history=-1"],
             "flag `--history`: `-1` is not a whole number from 0 to 4294967295: give one",
         ),
@@ -225,6 +229,18 @@ fn each_mistyped_variable_or_key_of_the_config_file_is_refused_before_anything_i
     assert!(with("AUTONOMY_CONFIG", "").ends_with("`AUTONOMY_CONFIG`: is empty: name a file, or unset it"));
     let nowhere = home.fails(3, "bundle verify bundle.tar --trust-dir nowhere");
     assert!(nowhere.starts_with("trust directory `nowhere` ("), "{nowhere}");
+    fs::write(home.path("taken"), "").unwrap();
+    let untrusted = home.fails(2, "key generate --out new.pem --trust --trust-dir taken");
+    assert!(
+        untrusted.starts_with("cannot trust the key as `taken/") && untrusted.ends_with("`--trust-dir`"),
+        "{untrusted}"
+    );
+    assert!(
+        !home.path("new.pem").exists() && !home.path("new.pem.pub").exists(),
+        "the next try may have the same name"
+    );
+    let no_directory = home.fails(3, "runtime start --bundle bundle.tar --wal-dir taken");
+    assert!(no_directory.ends_with("give a directory, or move what is there away"), "{no_directory}");
     let when = home.fails(2, "bundle build --source src --name a --version 1.0.0 --out b.tar --built-at yesterday");
     assert!(when.contains("write RFC 3339"), "{when}");
     home.ok("rollout set --node-id robot-7 --state none");

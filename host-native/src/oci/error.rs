@@ -54,7 +54,7 @@ pub enum OciError {
         tags: Vec<String>,
     },
     /// A directory with something else in it.
-    #[error("`{}` is not an OCI layout ({why}): correct the path, or use an empty directory", .path.display())]
+    #[error("`{}` is not an OCI layout ({why}): correct the path; a push makes one in an empty directory", .path.display())]
     NotALayout {
         /// The directory.
         path: PathBuf,

@@ -229,7 +229,9 @@ impl WalError {
 
 /// What helps against a failed file operation.
 fn remedy(source: &io::Error) -> &'static str {
-    use io::ErrorKind::{AlreadyExists, FileTooLarge, InvalidData, OutOfMemory, QuotaExceeded, StorageFull};
+    use io::ErrorKind::{
+        AlreadyExists, FileTooLarge, InvalidData, NotADirectory, OutOfMemory, QuotaExceeded, StorageFull,
+    };
     match (source.kind(), source.raw_os_error()) {
         (StorageFull | QuotaExceeded, _) => "free space outside of the log",
         (FileTooLarge, _) => "raise the limit on the size of files (`ulimit -f`)",
@@ -238,6 +240,7 @@ fn remedy(source: &io::Error) -> &'static str {
         (OutOfMemory, _) => "free some memory",
         // As the log says itself of what is no file of its own.
         (InvalidData | AlreadyExists, None) => "move that away",
+        (AlreadyExists | NotADirectory, Some(_)) => "give a directory, or move what is there away",
         _ => "check the disk, and who may read and write there",
     }
 }

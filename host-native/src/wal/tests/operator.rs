@@ -65,7 +65,7 @@ fn the_remedy_fits_the_cause() {
         (Error::from_raw_os_error(12), "free some memory"),
         (Error::from_raw_os_error(5), "check the disk, and who may read and write there"),
         (Error::from_raw_os_error(13), "check the disk, and who may read and write there"),
-        (Error::from_raw_os_error(17), "check the disk, and who may read and write there"),
+        (Error::from_raw_os_error(17), "give a directory, or move what is there away"),
         (Error::new(ErrorKind::InvalidData, "it is not a regular file"), "move that away"),
     ] {
         let expected = format!("log at `/wal` stopped after a failed write: {source}; {remedy}, then restart");
