@@ -8,7 +8,7 @@ use crate::{
     facts::{Facts, Known, Verdict},
     frame::{self, Frame, Kind},
     identity::{AuditId, NodeId, PolicyRef, ToolName},
-    json::{self, put, put_optional},
+    json::{self, put},
     mode::Mode,
     read_object,
     reason::{Policy, Reason},
@@ -151,7 +151,7 @@ impl DecisionAttrs {
         String::from_utf8(out).unwrap_or_default()
     }
 
-    /// Appends [`Self::to_json`]. Only `detail` can need escaping.
+    /// Appends [`Self::to_json`]. `policy_ref` and `detail` can need escaping.
     pub(crate) fn write_to(&self, out: &mut Vec<u8>, parts: &Parts) {
         let layer = match self.layer {
             Layer::Policy => "{\"layer\":\"policy\",\"tool\":\"",
@@ -162,8 +162,8 @@ impl DecisionAttrs {
             Outcome::Deny => "\",\"outcome\":\"deny\",\"reason\":\"",
         };
         let enforced = if self.enforced { "\",\"enforced\":true" } else { "\",\"enforced\":false" };
-        put(out, &[layer, self.tool.as_str(), outcome, self.reason.as_str()]);
-        put_optional(out, "\",\"policy_ref\":", self.policy_ref.as_ref().map(PolicyRef::as_str));
+        put(out, &[layer, self.tool.as_str(), outcome, self.reason.as_str(), "\",\"policy_ref\":"]);
+        json::write_to(out, &self.policy_ref);
         put(out, &[&parts.bundle_digest, self.mode.as_str(), enforced, &parts.facts]);
         json::write_to(out, &self.now_ms);
         if let Some(detail) = &self.detail {

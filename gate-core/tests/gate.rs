@@ -460,6 +460,7 @@ struct World {
     why: Option<String>,
     told: Told,
     policy: Policy,
+    policy_ref: Option<PolicyRef>,
     policy_detail: Option<String>,
     now_ms: u64,
 }
@@ -488,6 +489,7 @@ impl World {
 
     fn call(&self) -> Call {
         let mut call = call(self.policy);
+        call.policy.policy_ref.clone_from(&self.policy_ref);
         call.policy.detail.clone_from(&self.policy_detail);
         call
     }
@@ -554,11 +556,14 @@ prop_compose! {
         why in option::weighted(0.2, text()),
         told in told(),
         policy in prop_oneof![3 => Just(Policy::Allowed), 1 => proptest::sample::select(Policy::ALL)],
+        // Quotes and backslashes may stand in it.
+        policy_ref in option::of("[!-,.-~][!-~]{0,8}"),
         policy_detail in option::of(text()),
         now_ms in time(),
     ) -> World {
         let node_id = node_id.then(|| NodeId::parse("robot-7").unwrap());
-        World { node_id, freshness, bundle, why, told, policy, policy_detail, now_ms }
+        let policy_ref = policy_ref.map(|text| PolicyRef::parse(&text).unwrap());
+        World { node_id, freshness, bundle, why, told, policy, policy_ref, policy_detail, now_ms }
     }
 }
 
