@@ -66,7 +66,6 @@ impl Digest {
     }
 }
 
-#[inline(always)]
 fn value_of(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -76,7 +75,6 @@ fn value_of(digit: u8) -> Option<u8> {
 }
 
 /// Four bytes' eight lower-case hexadecimal digits, all at once.
-#[inline(always)]
 fn hex_word(bytes: [u8; 4]) -> [u8; 8] {
     const ONES: u64 = u64::MAX / 255;
     // Each byte apart, then each half of a byte: the high half first.
@@ -90,9 +88,7 @@ fn hex_word(bytes: [u8; 4]) -> [u8; 8] {
 }
 
 /// A byte's two lower-case hexadecimal digits.
-#[inline(always)]
 pub(crate) const fn hex(byte: u8) -> [u8; 2] {
-    #[inline(always)]
     const fn digit(nibble: u8) -> u8 {
         if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
     }

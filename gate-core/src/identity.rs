@@ -131,6 +131,11 @@ macro_rules! name {
                 $rule.parse(value).map(Self)
             }
 
+            /// Whether [`Self::parse`] takes it.
+            pub fn is_one(value: &str) -> bool {
+                $rule.fault(value).is_none()
+            }
+
             /// The name as it was given.
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -171,7 +176,6 @@ macro_rules! name {
     };
 }
 
-#[inline(always)]
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 }

@@ -9,7 +9,7 @@ mod write;
 
 use alloc::string::String;
 
-pub use read::{Compact, Object, Read, Value, read};
+pub use read::{Object, Read, Value, read};
 pub use write::{put, put_optional, write, write_to};
 
 use crate::text::{cut, display_text, fill, shown};
@@ -71,13 +71,11 @@ fn plain(bytes: &[u8]) -> usize {
 const ONES: u64 = u64::MAX / 255;
 
 /// The high bit of each byte that is below `limit`; right up to the first such byte, which is all that counts.
-#[inline(always)]
 const fn below(word: u64, limit: u8) -> u64 {
     word.wrapping_sub(ONES * limit as u64) & !word & (ONES << 7)
 }
 
 /// The high bit of each byte that is this one; right up to the first.
-#[inline(always)]
 const fn is(word: u64, byte: u8) -> u64 {
     below(word ^ (ONES * byte as u64), 1)
 }

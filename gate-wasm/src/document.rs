@@ -4,7 +4,7 @@ use alloc::{string::String, vec::Vec};
 use gate_core::{
     AuditId, Digest, EnrollmentRef, Facts, Mode, NodeId, PolicyRef, ToolName,
     facts::SubCheck,
-    json::{self, Compact},
+    json,
     manifest::{Channel, SchemaVersion},
     read_object,
     reason::Reason,
@@ -78,23 +78,6 @@ pub struct Call {
 
 read_object!(Call { now_ms, audit_id, tool, policy, policy_ref, policy_detail, facts_logged });
 
-impl Call {
-    /// A call in the form in which every binding writes it; `None` for any other text, which may be a call as well.
-    pub(crate) fn from_compact(text: &[u8]) -> Option<Self> {
-        let mut object = Compact::new(text)?;
-        let call = Self {
-            now_ms: object.take("now_ms"),
-            audit_id: object.take("audit_id"),
-            tool: object.take("tool"),
-            policy: object.take("policy"),
-            policy_ref: object.take("policy_ref"),
-            policy_detail: object.take("policy_detail"),
-            facts_logged: object.take("facts_logged"),
-        };
-        object.is_whole().then_some(call)
-    }
-}
-
 /// Out: `gate_decide`, up to its last member, `frames`: the frames to append as one, before the tool runs and before the
 /// caller is answered.
 #[derive(Debug, Clone, Serialize)]
@@ -111,8 +94,8 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Appends it with its `frames`, a JSON list that goes out as it will be hashed. Word by word, for every call ends here.
-    pub(crate) fn write_to(&self, out: &mut Vec<u8>, frames: &[u8]) {
+    /// Appends it up to its frames, a JSON list that goes out as it will be hashed.
+    pub(crate) fn write_start(&self, out: &mut Vec<u8>) {
         let effect = match self.effect {
             Effect::Allow => "{\"effect\":\"allow\",\"reason\":",
             Effect::Deny => "{\"effect\":\"deny\",\"reason\":",
@@ -120,8 +103,6 @@ impl Decision {
         json::put_optional(out, effect, self.reason.map(Reason::as_str));
         json::put_optional(out, ",\"verdict\":", self.verdict.map(Verdict::into));
         json::put(out, &[",\"facts\":\"", &self.facts.text(), "\",\"frames\":"]);
-        out.extend_from_slice(frames);
-        out.push(b'}');
     }
 }
 
@@ -254,53 +235,4 @@ pub struct Limits {
 pub struct Error<'a> {
     /// What was wrong, with which value, and what to do.
     pub error: &'a str,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::{format, string::ToString};
-    use gate_core::json;
-
-    /// Both readers, the second as the one that judges.
-    fn readers(text: &[u8]) -> (Option<String>, Result<String, String>) {
-        let shown = |call: Call| format!("{call:?}");
-        (Call::from_compact(text).map(shown), json::read(text).map(shown).map_err(|error| error.to_string()))
-    }
-
-    #[test]
-    fn the_quick_reader_takes_what_bindings_write_and_nothing_that_the_other_reads_otherwise() {
-        let optional = [
-            r#","policy_ref":"fleet@1.0.0""#.to_string(),
-            r#","policy_detail":"é 😀 \u007f""#.replace("\\u007f", "\u{7f}"),
-            format!(r#","facts_logged":"{}""#, Digest::of(b"facts")),
-        ];
-        let mut taken = 0;
-        for chosen in 0..1 << optional.len() {
-            let mut text =
-                r#"{"now_ms":120,"audit_id":"a-1","tool":"tool.echo","policy":"policy: allowed""#.to_string();
-            for (at, member) in optional.iter().enumerate() {
-                text.push_str(if chosen >> at & 1 == 1 { member } else { "" });
-            }
-            text.push('}');
-            let (quick, judged) = readers(text.as_bytes());
-            assert_eq!(quick, judged.ok(), "{text}");
-            assert!(quick.is_some(), "{text}");
-            for at in 0..=text.len() {
-                let (before, after) = text.as_bytes().split_at(at);
-                for byte in *b"0123456789eE+-.aZ_ \t\n\"\\/:,{}[]\x00\x1f\x7f\x80\xff" {
-                    let others = [after, after.get(1..).unwrap_or_default(), after.get(7..).unwrap_or_default()];
-                    for (kind, rest) in others.into_iter().enumerate() {
-                        let inserted = if kind == 2 { &[][..] } else { core::slice::from_ref(&byte) };
-                        let changed = [before, inserted, rest].concat();
-                        if let (Some(quick), judged) = readers(&changed) {
-                            assert_eq!(Ok(quick), judged, "{}", String::from_utf8_lossy(&changed));
-                            taken += 1;
-                        }
-                    }
-                }
-            }
-        }
-        assert!(taken > 1_000, "{taken} changed calls were read");
-    }
 }

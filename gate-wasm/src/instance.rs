@@ -1,5 +1,7 @@
 //! What the module does, without the ABI around it.
 
+mod recent;
+
 use alloc::{string::String, vec::Vec};
 use gate_core::{
     Answer, Config, Digest, Effect, Freshness, Gate, Mode, PolicyAnswer, PublicKey, Reason, TrustedKeys, Verdict, json,
@@ -10,6 +12,7 @@ use gate_core::{
 };
 use serde::Serialize;
 
+use self::recent::{Found, Parts, Recent};
 use crate::document;
 
 /// The input is not what the call takes; nothing was done. `set_enrollment` is the exception: see there.
@@ -39,6 +42,7 @@ pub struct Instance {
     output: Vec<u8>,
     /// Those of the last decision: kept for its room.
     frames: Vec<u8>,
+    recent: Recent,
 }
 
 impl Default for Instance {
@@ -57,7 +61,7 @@ impl Instance {
             lease_keys: None,
             freshness: Freshness::default(),
         };
-        Self { gate: Gate::new(config), output: Vec::new(), frames: Vec::new() }
+        Self { gate: Gate::new(config), output: Vec::new(), frames: Vec::new(), recent: Recent::default() }
     }
 
     /// What the last call but [`Self::verdict`] said.
@@ -94,6 +98,7 @@ impl Instance {
         {
             Ok(config) => {
                 self.gate = Gate::new(config);
+                self.recent = Recent::default();
                 self.done()
             }
             Err(error) => self.fail(MALFORMED, &fill("the configuration is refused: {}", &[&error])),
@@ -235,14 +240,23 @@ impl Instance {
     }
 
     fn decide_one(&mut self, input: &[u8]) -> Result<i32, String> {
-        let call = match document::Call::from_compact(input) {
-            Some(call) => call,
-            None => read(input).map_err(|error| fill("the call is malformed: {}", &[&error]))?,
-        };
+        let parts = Parts::of(input);
+        if let Some(number) = parts.and_then(|call| self.recent.write_to(&mut self.output, &self.gate, call)) {
+            return Ok(number);
+        }
+        let call = read(input).map_err(|error| fill("the call is malformed: {}", &[&error]))?;
         self.frames.clear();
         let decision = decide_call(&self.gate, call, &mut self.frames)?;
-        decision.write_to(&mut self.output, &self.frames);
-        Ok(decision.reason.map_or(0, |reason| reason.number().into()))
+        let number = decision.reason.map_or(0, |reason| reason.number().into());
+        let from = self.output.len();
+        decision.write_start(&mut self.output);
+        if let (Some(call), Some(start)) = (parts, self.output.get(from..)) {
+            let found = Found { number, facts: decision.facts, verdict: decision.verdict.map(|verdict| verdict.0) };
+            self.recent.remember(call, found, start, &self.frames);
+        }
+        self.output.extend_from_slice(&self.frames);
+        self.output.push(b'}');
+        Ok(number)
     }
 
     fn done(&mut self) -> i32 {

@@ -227,6 +227,56 @@ fn a_batch_is_as_many_decisions() {
 }
 
 #[test]
+fn what_was_decided_before_makes_no_difference_to_a_call() {
+    let rows = ["active", "revoked"];
+    let mut random = 1_u64;
+    let mut below = |limit: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % limit
+    };
+    for mode in ["off", "advisory", "enforce"] {
+        let (mut long, mut row, mut logged) = (passing(mode), rows[0], Value::Null);
+        let mut lengths = std::collections::BTreeMap::new();
+        for at in 0..600_u64 {
+            if below(20) == 0 {
+                row = rows[below(2) as usize];
+                enroll(&mut long, row);
+            }
+            let mut call = json!({"now_ms": NOW_MS + below(4) * 25_000 - below(2), "audit_id": format!("a-{at}")});
+            call["tool"] = json!(format!("tool.{}", below(3)));
+            call["policy"] = json!(["policy: allowed", "policy: allowed", "policy: denied"][below(3) as usize]);
+            if below(2) == 0 {
+                call["policy_ref"] = json!("fleet\"@1");
+            }
+            if below(6) == 0 {
+                call["policy_detail"] = json!("\"now_ms\":1}}]");
+            }
+            call["facts_logged"] = logged.clone();
+            let mut new = passing(mode);
+            enroll(&mut new, row);
+            let text = in_order(&call);
+            let (number, expected) = (new.decide(text.as_bytes()), new.output().to_owned());
+            assert_eq!(long.decide(text.as_bytes()), number, "{text}");
+            assert_eq!(String::from_utf8_lossy(long.output()), String::from_utf8_lossy(&expected), "{text}");
+            let frames = output(&long)["frames"].as_array().unwrap().len();
+            *lengths.entry(frames).or_insert(0) += 1;
+            logged = output(&long)["facts"].clone();
+        }
+        assert!(lengths[&1] > 100 && lengths[&2] > 10, "{mode}: {lengths:?}");
+    }
+}
+
+/// A call as bindings write it.
+fn in_order(call: &Value) -> String {
+    let members = ["now_ms", "audit_id", "tool", "policy", "policy_ref", "policy_detail", "facts_logged"];
+    let known = members.iter().filter(|name| call.get(name).is_some());
+    let members: Vec<_> = known.map(|name| format!("\"{name}\":{}", call[name])).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+#[test]
 fn what_is_no_time_is_refused() {
     let mut instance = passing("enforce");
     for time in [-1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 9_007_199_254_740_992.0, -f64::MIN_POSITIVE] {

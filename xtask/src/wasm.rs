@@ -147,10 +147,12 @@ pub fn compile(root: &Path, features: &[&str]) -> Result<Vec<u8>> {
         }
     }
     // SHA-2 in loops, not unrolled; 128 KiB of stack, at the bottom of the memory, where its overflow traps; a value of more
-    // than a word is copied by one instruction, not word by word.
+    // than a word is copied and cleared by one instruction, not word by word; no load or store is doubled to leave a loop or a
+    // branch.
     let rest = ["--cfg", r#"sha2_backend_soft="compact""#, "-C", "link-arg=-zstack-size=131072"];
     flags.extend(rest.map(OsString::from));
-    flags.extend(["-C", "llvm-args=-max-store-memcpy=1"].map(OsString::from));
+    let smaller = "-max-store-memcpy=1 -max-store-memset=1 -enable-load-pre=false -disable-licm-promotion";
+    flags.extend(["-C".into(), format!("llvm-args={smaller}").into()]);
     let mut cargo = ci::cargo(root);
     // Of this crate type alone: with the `rlib` beside it, cargo leaves link-time optimization out.
     cargo.args(["rustc", "--locked", "--quiet", "--package", "gate-wasm", "--lib", "--crate-type", "cdylib"]);

@@ -37,54 +37,6 @@ pub fn read<T: Read>(bytes: &[u8]) -> Result<T, Error> {
     }
 }
 
-/// An object that is read as it is met: in a fraction of the time that [`read()`] takes, and only where it is compact, holds
-/// nothing but numbers and strings without escapes, and has its members in the order in which they are taken.
-#[derive(Debug)]
-pub struct Compact<'a> {
-    parser: Parser<'a>,
-    document: Document<'a>,
-}
-
-impl<'a> Compact<'a> {
-    /// Begins before the first member; `None` for what is not UTF-8.
-    pub fn new(text: &'a [u8]) -> Option<Self> {
-        let parser = Parser::new(core::str::from_utf8(text).ok()?);
-        Some(Self { parser, document: Document::new(Vec::new()) })
-    }
-
-    /// Takes the member that comes next; one of another key is one that the object does not have.
-    pub fn take<T: Read>(&mut self, key: &str) -> T {
-        let start = self.parser.at;
-        let node = self.member(key);
-        if node.is_none() {
-            self.parser.at = start;
-        }
-        T::read(Value { document: &self.document, node: node.as_ref(), at: 0 })
-    }
-
-    /// Whether what was taken is what [`read()`] gives: nothing is wrong, and nothing is left.
-    pub fn is_whole(&mut self) -> bool {
-        !self.document.failed.get() && self.parser.takes(b'}') && self.parser.peek().is_none()
-    }
-
-    fn member(&mut self, key: &str) -> Option<Node<'a>> {
-        let parser = &mut self.parser;
-        let before = if parser.at == 0 { b'{' } else { b',' };
-        let is_next = parser.takes(before) && parser.takes(b'"') && parser.rest().starts_with(key.as_bytes());
-        is_next.then(|| parser.at += key.len())?;
-        (parser.takes(b'"') && parser.takes(b':')).then_some(())?;
-        let kind = if parser.takes(b'"') {
-            let from = parser.at;
-            parser.at += super::plain(parser.rest());
-            let text = parser.text.get(from..parser.at)?;
-            parser.takes(b'"').then_some(Kind::Text(Cow::Borrowed(text)))?
-        } else {
-            parser.number()?
-        };
-        Some(Node { kind, next: 0, taken: Cell::new(true) })
-    }
-}
-
 /// Reads an object with exactly the named members into a struct with fields of these names.
 #[macro_export]
 macro_rules! read_object {
@@ -152,7 +104,6 @@ enum Kind<'a> {
 }
 
 impl Node<'_> {
-    #[inline(always)]
     fn text(&self) -> Option<&str> {
         if let Kind::Text(text) = &self.kind { Some(text) } else { None }
     }
@@ -273,7 +224,6 @@ impl<'a> Value<'a> {
         siblings
     }
 
-    #[inline(always)]
     fn kind(&self) -> Option<&'a Kind<'a>> {
         self.node.map(|node| &node.kind)
     }
@@ -352,7 +302,6 @@ impl<'a> Siblings<'a> {
 impl<'a> Iterator for Siblings<'a> {
     type Item = Value<'a>;
 
-    #[inline(always)]
     fn next(&mut self) -> Option<Value<'a>> {
         if self.at >= self.end {
             return None;
@@ -668,14 +617,12 @@ impl<'a> Parser<'a> {
         }
     }
 
-    #[inline(always)]
     fn takes(&mut self, byte: u8) -> bool {
         let there = self.peek() == Some(byte);
         self.at += usize::from(there);
         there
     }
 
-    #[inline(always)]
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
