@@ -234,19 +234,20 @@ fn what_was_decided_before_makes_no_difference_to_a_call() {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        random % limit
+        usize::try_from(random % limit).unwrap()
     };
     for mode in ["off", "advisory", "enforce"] {
         let (mut long, mut row, mut logged) = (passing(mode), rows[0], Value::Null);
         let mut lengths = std::collections::BTreeMap::new();
         for at in 0..600_u64 {
             if below(20) == 0 {
-                row = rows[below(2) as usize];
+                row = rows[below(2)];
                 enroll(&mut long, row);
             }
-            let mut call = json!({"now_ms": NOW_MS + below(4) * 25_000 - below(2), "audit_id": format!("a-{at}")});
+            let mut call =
+                json!({"now_ms": NOW_MS + [0, 25_000, 49_999, 75_000][below(4)], "audit_id": format!("a-{at}")});
             call["tool"] = json!(format!("tool.{}", below(3)));
-            call["policy"] = json!(["policy: allowed", "policy: allowed", "policy: denied"][below(3) as usize]);
+            call["policy"] = json!(["policy: allowed", "policy: allowed", "policy: denied"][below(3)]);
             if below(2) == 0 {
                 call["policy_ref"] = json!("fleet\"@1");
             }

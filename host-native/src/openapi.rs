@@ -3,6 +3,8 @@
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
+use crate::serve::{LIVE, METRICS, READY};
+
 /// Where the types go whose schemas are asked for.
 pub(crate) fn types() -> SchemaGenerator {
     let settings = SchemaSettings::draft2020_12();
@@ -23,11 +25,29 @@ pub(crate) fn content(name: &str) -> Value {
 pub(crate) fn answers(meanings: &[(u16, &str)], good: &str, statuses: &[u16]) -> Value {
     let answer = |(status, means): &(u16, &str)| {
         let answer = match status {
-            304 => json!({"description": means}),
+            // Without a body; the listener itself answers 431.
+            304 | 431 => json!({"description": means}),
             200 => json!({"description": means, "content": content(good)}),
             _ => json!({"description": means, "content": content("ErrorBody")}),
         };
         (status.to_string(), answer)
     };
     meanings.iter().filter(|(status, _)| statuses.contains(status)).map(answer).collect::<Map<_, _>>().into()
+}
+
+/// The paths of the contract, and those that every service has for an operator's tools.
+pub(crate) fn with_health(mut paths: Value) -> Value {
+    let text = |means: &str| json!({"description": means, "content": {"text/plain": {"schema": {"type": "string"}}}});
+    let unready = json!({"description": "it should not be asked, and why", "content": content("ErrorBody")});
+    // Nobody has to say who they are.
+    let get = |id: &str, summary: &str, answers: Value| json!({"get": {"operationId": id, "summary": summary, "security": [], "responses": answers}});
+    let health = json!({
+        LIVE: get("live", "whether the process answers", json!({"200": text("it does")})),
+        READY: get("ready", "whether it should be asked", json!({"200": text("it should"), "503": unready})),
+        METRICS: get("metrics", "what it has done, for Prometheus", json!({"200": text("the metrics")})),
+    });
+    if let (Value::Object(paths), Value::Object(health)) = (&mut paths, health) {
+        paths.extend(health);
+    }
+    paths
 }

@@ -206,7 +206,7 @@ fn decisions(engine: &dyn Engine) -> Value {
 }
 
 /// All three corpora, with what it takes to see that they ran.
-fn run(name: &str, engine: &dyn Engine) -> Value {
+pub(crate) fn run(name: &str, engine: &dyn Engine) -> Value {
     let mut transcripts = serde_json::Map::new();
     type Corpus = fn(&dyn Engine) -> Value;
     let corpora: [(&str, Corpus); 3] = [("signatures", signatures), ("bundles", bundles), ("decision", decisions)];

@@ -12,6 +12,7 @@ mod book;
 mod checkpoint;
 mod cluster;
 mod conformance;
+mod contract;
 mod corpus;
 mod crash;
 mod drain;

@@ -25,12 +25,14 @@ pub(crate) struct Service {
     /// Read as it comes: a service that logs much would wait for a full pipe.
     stderr: Option<JoinHandle<String>>,
     pub(crate) address: String,
+    /// What it was started by.
+    pub(crate) line: String,
 }
 
 impl Service {
     pub(crate) fn start(home: &Home, line: &str) -> Self {
         let mut command = home.program(autonomy());
-        Self::spawn(command.args(Self::words(line)))
+        Self::spawn(command.args(Self::words(line)), line)
     }
 
     /// A service under a limit of `ulimit`. With `-f` its files can grow to so many KiB, which ends like a full disk: a short
@@ -38,14 +40,14 @@ impl Service {
     pub(crate) fn start_with_limit(home: &Home, limit: &str, line: &str) -> Self {
         let mut bash = home.program("bash");
         let script = format!("ulimit {limit}; exec autonomy \"$@\"");
-        Self::spawn(bash.args(["-c", &script, "bash"]).args(Self::words(line)))
+        Self::spawn(bash.args(["-c", &script, "bash"]).args(Self::words(line)), line)
     }
 
     fn words(line: &str) -> impl Iterator<Item = &str> {
         line.split_whitespace().chain(["--output", "json"])
     }
 
-    fn spawn(command: &mut Command) -> Self {
+    fn spawn(command: &mut Command, line: &str) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut errors = child.stderr.take().unwrap();
@@ -61,15 +63,11 @@ impl Service {
         }
         let started: Value = serde_json::from_str(&first).unwrap();
         let address = started["address"].as_str().unwrap_or_default().to_owned();
-        Self { child, stdout, stderr: Some(stderr), address }
+        Self { child, stdout, stderr: Some(stderr), address, line: line.to_owned() }
     }
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
-    }
-
-    pub(crate) fn connect(&self) -> Connection {
-        Connection::open(&self.address).unwrap()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -108,20 +106,31 @@ trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
 /// A client's connection, kept from request to request.
-pub(crate) struct Connection(BufReader<Box<dyn Stream>>);
+pub(crate) struct Connection {
+    stream: BufReader<Box<dyn Stream>>,
+    /// Sees each answer.
+    witness: Option<Witness>,
+}
+
+/// Is given a request's method and target, and its answer's status and body.
+pub(crate) type Witness = Box<dyn Fn(&str, &str, u16, &Value) + Send>;
 
 impl Connection {
     pub(crate) fn open(address: &str) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Self(BufReader::new(Box::new(stream))))
+        Ok(Self { stream: BufReader::new(Box::new(stream)), witness: None })
     }
 
     pub(crate) fn open_socket(path: &Path) -> Result<Self> {
         let stream = UnixStream::connect(path)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self(BufReader::new(Box::new(stream))))
+        Ok(Self { stream: BufReader::new(Box::new(stream)), witness: None })
+    }
+
+    pub(crate) fn seen_by(self, witness: Witness) -> Self {
+        Self { witness: Some(witness), ..self }
     }
 
     /// Sends a request with these header lines, and gives the status and the answer, which is JSON but for what is text.
@@ -130,11 +139,11 @@ impl Connection {
             "{method} {path} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {}\r\n\r\n{body}",
             body.len()
         );
-        self.0.get_mut().write_all(request.as_bytes())?;
+        self.stream.get_mut().write_all(request.as_bytes())?;
         let mut head = Vec::new();
         loop {
             let mut line = String::new();
-            if self.0.read_line(&mut line)? == 0 {
+            if self.stream.read_line(&mut line)? == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
             if line == "\r\n" {
@@ -145,8 +154,12 @@ impl Connection {
         let status = head[0].split(' ').nth(1).unwrap().parse().unwrap();
         let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")).unwrap().trim();
         let mut body = vec![0; length.parse().unwrap()];
-        self.0.read_exact(&mut body)?;
+        self.stream.read_exact(&mut body)?;
         let text = |_| Value::from(String::from_utf8_lossy(&body));
-        Ok((status, serde_json::from_slice(&body).unwrap_or_else(text)))
+        let answer = serde_json::from_slice(&body).unwrap_or_else(text);
+        if let Some(witness) = &self.witness {
+            witness(method, path, status, &answer);
+        }
+        Ok((status, answer))
     }
 }

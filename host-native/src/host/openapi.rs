@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What each status means, wherever it is answered.
-const MEANINGS: [(u16, &str); 10] = [
+const MEANINGS: [(u16, &str); 11] = [
     (200, "done"),
     (400, "a malformed node id or batch; nothing is in the log"),
     (401, "the token is missing or wrong"),
@@ -19,6 +19,7 @@ const MEANINGS: [(u16, &str); 10] = [
     (408, "the body took too long; nothing is in the log"),
     (409, "a decision's facts are not in the log, nor is anything of the batch: send it again with them in front"),
     (413, "more than one batch may hold; nothing is in the log"),
+    (431, "the head is too large"),
     (503, "the store or the log cannot be used: deny"),
     (504, "no answer in time: the batch may be in the log; deny"),
 ];
@@ -33,9 +34,9 @@ pub fn openapi() -> Value {
     types.subschema_for::<Health>();
     types.subschema_for::<ErrorBody>();
     let answers = |good: &str, statuses: &[u16]| openapi::answers(&MEANINGS, good, statuses);
-    let health = answers("Health", &[200, 401, 403, 405, 503, 504]);
-    let look_up = answers("Answer", &[200, 400, 401, 403, 405, 503, 504]);
-    let append = answers("Appended", &[200, 400, 401, 403, 405, 408, 409, 413, 503, 504]);
+    let health = answers("Health", &[200, 401, 403, 405, 431, 503, 504]);
+    let look_up = answers("Answer", &[200, 400, 401, 403, 405, 431, 503, 504]);
+    let append = answers("Appended", &[200, 400, 401, 403, 405, 408, 409, 413, 431, 503, 504]);
     let batch = content("Batch");
     json!({
         "openapi": "3.1.0",
@@ -46,7 +47,7 @@ pub fn openapi() -> Value {
         },
         "servers": [{"url": "http://127.0.0.1:7778"}],
         "security": [{"token": []}],
-        "paths": {
+        "paths": openapi::with_health(json!({
             HEALTH: {"get": {"summary": "whether frames are taken", "operationId": "health", "responses": health}},
             ENROLLMENT: {"get": {
                 "summary": "what is known of a node now",
@@ -60,7 +61,7 @@ pub fn openapi() -> Value {
                 "requestBody": {"required": true, "content": batch},
                 "responses": append,
             }},
-        },
+        })),
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": types.take_definitions(true),

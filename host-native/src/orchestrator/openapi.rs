@@ -86,7 +86,7 @@ pub fn openapi() -> Value {
         },
         "servers": [{"url": "http://127.0.0.1:7779"}],
         "security": [{"token": []}],
-        "paths": {
+        "paths": openapi::with_health(json!({
             ENROLLMENTS: {"get": operation("list", "rows, page by page", answers("Page", &[]), vec![
                 query("after", schema("NodeId")), limit.clone(), status.clone(),
             ], None)},
@@ -123,7 +123,7 @@ pub fn openapi() -> Value {
                 query("after", number()), query("node_id", schema("NodeId")), limit,
                 query("wait_ms", json!({"type": "integer", "minimum": 0, "maximum": WAIT_MS, "default": 0})),
             ], None)},
-        },
+        })),
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": schemas,

@@ -8,6 +8,10 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::{Metrics, error_response};
 use crate::wal::End;
 
+pub(crate) const LIVE: &str = "/healthz";
+pub(crate) const READY: &str = "/readyz";
+pub(crate) const METRICS: &str = "/metrics";
+
 /// Whether calls should be sent here, and why not. Shared; starts as not ready.
 #[derive(Debug, Clone)]
 pub struct Readiness(Arc<RwLock<Result<(), String>>>);
@@ -52,9 +56,9 @@ impl Readiness {
 /// `GET /healthz` (the process answers), `GET /readyz` (200, or 503 with the reason), `GET /metrics` (Prometheus text).
 pub fn health_routes(readiness: Readiness, metrics: Arc<Metrics>) -> Router {
     Router::new()
-        .route("/healthz", get(|| async { text("text/plain; charset=utf-8", "ok\n".to_owned()) }))
+        .route(LIVE, get(|| async { text("text/plain; charset=utf-8", "ok\n".to_owned()) }))
         .route(
-            "/readyz",
+            READY,
             get(move || async move {
                 match readiness.state() {
                     Ok(()) => text("text/plain; charset=utf-8", "ok\n".to_owned()),
@@ -62,7 +66,7 @@ pub fn health_routes(readiness: Readiness, metrics: Arc<Metrics>) -> Router {
                 }
             }),
         )
-        .route("/metrics", get(move || async move { text(Metrics::CONTENT_TYPE, metrics.render()) }))
+        .route(METRICS, get(move || async move { text(Metrics::CONTENT_TYPE, metrics.render()) }))
 }
 
 fn text(content_type: &'static str, body: String) -> Response<Body> {

@@ -1,0 +1,218 @@
+//! What is published as schemas holds: what a service answers is a status that its OpenAPI has for the path, with a body as its
+//! schema says, whatever test asks; and so is every document of the module that the corpora come by.
+
+use host_native::wasm::{Engine, Export, Instance, TimedExport, WasmError};
+use jsonschema::Validator;
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    fs,
+    sync::{Arc, LazyLock, Mutex},
+};
+
+use crate::{
+    conformance::{Native, run},
+    service::{Connection, Service},
+    support::root,
+};
+
+/// A published document with what is in it by name.
+struct Published {
+    document: Value,
+    /// Each schema that was asked for, by its place.
+    validators: Mutex<HashMap<String, Arc<Validator>>>,
+}
+
+impl Published {
+    fn read(path: &str) -> Self {
+        let document = serde_json::from_slice(&fs::read(root().join("docs/src/spec").join(path)).unwrap()).unwrap();
+        Self { document, validators: Mutex::default() }
+    }
+
+    /// Fails where a value is not as the schema at this place says.
+    fn hold(&self, place: &str, value: &Value, what: &str) {
+        let validator = Arc::clone(self.validators.lock().unwrap().entry(place.to_owned()).or_insert_with(|| {
+            let mut schema = self.document.pointer(place).unwrap().clone();
+            // What it refers to.
+            for part in ["$defs", "components"] {
+                if let Some(named) = self.document.get(part) {
+                    schema[part] = named.clone();
+                }
+            }
+            Arc::new(jsonschema::validator_for(&schema).unwrap())
+        }));
+        let wrong: Vec<_> = validator.iter_errors(value).map(|error| error.to_string()).collect();
+        assert!(wrong.is_empty(), "{what}: {wrong:?} at {place}: {value}");
+    }
+}
+
+/// A service with a published contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contract {
+    Host,
+    Orchestrator,
+}
+
+static HOST: LazyLock<Published> = LazyLock::new(|| Published::read("host.openapi.json"));
+static ORCHESTRATOR: LazyLock<Published> = LazyLock::new(|| Published::read("orchestrator.openapi.json"));
+static MODULE: LazyLock<Published> = LazyLock::new(|| Published::read("gate.schema.json"));
+
+impl Service {
+    /// A connection whose answers are held to the contract, where there is one.
+    pub(crate) fn connect(&self) -> Connection {
+        let connection = Connection::open(&self.address).unwrap();
+        match Contract::of(&self.line) {
+            None => connection,
+            Some(contract) => connection
+                .seen_by(Box::new(move |method, target, status, body| contract.hold(method, target, status, body))),
+        }
+    }
+}
+
+impl Contract {
+    /// That of the service which a command line starts.
+    fn of(line: &str) -> Option<Self> {
+        match line.split_whitespace().next() {
+            Some("host") => Some(Self::Host),
+            Some("orchestrator") => Some(Self::Orchestrator),
+            _ => None,
+        }
+    }
+
+    /// Fails where an answer is not of the contract.
+    fn hold(self, method: &str, target: &str, status: u16, body: &Value) {
+        let published = match self {
+            Self::Host => &*HOST,
+            Self::Orchestrator => &*ORCHESTRATOR,
+        };
+        let what = format!("{method} {target} gave {status}");
+        let path = target.split('?').next().unwrap();
+        let paths = published.document["paths"].as_object().unwrap();
+        let template = paths.keys().find(|template| fits(template, path));
+        let operation = template.map(|template| (template, &paths[template][method.to_lowercase()]));
+        let error = "/components/schemas/ErrorBody";
+        match operation {
+            None => {
+                assert!(matches!(status, 401 | 403 | 404 | 429 | 431 | 503), "{what}, and there is no such path");
+                published.hold(error, body, &what);
+            }
+            Some((_, Value::Null)) => {
+                assert!(matches!(status, 401 | 403 | 405 | 429 | 431), "{what}, and there is no such method");
+                published.hold(error, body, &what);
+            }
+            Some((template, operation)) => {
+                let answer = &operation["responses"][status.to_string()];
+                assert!(!answer.is_null(), "{what}, and has no such answer");
+                let place = format!(
+                    "/paths/{}/{}/responses/{status}/content/application~1json/schema",
+                    template.replace('/', "~1"),
+                    method.to_lowercase(),
+                );
+                let content = &answer["content"];
+                if content.is_null() {
+                    assert_eq!(body, "", "{what}");
+                } else if content["application/json"].is_null() {
+                    assert!(body.is_string(), "{what}: {body}");
+                } else {
+                    published.hold(&place, body, &what);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a path is one of a template, as `/v1/leases/robot-7` is of `/v1/leases/{node_id}`.
+fn fits(template: &str, path: &str) -> bool {
+    let (wanted, found): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
+    wanted.len() == found.len()
+        && wanted
+            .iter()
+            .zip(&found)
+            .all(|(wanted, found)| wanted == found || wanted.starts_with('{') && !found.is_empty())
+}
+
+/// gate-core, with every document that goes in or comes out held to the schema.
+struct Held;
+
+struct HeldInstance(Box<dyn Instance>);
+
+impl Engine for Held {
+    fn instantiate(&self) -> Result<Box<dyn Instance>, WasmError> {
+        Ok(Box::new(HeldInstance(Native.instantiate()?)))
+    }
+}
+
+fn document(name: &str, bytes: &[u8]) {
+    let value = serde_json::from_slice(bytes).unwrap();
+    MODULE.hold(&format!("/$defs/{name}"), &value, name);
+}
+
+impl Instance for HeldInstance {
+    fn abi_major(&mut self) -> Result<i32, WasmError> {
+        self.0.abi_major()
+    }
+
+    fn call(&mut self, export: Export, input: &[u8]) -> Result<i32, WasmError> {
+        let number = self.0.call(export, input)?;
+        let (taken, said) = match export {
+            Export::Configure => (Some("Configuration"), None),
+            Export::SetEnrollment => (Some("Answer"), None),
+            Export::LoadBundle => (None, Some("Bundle")),
+            Export::Decide => (Some("Call"), Some("Decision")),
+            Export::SetLease | Export::DecideBatch | Export::VerifySignature => (None, None),
+        };
+        if number < 0 {
+            document("Error", self.0.output()?);
+            return Ok(number);
+        }
+        if let Some(name) = taken {
+            document(name, input);
+        }
+        if let Some(name) = said {
+            document(name, self.0.output()?);
+        }
+        Ok(number)
+    }
+
+    fn call_at(&mut self, export: TimedExport, now_ms: f64) -> Result<i32, WasmError> {
+        let number = self.0.call_at(export, now_ms)?;
+        if export == TimedExport::Verdict && number >= 0 {
+            self.0.call_at(TimedExport::Explain, now_ms)?;
+            document("Explanation", self.0.output()?);
+        }
+        Ok(number)
+    }
+
+    fn output(&mut self) -> Result<&[u8], WasmError> {
+        self.0.output()
+    }
+}
+
+#[test]
+fn every_document_of_the_corpora_is_as_the_published_schema_says() {
+    run("native, held to the schema", &Held);
+    let mut gate = gate_wasm::Instance::new();
+    assert_eq!(gate.info(), 0);
+    document("Info", gate.output());
+}
+
+#[test]
+fn the_published_schema_refuses_what_the_module_refuses() {
+    let call = json!({"now_ms": 1, "audit_id": "a", "tool": "t", "policy": "policy: allowed"});
+    let changes: [fn(&mut Value); 6] = [
+        |call| call["mode"] = json!("off"),
+        |call| call["now_ms"] = json!("1"),
+        |call| call["now_ms"] = json!(-1),
+        |call| call["tool"] = json!(1),
+        |call| drop(call.as_object_mut().unwrap().remove("audit_id")),
+        |call| *call = json!([call.clone()]),
+    ];
+    MODULE.hold("/$defs/Call", &call, "Call");
+    let validator = Arc::clone(&MODULE.validators.lock().unwrap()["/$defs/Call"]);
+    for change in changes {
+        let mut changed = call.clone();
+        change(&mut changed);
+        assert!(!validator.is_valid(&changed), "{changed}");
+        assert!(gate_wasm::Instance::new().decide(changed.to_string().as_bytes()) < 0, "{changed}");
+    }
+}
