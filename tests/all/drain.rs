@@ -25,11 +25,11 @@ use serde_json::Value;
 
 use self::{
     collector::{Collector, answer, in_part, ok, seq},
-    otelcol::{Otelcol, named, otelcol},
+    otelcol::{Otelcol, named},
 };
 use crate::{
     service::{PATIENCE, Service},
-    support::{Home, autonomy, free_address},
+    support::{Home, autonomy, built_by_go, free_address},
 };
 
 fn frame(kind: Kind, attrs: &str) -> Frame {
@@ -564,7 +564,7 @@ fn a_runtime_drains_in_the_background_and_decides_while_the_collector_is_away() 
 
 #[test]
 fn a_real_collector_writes_down_what_the_log_says() {
-    let Some(program) = otelcol() else { return };
+    let Some(program) = built_by_go("collector/collector") else { return };
     let home = Home::new();
     let (wal, _) = Wal::open(home.path("wal"), Options::default()).unwrap();
     for at in 0..2000 {

@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     service::PATIENCE,
-    support::{Home, autonomy, free_address, succeeded},
+    support::{Home, autonomy, built_by_go, free_address, succeeded},
 };
 
 const BUNDLE: &str = "application/vnd.autonomy.bundle.v1+tar";
@@ -99,6 +99,31 @@ fn fits(pattern: &str, text: &str) -> bool {
             .strip_prefix(before)
             .is_some_and(|text| (0..=text.len()).any(|at| text.is_char_boundary(at) && fits(rest, &text[at..]))),
     }
+}
+
+#[test]
+fn oras_takes_what_was_pushed_and_pushes_what_can_be_pulled() {
+    let Some(program) = built_by_go("oras/oras") else { return };
+    let home = Home::ready();
+    let registry = Registry::start(&home, free_address(), json!({}));
+    let (at, bundle) = (format!("{}/fleet/policies", registry.address), fs::read(home.path("bundle.tar")).unwrap());
+    let pushed = home.ok(&format!("bundle push bundle.tar {at}:1.0.0 --allow-insecure-registry --output json"));
+    let pushed: Value = serde_json::from_str(&pushed).unwrap();
+    let oras = |words: &str| succeeded(words, home.program(&program).args(words.split(' ')).output().unwrap());
+    let pull = |reference: &str, out: &str| {
+        home.ok(&format!("bundle pull {reference} {out} --allow-insecure-registry"));
+        assert_eq!(fs::read(home.path(out)).unwrap(), bundle, "{reference}");
+    };
+    oras(&format!("pull --plain-http --output theirs {at}:1.0.0"));
+    assert_eq!(fs::read(home.path("theirs/bundle.tar")).unwrap(), bundle);
+    oras(&format!("copy --from-plain-http {at}:1.0.0 --to-oci-layout layout:1.0.0"));
+    pull("oci:layout:1.0.0", "from-layout.tar");
+    oras(&format!("copy --from-oci-layout layout:1.0.0 --to-plain-http {at}:copied"));
+    let raw = oras(&format!("manifest fetch --plain-http {at}:copied"));
+    assert_eq!(digest(raw.as_bytes()), pushed["manifest_digest"].as_str().unwrap());
+    // One that it makes itself.
+    oras(&format!("push --plain-http --artifact-type {BUNDLE} {at}:pushed bundle.tar:{BUNDLE}"));
+    pull(&format!("{at}:pushed"), "pushed.tar");
 }
 
 #[test]
@@ -552,6 +577,23 @@ fn whatever_a_registry_does_wrong_is_named_and_leaves_nothing_behind() {
     home.ok("key generate --out stranger.pem");
     let unsigned = failed(2, &pull(&home, &good.address, ":1", "--trusted-key stranger.pem.pub"));
     assert!(unsigned.contains("/p:1` is refused: 0 of 1 needed trusted keys have signed"), "{unsigned}");
+
+    // Five redirects are followed, and not six.
+    for hops in [5, 6] {
+        let shelf = Shelf::of(&home);
+        let chain = Server::start("127.0.0.1", move |asked, stream| {
+            let path = asked.line.split(' ').nth(1).unwrap();
+            let hop = path.strip_prefix("/hop-").and_then(|rest| rest.split_once('/'));
+            let (hop, rest) = hop.map_or((0, &path[1..]), |(hop, rest)| (hop.parse().unwrap(), rest));
+            match hop == hops {
+                true => shelf.serve(asked, stream),
+                false => say(stream, 307, &format!("location: /hop-{}/{rest}\r\n", hop + 1), b""),
+            }
+        });
+        let output = pull(&home, &chain.address, ":1", "");
+        assert_eq!(output.status.success(), hops == 5, "{output:?}");
+        assert!(hops == 5 || failed(3, &output).contains("it redirects more than 5 times"), "{output:?}");
+    }
 }
 
 #[test]

@@ -38,6 +38,21 @@ pub(crate) fn autonomy() -> &'static Path {
     })
 }
 
+/// What `cargo xtask test` builds where Go is: a path in `target`.
+pub(crate) fn built_by_go(program: &str) -> Option<PathBuf> {
+    let program = root().join("target").join(program);
+    if program.exists() {
+        return Some(program);
+    }
+    assert!(
+        env::var_os("CI").is_none_or(|ci| ci != "true"),
+        "no `{}`: `cargo xtask test` builds it",
+        program.display()
+    );
+    println!("SKIPPED: no `{}`: `cargo xtask test` builds it where Go is", program.display());
+    None
+}
+
 fn newest_source() -> SystemTime {
     let mut newest = SystemTime::UNIX_EPOCH;
     let mut places: Vec<_> = ["gate-core", "host-native", "cli"]

@@ -9,7 +9,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{Home, root};
+use crate::support::Home;
 
 /// A real Collector, built from its own modules.
 pub(super) struct Otelcol {
@@ -65,15 +65,4 @@ pub(super) fn named(holder: &Value) -> Value {
         .map(|pair| (pair["key"].as_str().unwrap().to_owned(), pair["value"].clone()))
         .collect::<serde_json::Map<_, _>>()
         .into()
-}
-
-/// What `cargo xtask test` builds where Go is.
-pub(super) fn otelcol() -> Option<PathBuf> {
-    let program = root().join("target/collector/collector");
-    if program.exists() {
-        return Some(program);
-    }
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "no collector: `cargo xtask test` builds it");
-    println!("SKIPPED: no collector at `{}`: `cargo xtask test` builds it where Go is", program.display());
-    None
 }
