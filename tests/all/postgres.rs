@@ -27,6 +27,12 @@ use crate::{
 /// Longer than any answer may take while the database is not well: its calls take five seconds, and this machine is busy.
 const BOUND: Duration = Duration::from_secs(25);
 
+/// How long a runtime that nobody answers still goes by what it knew.
+const LEASE_TTL: Duration = Duration::from_secs(3);
+
+/// How long an orchestrator waits for the database: a row that was read before a revoke may be signed so much later.
+const DATABASE_WAIT: Duration = Duration::from_secs(5);
+
 /// A fleet's home with the database's password in a file, and the port of a server that is to be.
 fn home() -> (Home, u16) {
     let home = fleet();
@@ -42,7 +48,9 @@ fn free_port() -> u16 {
 /// What starts an orchestrator over a database.
 fn serve(url: &str) -> String {
     format!(
-        "orchestrator serve --listen 127.0.0.1:0 --signing-key lease.pem --database {url} --database-password-file db.password"
+        "orchestrator serve --listen 127.0.0.1:0 --signing-key lease.pem --lease-ttl-ms {} --database {url} \
+         --database-password-file db.password",
+        LEASE_TTL.as_millis()
     )
 }
 
@@ -205,6 +213,8 @@ struct Load {
     refused: AtomicUsize,
     /// Leases that were asked for after a revoke, and said so.
     denied: AtomicUsize,
+    /// Calls of a runtime that were allowed, and those that were denied after a revoke.
+    calls: [AtomicUsize; 2],
     longest_ms: AtomicU64,
     is_over: AtomicBool,
 }
@@ -219,17 +229,27 @@ impl Load {
             answers: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
             denied: AtomicUsize::new(0),
+            calls: Default::default(),
             longest_ms: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
         };
         let operator = authorization(home, "operator.token");
+        let runtime = Service::start(
+            home,
+            &format!(
+                "runtime start --listen 127.0.0.1:0 --bundle bundle.tar --mode enforce --node-id robot-7 \
+                 --lease-key lease.pem.pub --orchestrator-url http://{} --orchestrator-token-file robot-7.token",
+                replicas[0].address
+            ),
+        );
         thread::scope(|scope| {
+            let (load, caller, by) = (&load, runtime.connect(), &operator);
+            scope.spawn(move || load.call(caller, replicas[0], by));
             for client in 0..Self::CLIENTS {
-                let (load, operator) = (&load, &operator);
-                scope.spawn(move || load.client(client, replicas, operator));
+                scope.spawn(move || load.client(client, replicas, by));
             }
             let over = Over(&load.is_over);
-            faults(&load);
+            faults(load);
             for replica in replicas {
                 ready(replica, 200);
             }
@@ -241,7 +261,9 @@ impl Load {
         println!(
             "{answers} answers, {refused} of them 503; {denied} looks after a revoke; the longest took {longest_ms} ms"
         );
-        assert!(answers > 40 && denied > 10, "too little happened");
+        let [allowed, denied_calls] = load.calls.map(AtomicUsize::into_inner);
+        println!("{allowed} calls were allowed, {denied_calls} were denied after a revoke");
+        assert!(answers > 40 && denied > 10 && allowed > 0 && denied_calls > 0, "too little happened");
         assert!(u128::from(longest_ms) < BOUND.as_millis(), "{longest_ms} ms");
         let acknowledged = load.acknowledged.into_inner().unwrap();
         let histories = replicas.iter().map(|replica| history(replica, &operator)).collect::<Vec<_>>();
@@ -273,6 +295,47 @@ impl Load {
                     assert_eq!(status_of(&lease), "revoked", "{node}: an allow after an acknowledged revoke");
                     self.denied.fetch_add(1, Ordering::SeqCst);
                 }
+            }
+        }
+    }
+
+    /// Enrolls and revokes the node of a runtime again and again, and calls it meanwhile: no call is allowed that started when
+    /// a lease from before an acknowledged revoke was over, and none behind one that was denied.
+    fn call(&self, mut runtime: Connection, replica: &Service, operator: &str) {
+        let [allowed, denied] = &self.calls;
+        let body = json!({"enrollment_ref": "fleet-a", "replace": true}).to_string();
+        let change = |method: &str, path: &str, body: &str| {
+            while !self.is_over.load(Ordering::SeqCst) {
+                if let Some(changed) = self.ask(replica, method, path, operator, body) {
+                    self.acknowledge(&changed);
+                    return true;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+            false
+        };
+        while change("PUT", "/v1/enrollments/robot-7", &body) {
+            let enrolled = Instant::now();
+            while enrolled.elapsed() < LEASE_TTL {
+                if call(&mut runtime) == "allow" {
+                    allowed.fetch_add(1, Ordering::SeqCst);
+                    break;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+            if !change("POST", "/v1/enrollments/robot-7/revoke", "") {
+                return;
+            }
+            let (revoked, mut was_denied) = (Instant::now(), false);
+            while !was_denied || revoked.elapsed() < Duration::from_millis(500) {
+                let started = revoked.elapsed();
+                if call(&mut runtime) == "allow" {
+                    assert!(!was_denied && started < LEASE_TTL + DATABASE_WAIT, "allowed {started:?} after a revoke");
+                } else {
+                    denied.fetch_add(1, Ordering::SeqCst);
+                    was_denied = true;
+                }
+                thread::sleep(Duration::from_millis(10));
             }
         }
     }
