@@ -286,6 +286,64 @@ fn a_runtime_that_is_killed_at_any_moment_goes_on_with_its_directive() {
     assert!(killed_under_way > 0, "no runtime was killed in time");
 }
 
+/// `strace` ends it at a call on its files, once the rollout is there: the n-th of a thread, or the n-th on the index of its bundles.
+#[test]
+fn a_runtime_that_dies_at_any_operation_on_its_files_goes_on_with_its_directive() {
+    const RENAME: &str = "rename,renameat,renameat2";
+    let fleet = Fleet::start();
+    let index = fleet.home.path("rollout/robot-1/current.json");
+    let (mut died, mut version) = (0, 0);
+    let mut cases = vec![(RENAME, 1, Some(&index)), ("unlink,unlinkat", 1, None)];
+    cases.extend((1..=4).flat_map(|nth| [("fsync", nth, None), (RENAME, nth, None)]));
+    for (calls, nth, only) in &cases {
+        version += 1;
+        let running = fleet.run("robot-1", "");
+        let before = call(&mut running.connect()).0;
+        let mut strace = fleet.home.program("strace");
+        strace.args(["--quiet=all", "--follow-forks", "--output=/dev/null", &format!("--trace={calls}")]);
+        strace.arg(format!("--inject={calls}:signal=KILL:when={nth}"));
+        strace.args(only.iter().map(|path| format!("--trace-path={}", path.display())));
+        let mut strace = strace.arg(format!("--attach={}", running.id())).spawn().unwrap();
+        let is_traced = || {
+            let status = fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap();
+            !status.contains("TracerPid:\t0")
+        };
+        let begun = Instant::now();
+        while !is_traced() {
+            assert!(begun.elapsed() < PATIENCE, "it is not traced: {:?}", strace.try_wait());
+            thread::sleep(Duration::from_millis(5));
+        }
+        let id = fleet.create(&format!("1.{version}.0"), "--node-id robot-1");
+        let new = format!("fleet/policies@1.{version}.0");
+        let begun = Instant::now();
+        let mut is_over = false;
+        while !is_over {
+            let (_, shown) = fleet.ask("GET", &format!("/v1/rollouts/{id}"), "reader.token", "");
+            let gone = strace.try_wait().unwrap().is_some();
+            if gone {
+                died += 1;
+                println!("died at {calls} {nth} {}", shown["directives"][0]["state"]);
+            }
+            is_over = gone || shown["rollout"]["phase"] == "finished";
+            assert!(begun.elapsed() < PATIENCE, "{shown:#}");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _ = strace.kill();
+        strace.wait().unwrap();
+        running.kill();
+
+        let running = fleet.run("robot-1", "");
+        let mut client = running.connect();
+        let now = call(&mut client).0;
+        assert!(now == before || now == new, "{calls} {nth}: {now} is neither {before} nor {new}");
+        until(&mut client, &new, "allow");
+        fleet.until_phase(&id, "finished");
+        running.kill();
+    }
+    println!("{died} of {} died at an operation on a file", cases.len());
+    assert!(died >= 6, "only {died} died at an operation on a file");
+}
+
 #[test]
 fn a_rollout_is_paused_resumed_and_taken_back() {
     let fleet = Fleet::start();
