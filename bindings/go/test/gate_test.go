@@ -273,18 +273,41 @@ func TestATrapDeniesAndIsForgotten(t *testing.T) {
 		host := &autonomygate.MemoryHost{}
 		host.Enroll(autonomygate.Enrollment{NodeID: nodeID, EnrollmentRef: ref})
 		guard := &autonomygate.Guard{Gate: gate, Source: host, Sink: host}
-		for round := range 3 {
+		thousandAreRight(t, guard, host)
+		for range 3 {
 			denies(t, guard, "gate.trap", autonomygate.ReasonWALUnavailable)
-			batch := gate.DecideBatch([]autonomygate.Call{allowed("tool.echo"), allowed("gate.trap"), allowed("tool.echo")})
-			if batch[0].Effect != autonomygate.Allow || batch[1].Effect != autonomygate.Deny || batch[2].Effect != autonomygate.Allow {
-				t.Fatalf("%s, round %d: %+v", mode, round, batch)
-			}
-			for range 1_000 / 3 {
-				allows(t, guard, "tool.echo")
-			}
 		}
+		thousandAreRight(t, guard, host)
+		batch := gate.DecideBatch([]autonomygate.Call{allowed("tool.echo"), allowed("gate.trap"), allowed("tool.echo")})
+		if batch[0].Effect != autonomygate.Allow || batch[1].Effect != autonomygate.Deny || batch[2].Effect != autonomygate.Allow {
+			t.Fatalf("%s: %+v", mode, batch)
+		}
+		thousandAreRight(t, guard, host)
+	}
+}
+
+// thousandAreRight makes a thousand calls: each is allowed, its tool runs, and the log has its decision once.
+func thousandAreRight(t *testing.T, guard *autonomygate.Guard, host *autonomygate.MemoryHost) {
+	t.Helper()
+	before := len(host.Frames())
+	for range 1_000 {
 		allows(t, guard, "tool.echo")
-		guard.Wait()
+	}
+	guard.Wait()
+	decided := map[string]bool{}
+	for _, frame := range host.Frames()[before:] {
+		if frame.Kind != "autonomy.decision" {
+			continue
+		}
+		var attrs struct{ Tool, Outcome, Reason string }
+		parse(t, frame.Attrs, &attrs)
+		if decided[frame.AuditID] || attrs.Tool != "tool.echo" || attrs.Outcome != "allow" || attrs.Reason != "policy: allowed" {
+			t.Errorf("%s: %s", frame.AuditID, frame.Attrs)
+		}
+		decided[frame.AuditID] = true
+	}
+	if len(decided) != 1_000 {
+		t.Errorf("%d of 1000 are in the log", len(decided))
 	}
 }
 
