@@ -67,21 +67,53 @@ test("Node, a worker thread with a module that was compiled elsewhere", async ()
 
 test("an import reads, fetches and compiles nothing, in any entry", async () => {
   const place = await consumer({
-    "main.mjs": `
-      import { readdirSync } from "node:fs";
-      import fs from "node:fs";
-      import { syncBuiltinESMExports } from "node:module";
+    "watch.cjs": `
+      const { syncBuiltinESMExports } = require("node:module");
       const touched = [];
-      for (const name of ["fetch"]) globalThis[name] = () => touched.push(name);
-      for (const name of ["Module", "Instance", "compile", "instantiate", "compileStreaming", "instantiateStreaming"]) {
-        WebAssembly[name] = () => touched.push(name);
+      const watch = (of, object, names) => {
+        for (const name of names.filter((name) => typeof object[name] === "function")) {
+          const real = object[name];
+          object[name] = function (...args) {
+            // Node's loader reads the code that is required.
+            if (/\\.([cm]?js|json)$/.test(String(args[0]))) return Reflect.apply(real, this, args);
+            touched.push(of + "." + name);
+            throw new Error("touched");
+          };
+        }
+      };
+      console.log("watching");
+      for (const name of ["fs", "fs/promises", "net", "http", "https", "child_process", "worker_threads"]) {
+        watch(name, require(name), Object.keys(require(name)));
       }
-      const dist = "node_modules/autonomy-gate/dist/esm";
-      const entries = readdirSync(dist).filter((name) => /^(bindgen-)?(node|web)\\.js$|^inline\\.js$/.test(name));
-      for (const name of entries) await import(\`./\${dist}/\${name}\`);
-      console.log(entries.length, touched.length);`,
+      watch("global", globalThis, ["fetch", "WebSocket"]);
+      watch("WebAssembly", WebAssembly, Object.getOwnPropertyNames(WebAssembly));
+      syncBuiltinESMExports();
+      module.exports = touched;`,
+    "reads.mjs": 'import { readFileSync } from "node:fs"; readFileSync("node_modules/autonomy-gate/dist/gate.wasm");',
+    "opens.mjs": 'import { open } from "node:fs/promises"; await open("node_modules/autonomy-gate/dist/gate.wasm");',
+    "fetches.mjs": 'await fetch("data:,");',
+    "compiles.mjs": "new WebAssembly.Module(new Uint8Array());",
+    "main.mjs": `
+      import { createRequire } from "node:module";
+      import touched from "./watch.cjs";
+      const [esm, cjs] = JSON.parse(process.argv[2]);
+      for (const entry of esm) await import(entry);
+      for (const entry of cjs) createRequire(import.meta.url)(entry);
+      const byEntries = touched.splice(0);
+      for (const name of ["reads", "opens", "fetches", "compiles"]) await import(\`./\${name}.mjs\`).catch(() => {});
+      console.log(JSON.stringify([byEntries, touched]));`,
   });
-  assert.equal((await run("node", ["main.mjs"], { cwd: place })).trim(), "5 0");
+  const entries = (format) => {
+    const dist = `./node_modules/autonomy-gate/dist/${format}`;
+    const names = readdirSync(join(place, dist)).filter((name) => /^(bindgen-)?(node|web)\.js$|^inline\.js$/.test(name));
+    return names.map((name) => `${dist}/${name}`);
+  };
+  const [esm, cjs] = [entries("esm"), entries("cjs")];
+  assert.deepEqual([esm.length, cjs.length], [5, 3]);
+  const said = await run("node", ["main.mjs", JSON.stringify([esm, cjs])], { cwd: place });
+  const [byEntries, byOthers] = JSON.parse(said.replace("watching", ""));
+  assert.deepEqual(byEntries, []);
+  assert.deepEqual(byOthers, ["fs.readFileSync", "fs/promises.open", "global.fetch", "WebAssembly.Module"]);
 });
 
 test("a page without a bundler: the README's", async () => {
