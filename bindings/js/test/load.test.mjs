@@ -3,14 +3,15 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { copyFileSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
 import { build as esbuild } from "esbuild";
 import { build as viteBuild, createServer as viteServer, preview as vitePreview } from "vite";
+import webpack from "webpack";
 import { inChromium } from "./chromium.mjs";
-import { at, consumer, readme, run, serve, tarball } from "./support.mjs";
+import { at, consumer, freePort, readme, run, serve, tarball } from "./support.mjs";
 
 const DENIED = /^403 attestation: bundle_unverified: run `autonomy bundle verify` on the bundle/;
 
@@ -32,6 +33,12 @@ test("Node, require: the README's lines", async () => {
   const code = readme("### CommonJS", "cjs");
   assert.ok(code.trim().split("\n").length < 20);
   assert.match(await run("node", ["main.cjs"], { cwd: await consumer({ "main.cjs": code }) }), DENIED);
+});
+
+test("every block of the README is one that a test runs", () => {
+  const blocks = readFileSync(at("../README.md"), "utf8").matchAll(/^```(\w+)$/gm);
+  // The first lines and the shell's (`consumer`), those for CommonJS and a page here; a node and its servers in host.test.mjs.
+  assert.deepEqual([...blocks].map(([, language]) => language), ["js", "sh", "cjs", "html", "js", "js"]);
 });
 
 test("Node, every entry by both module systems", async () => {
@@ -168,6 +175,23 @@ test("Vite: built, and by its development server", async () => {
   await server.close();
 });
 
+test("webpack", async () => {
+  const place = await consumer({
+    "index.html": '<script src="./out/main.js"></script>',
+    "main.js": `${program("autonomy-gate")} globalThis.result = \`\${effect} \${reason}\`;`,
+  });
+  const compiler = webpack({ mode: "production", context: place, entry: "./main.js", output: { path: join(place, "out") } });
+  const stats = await promisify(compiler.run).call(compiler);
+  assert.ok(!stats.hasErrors() && !stats.hasWarnings(), stats.toString());
+  await promisify(compiler.close).call(compiler);
+  const server = await serve(place);
+  try {
+    assert.equal(await onPage(`${server.url}/index.html`), ANSWER);
+  } finally {
+    server.close();
+  }
+});
+
 test("esbuild: the module in the code", async () => {
   const place = await consumer({
     "main.js": `${program("autonomy-gate/inline")} globalThis.result = \`\${effect} \${reason}\`;`,
@@ -285,16 +309,7 @@ test("publint and attw find nothing", async () => {
 
 /** What a page says once it says something. */
 async function onPage(url, probe) {
-  return (await inChromium(url, probe)).result;
-}
-
-async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
+  return (await inChromium(url, probe, 60_000)).result;
 }
 
 /** Waits until somebody listens. */
