@@ -317,17 +317,22 @@ func TestTheCopyOfTheModuleIsTheModule(t *testing.T) {
 	}
 }
 
-// The ten lines of the README, in an empty directory, with the module as its zip has it.
+// What the README says, in an empty directory, with the module as its zip has it: its first lines run, and are those of the
+// package's example; its programs compile.
 func TestTheReadmeRuns(t *testing.T) {
 	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(read(t, "bindings/go/README.md")), -1)
-	if len(blocks) < 2 {
-		t.Fatal("the README has fewer than two programs")
+	if len(blocks) != 3 {
+		t.Fatalf("the README has %d blocks of Go", len(blocks))
+	}
+	first := strings.TrimSpace(strings.ReplaceAll("\n"+blocks[0][1], "\n", "\n\t"))
+	if !strings.Contains(string(read(t, "bindings/go/example_test.go")), "func Example() {\n\t"+first+"\n\t// Output:") {
+		t.Errorf("the package's example is not\n%s", first)
 	}
 	place := newModule(t)
-	write(t, place, "main.go", blocks[0][1])
+	write(t, place, "main.go", "package main\n\nimport (\n\"context\"\n\"fmt\"\n\"log\"\n\n"+
+		"autonomygate \"github.com/autonomy-gate/autonomy-gate/bindings/go\"\n)\n\nfunc main() {\n"+blocks[0][1]+"}\n")
 	found := run(t, place, "go", "run", ".")
-	want := "403 attestation: bundle_unverified: " + autonomygate.ReasonBundleUnverified.Remedy() + "\n"
-	if found != want {
+	if want := "the call is denied: attestation: bundle_unverified\n"; found != want {
 		t.Errorf("found %q, expected %q", found, want)
 	}
 	for at, block := range blocks[1:] {
