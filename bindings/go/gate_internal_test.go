@@ -2,6 +2,7 @@ package autonomygate
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 )
 
@@ -40,6 +41,35 @@ func TestACallThatHasTrappedIsDeniedInEveryMode(t *testing.T) {
 		if decision.Effect != Deny || decision.Reason != want || (decision.Frames == "") != (want == ReasonWALUnavailable) {
 			t.Errorf("%s: %+v", mode, decision)
 		}
+	}
+}
+
+// More tools than the module remembers calls: what it remembers turns over, again and again.
+func TestAMillionDecisionsLeaveTheMemoryAsItWas(t *testing.T) {
+	gate, err := Load(Config{NodeID: "robot-7", Mode: Off, Instances: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const tools, inARow = 40, 10
+	var factsLogged string
+	decide := func(at int) {
+		call := Call{Tool: fmt.Sprintf("tool.%d", at/inARow%tools), Policy: ReasonAllowed, FactsLogged: factsLogged}
+		decision, err := gate.Decide(call)
+		if err != nil || decision.Effect != Allow {
+			t.Fatal(decision, err)
+		}
+		factsLogged = decision.Facts
+	}
+	memory := func() uint32 { return gate.pool.idle[0].module.Memory().Size() }
+	for at := range tools * inARow {
+		decide(at)
+	}
+	instance, before := gate.pool.idle[0], memory()
+	for at := range 1_000_000 {
+		decide(at)
+	}
+	if memory() != before || gate.pool.idle[0] != instance {
+		t.Errorf("%d bytes became %d", before, memory())
 	}
 }
 

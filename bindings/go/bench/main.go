@@ -264,6 +264,9 @@ func version(module string) string {
 	info, _ := debug.ReadBuildInfo()
 	for _, dependency := range info.Deps {
 		if dependency.Path == module {
+			if dependency.Replace != nil {
+				dependency = dependency.Replace
+			}
 			return strings.TrimPrefix(dependency.Version, "v")
 		}
 	}

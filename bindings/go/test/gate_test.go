@@ -273,18 +273,41 @@ func TestATrapDeniesAndIsForgotten(t *testing.T) {
 		host := &autonomygate.MemoryHost{}
 		host.Enroll(autonomygate.Enrollment{NodeID: nodeID, EnrollmentRef: ref})
 		guard := &autonomygate.Guard{Gate: gate, Source: host, Sink: host}
-		for round := range 3 {
+		thousandAreRight(t, guard, host)
+		for range 3 {
 			denies(t, guard, "gate.trap", autonomygate.ReasonWALUnavailable)
-			batch := gate.DecideBatch([]autonomygate.Call{allowed("tool.echo"), allowed("gate.trap"), allowed("tool.echo")})
-			if batch[0].Effect != autonomygate.Allow || batch[1].Effect != autonomygate.Deny || batch[2].Effect != autonomygate.Allow {
-				t.Fatalf("%s, round %d: %+v", mode, round, batch)
-			}
-			for range 1_000 / 3 {
-				allows(t, guard, "tool.echo")
-			}
 		}
+		thousandAreRight(t, guard, host)
+		batch := gate.DecideBatch([]autonomygate.Call{allowed("tool.echo"), allowed("gate.trap"), allowed("tool.echo")})
+		if batch[0].Effect != autonomygate.Allow || batch[1].Effect != autonomygate.Deny || batch[2].Effect != autonomygate.Allow {
+			t.Fatalf("%s: %+v", mode, batch)
+		}
+		thousandAreRight(t, guard, host)
+	}
+}
+
+// thousandAreRight makes a thousand calls: each is allowed, its tool runs, and the log has its decision once.
+func thousandAreRight(t *testing.T, guard *autonomygate.Guard, host *autonomygate.MemoryHost) {
+	t.Helper()
+	before := len(host.Frames())
+	for range 1_000 {
 		allows(t, guard, "tool.echo")
-		guard.Wait()
+	}
+	guard.Wait()
+	decided := map[string]bool{}
+	for _, frame := range host.Frames()[before:] {
+		if frame.Kind != "autonomy.decision" {
+			continue
+		}
+		var attrs struct{ Tool, Outcome, Reason string }
+		parse(t, frame.Attrs, &attrs)
+		if decided[frame.AuditID] || attrs.Tool != "tool.echo" || attrs.Outcome != "allow" || attrs.Reason != "policy: allowed" {
+			t.Errorf("%s: %s", frame.AuditID, frame.Attrs)
+		}
+		decided[frame.AuditID] = true
+	}
+	if len(decided) != 1_000 {
+		t.Errorf("%d of 1000 are in the log", len(decided))
 	}
 }
 
@@ -294,17 +317,22 @@ func TestTheCopyOfTheModuleIsTheModule(t *testing.T) {
 	}
 }
 
-// The ten lines of the README, in an empty directory, with the module as its zip has it.
+// What the README says, in an empty directory, with the module as its zip has it: its first lines run, and are those of the
+// package's example; its programs compile.
 func TestTheReadmeRuns(t *testing.T) {
 	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(read(t, "bindings/go/README.md")), -1)
-	if len(blocks) < 2 {
-		t.Fatal("the README has fewer than two programs")
+	if len(blocks) != 3 {
+		t.Fatalf("the README has %d blocks of Go", len(blocks))
+	}
+	first := strings.TrimSpace(strings.ReplaceAll("\n"+blocks[0][1], "\n", "\n\t"))
+	if !strings.Contains(string(read(t, "bindings/go/example_test.go")), "func Example() {\n\t"+first+"\n\t// Output:") {
+		t.Errorf("the package's example is not\n%s", first)
 	}
 	place := newModule(t)
-	write(t, place, "main.go", blocks[0][1])
+	write(t, place, "main.go", "package main\n\nimport (\n\"context\"\n\"fmt\"\n\"log\"\n\n"+
+		"autonomygate \"github.com/autonomy-gate/autonomy-gate/bindings/go\"\n)\n\nfunc main() {\n"+blocks[0][1]+"}\n")
 	found := run(t, place, "go", "run", ".")
-	want := "403 attestation: bundle_unverified: " + autonomygate.ReasonBundleUnverified.Remedy() + "\n"
-	if found != want {
+	if want := "the call is denied: attestation: bundle_unverified\n"; found != want {
 		t.Errorf("found %q, expected %q", found, want)
 	}
 	for at, block := range blocks[1:] {

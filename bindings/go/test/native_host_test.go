@@ -374,25 +374,139 @@ func TestWhatWouldLeakTheTokenOrMeansNothingIsRefused(t *testing.T) {
 	}
 }
 
+// node is one that is enrolled, with its own `autonomy host serve`.
+type node struct {
+	t                        *testing.T
+	place, tokenFile, listen string
+	host                     process
+}
+
+func newNode(t *testing.T, enrollmentRef string) *node {
+	t.Helper()
+	place := t.TempDir()
+	n := &node{t: t, place: place, tokenFile: filepath.Join(place, "host.token"), listen: "127.0.0.1:0"}
+	n.cli("host", "token", "--out", n.tokenFile)
+	n.cli("node", "enroll", "--node-id", nodeID, "--enrollment-ref", enrollmentRef)
+	return n
+}
+
+func (n *node) cli(arguments ...string) string {
+	n.t.Helper()
+	return run(n.t, n.place, os.Getenv("AUTONOMY"), append([]string{"--home", n.place}, arguments...)...)
+}
+
+// serve starts the host behind a command of the shell. It listens where it has listened before.
+func (n *node) serve(first string) {
+	n.t.Helper()
+	n.host = start(n.t, n.place, "bash", "-c", first+` && exec "$@"`, "bash", os.Getenv("AUTONOMY"),
+		"--home", n.place, "host", "serve", "--listen", n.listen, "--token-file", n.tokenFile)
+	n.listen = strings.TrimPrefix(n.host.finds(`http://127\.0\.0\.1:\d+`), "http://")
+}
+
+func (n *node) guard(config autonomygate.Config) *autonomygate.Guard {
+	n.t.Helper()
+	native, err := autonomygate.NewNativeHost(autonomygate.NativeHostConfig{URL: "http://" + n.listen, TokenFile: n.tokenFile})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return &autonomygate.Guard{Gate: load(n.t, config), Source: native, Sink: native}
+}
+
+// decided are the audit ids of the calls that the log has as allowed.
+func (n *node) decided() map[string]bool {
+	n.t.Helper()
+	allowed := map[string]bool{}
+	for lines := json.NewDecoder(strings.NewReader(n.cli("wal", "inspect", "--kind", "autonomy.decision"))); ; {
+		var frame struct {
+			AuditID string `json:"audit_id"`
+			Attrs   struct{ Outcome string }
+		}
+		if err := lines.Decode(&frame); err == io.EOF {
+			return allowed
+		} else if err != nil {
+			n.t.Fatal(err)
+		}
+		if frame.Attrs.Outcome == "allow" {
+			allowed[frame.AuditID] = true
+		}
+	}
+}
+
+func TestCallsAreAllowedAgainOnceAKilledHostIsBack(t *testing.T) {
+	for _, mode := range []autonomygate.Mode{autonomygate.Off, autonomygate.Advisory, autonomygate.Enforce} {
+		config, ref := fixture(t)
+		config.Mode = mode
+		node := newNode(t, ref)
+		node.serve("true")
+		guard := node.guard(config)
+		for range 3 {
+			allows(t, guard, "tool.echo")
+			node.host.kill()
+			for range 3 {
+				denies(t, guard, "tool.echo", autonomygate.ReasonWALUnavailable)
+			}
+			node.serve("true")
+		}
+		allows(t, guard, "tool.echo")
+		guard.Wait()
+		node.cli("wal", "verify")
+		if found := len(node.decided()); found != 4 {
+			t.Errorf("%s: %d of 4 are in the log", mode, found)
+		}
+	}
+}
+
+// The host's log may not grow any more: a write fails as on a full disk.
+func TestAFullDiskOfARealHostDenies(t *testing.T) {
+	config, ref := fixture(t)
+	node := newNode(t, ref)
+	node.serve("ulimit -f 64")
+	guard := node.guard(config)
+	ran := map[string]bool{}
+	var failure error
+	for failure == nil && len(ran) < 10_000 {
+		permit, err := guard.Ask(context.Background(), autonomygate.ToolCall{Tool: "tool.echo"})
+		if failure = err; err == nil {
+			ran[permit.AuditID] = true
+		}
+	}
+	if !errors.Is(failure, autonomygate.ReasonWALUnavailable) {
+		t.Fatalf("after %d calls: %v", len(ran), failure)
+	}
+	if denied := failure.(*autonomygate.Denied); !strings.Contains(denied.Cause.Error(), "File too large") {
+		t.Error(denied.Cause)
+	}
+	for range 3 {
+		denies(t, guard, "tool.echo", autonomygate.ReasonWALUnavailable)
+	}
+	node.host.kill()
+	node.serve("true")
+	allows(t, guard, "tool.echo")
+	guard.Wait()
+	node.cli("wal", "verify")
+	decided := node.decided()
+	for id := range ran {
+		if !decided[id] {
+			t.Errorf("`%s` was run, and is not in the log", id)
+		}
+	}
+	if len(decided) != len(ran)+1 {
+		t.Errorf("%d are in the log, %d were run", len(decided), len(ran)+1)
+	}
+}
+
 // The example's server, gated by `autonomy host serve`.
 func TestTheExampleIsGatedByARealHost(t *testing.T) {
 	config, ref := fixture(t)
-	place := t.TempDir()
-	autonomy := os.Getenv("AUTONOMY")
-	home := []string{"--home", place}
-	cli := func(arguments ...string) string { return run(t, place, autonomy, append(home, arguments...)...) }
-	tokenFile := filepath.Join(place, "host.token")
-	cli("host", "token", "--out", tokenFile)
-	cli("node", "enroll", "--node-id", nodeID, "--enrollment-ref", ref)
-	write(t, place, "bundle.tar", string(config.Bundle))
-	write(t, place, "keys.pem", strings.Join(config.TrustedKeys, "\n"))
-	host := start(t, place, autonomy, append(home, "host", "serve", "--listen", "127.0.0.1:0", "--token-file", tokenFile)...)
-	hostURL := host.finds(`http://127\.0\.0\.1:\d+`)
+	node := newNode(t, ref)
+	write(t, node.place, "bundle.tar", string(config.Bundle))
+	write(t, node.place, "keys.pem", strings.Join(config.TrustedKeys, "\n"))
+	node.serve("true")
 	module := newModule(t)
-	run(t, module, "go", "build", "-o", filepath.Join(place, "server"), "github.com/autonomy-gate/autonomy-gate/bindings/go/examples/server")
-	server := start(t, place, filepath.Join(place, "server"),
+	run(t, module, "go", "build", "-o", filepath.Join(node.place, "server"), "github.com/autonomy-gate/autonomy-gate/bindings/go/examples/server")
+	server := start(t, node.place, filepath.Join(node.place, "server"),
 		"-listen", "127.0.0.1:0", "-node-id", nodeID, "-mode", "enforce", "-bundle", "bundle.tar", "-keys", "keys.pem",
-		"-host", hostURL, "-token-file", tokenFile)
+		"-host", "http://"+node.listen, "-token-file", node.tokenFile)
 	url := server.finds(`http://127\.0\.0\.1:\d+`) + "/move"
 	post := func(want int) (answer struct {
 		Reason  string
@@ -412,16 +526,16 @@ func TestTheExampleIsGatedByARealHost(t *testing.T) {
 		return answer
 	}
 	moved := post(200)
-	cli("node", "revoke", "--node-id", nodeID)
+	node.cli("node", "revoke", "--node-id", nodeID)
 	if denied := post(403); denied.Reason != "attestation: enrollment_revoked" {
 		t.Error(denied)
 	}
-	if audit := cli("audit", "get", moved.AuditID); !strings.Contains(audit, "outcome=allow") {
+	if audit := node.cli("audit", "get", moved.AuditID); !strings.Contains(audit, "outcome=allow") {
 		t.Error(audit)
 	}
 	// The action frame is not waited for.
-	eventually(t, func() bool { return strings.Contains(cli("audit", "get", moved.AuditID), "completed") })
-	host.kill()
+	eventually(t, func() bool { return strings.Contains(node.cli("audit", "get", moved.AuditID), "completed") })
+	node.host.kill()
 	if denied := post(503); denied.Reason != "audit: wal_unavailable" {
 		t.Error(denied)
 	}

@@ -20,7 +20,7 @@ export interface HttpResponse {
 const FAILED = 400;
 
 /**
- * Asks before a handler of `node:http`, or of a framework in the style of Express: `gateHttp(guard, {tool})(req, res, next)`.
+ * Asks before a handler of `node:http`, or of Express 5: `gateHttp(guard, {tool})(req, res, next)`.
  *
  * `next` is called only with a permit, whose audit id is `req.auditId`. A denied request is answered here.
  */

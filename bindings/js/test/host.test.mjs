@@ -2,14 +2,16 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { copyFileSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { FactsNotLogged, Guard, NativeHost } from "autonomy-gate";
+import express from "express";
+import { FactsNotLogged, Guard, NativeHost, gateHttp } from "autonomy-gate";
+import { inChromium } from "./chromium.mjs";
 import { denied, enrollmentRef, loadGate, nodeId } from "./rig.mjs";
-import { at, autonomy, consumer, directory, goodBundle, run } from "./support.mjs";
+import { at, autonomy, consumer, directory, freePort, goodBundle, readme, run, serve } from "./support.mjs";
 
 const CALLERS = 16;
 
@@ -136,4 +138,88 @@ test("the example: a server on a node", async (t) => {
   const { audit_id, reason } = await refused.json();
   assert.equal(reason, "attestation: enrollment_revoked");
   assert.match(await node.cli("audit", "get", audit_id), /reason=attestation: enrollment_revoked/);
+});
+
+/** The README's program for a node, with this node's host, where it is installed. */
+async function readmeOf(node, files) {
+  const { bundle, trustedKeys } = goodBundle();
+  const program = readme("## A node", "js").replace("http://127.0.0.1:7778", `http://${node.listen}`);
+  const cwd = await consumer({ ...files(program), "bundle.tar": bundle, "release.pub.pem": trustedKeys[0] });
+  copyFileSync(node.tokenFile, join(cwd, "host.token"));
+  const env = { ...process.env, AUTONOMY_NODE_ID: nodeId };
+  return (name) => run(process.execPath, [name], { cwd, env });
+}
+
+test("the README's node", async (t) => {
+  const node = await install(t);
+  const runs = await readmeOf(node, (program) => ({ "main.mjs": program }));
+  assert.equal(await runs("main.mjs"), "");
+  assert.match(await node.cli("wal", "inspect", "--kind", "autonomy.action"), /"tool":"arm\.move","outcome":"completed"/);
+  await node.cli("node", "revoke", "--node-id", nodeId);
+  assert.match(await runs("main.mjs"), /^403 \{"decision":"deny","reason":"attestation: enrollment_revoked"/);
+});
+
+test("the README's servers", async (t) => {
+  const node = await install(t);
+  const port = await freePort();
+  const runs = await readmeOf(node, (program) => ({
+    "servers.mjs": program.slice(0, program.indexOf("try {")) + readme("## Servers", "js").replace("8080", `${port}`),
+    "main.mjs": `
+      import served from "./servers.mjs";
+      for (const answer of [await fetch("http://127.0.0.1:${port}/"), await served.fetch(new Request("http://robot/arm"))]) {
+        console.log(answer.status, await answer.text());
+      }
+      process.exit();`,
+  }));
+  assert.match(await runs("main.mjs"), /^200 moved, [0-9a-f-]{36}\n200 moved, [0-9a-f-]{36}\n$/);
+  assert.match(await node.cli("wal", "inspect", "--kind", "autonomy.decision"), /"tool":"http\.get"[^]*"tool":"arm\.move"/);
+  await node.cli("node", "revoke", "--node-id", nodeId);
+  assert.match(await runs("main.mjs"), /^(403 \{"decision":"deny","reason":"attestation: enrollment_revoked".*\n){2}$/);
+});
+
+test("Express 5: a gated route", async (t) => {
+  const node = await install(t);
+  const host = new NativeHost({ url: `http://${node.listen}`, tokenFile: node.tokenFile });
+  const guard = new Guard({ gate: await loadGate(), source: host, sink: host });
+  const ran = [];
+  const app = express();
+  app.use("/arm", gateHttp(guard, { tool: (req) => `arm${req.path.replaceAll("/", ".")}` }));
+  app.post("/arm/move", (req, res) => {
+    ran.push(req.auditId);
+    res.send("moved");
+  });
+  const server = app.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => server.close());
+  const post = () => fetch(`http://127.0.0.1:${server.address().port}/arm/move`, { method: "POST" });
+
+  const moved = await post();
+  assert.deepEqual([moved.status, await moved.text(), ran.length], [200, "moved", 1]);
+  assert.match(await node.cli("audit", "get", ran[0]), /outcome=allow/);
+  await node.cli("node", "revoke", "--node-id", nodeId);
+  const refused = await post();
+  const { decision, reason, audit_id } = await refused.json();
+  assert.deepEqual([refused.status, decision, reason, ran.length], [403, "deny", "attestation: enrollment_revoked", 1]);
+  const written = await node.cli("audit", "get", audit_id);
+  assert.match(written, /tool=arm\.move/);
+  assert.match(written, /reason=attestation: enrollment_revoked/);
+});
+
+test("a page gets nothing from a host", async (t) => {
+  const node = await install(t);
+  const place = await consumer({
+    "index.html": `<script type="module">
+      import { Gate, Guard, NativeHost } from "./node_modules/autonomy-gate/dist/esm/web.js";
+      const token = ${JSON.stringify(readFileSync(node.tokenFile, "utf8").trim())};
+      const host = new NativeHost({ url: "http://${node.listen}", token });
+      const guard = new Guard({ gate: await Gate.load({ nodeId: "${nodeId}", mode: "off" }), source: host, sink: host });
+      globalThis.result = await guard.ask({ tool: "arm.move" }).then(() => "allowed", (denied) => denied.reason);
+    </script>`,
+  });
+  const server = await serve(place);
+  t.after(server.close);
+  assert.equal((await inChromium(`${server.url}/index.html`, undefined, 60_000)).result, "audit: wal_unavailable");
+  const headers = { authorization: `Bearer ${readFileSync(node.tokenFile, "utf8").trim()}` };
+  const health = (more) => fetch(`http://${node.listen}/v1/health`, { headers: { ...headers, ...more } });
+  assert.deepEqual([(await health({})).status, (await health({ origin: server.url })).status], [200, 403]);
 });

@@ -3,14 +3,15 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { copyFileSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
 import { build as esbuild } from "esbuild";
 import { build as viteBuild, createServer as viteServer, preview as vitePreview } from "vite";
+import webpack from "webpack";
 import { inChromium } from "./chromium.mjs";
-import { at, consumer, readme, run, serve, tarball } from "./support.mjs";
+import { at, consumer, freePort, readme, run, serve, tarball } from "./support.mjs";
 
 const DENIED = /^403 attestation: bundle_unverified: run `autonomy bundle verify` on the bundle/;
 
@@ -32,6 +33,12 @@ test("Node, require: the README's lines", async () => {
   const code = readme("### CommonJS", "cjs");
   assert.ok(code.trim().split("\n").length < 20);
   assert.match(await run("node", ["main.cjs"], { cwd: await consumer({ "main.cjs": code }) }), DENIED);
+});
+
+test("every block of the README is one that a test runs", () => {
+  const blocks = readFileSync(at("../README.md"), "utf8").matchAll(/^```(\w+)$/gm);
+  // The first lines and the shell's (`consumer`), those for CommonJS and a page here; a node and its servers in host.test.mjs.
+  assert.deepEqual([...blocks].map(([, language]) => language), ["js", "sh", "cjs", "html", "js", "js"]);
 });
 
 test("Node, every entry by both module systems", async () => {
@@ -67,21 +74,53 @@ test("Node, a worker thread with a module that was compiled elsewhere", async ()
 
 test("an import reads, fetches and compiles nothing, in any entry", async () => {
   const place = await consumer({
-    "main.mjs": `
-      import { readdirSync } from "node:fs";
-      import fs from "node:fs";
-      import { syncBuiltinESMExports } from "node:module";
+    "watch.cjs": `
+      const { syncBuiltinESMExports } = require("node:module");
       const touched = [];
-      for (const name of ["fetch"]) globalThis[name] = () => touched.push(name);
-      for (const name of ["Module", "Instance", "compile", "instantiate", "compileStreaming", "instantiateStreaming"]) {
-        WebAssembly[name] = () => touched.push(name);
+      const watch = (of, object, names) => {
+        for (const name of names.filter((name) => typeof object[name] === "function")) {
+          const real = object[name];
+          object[name] = function (...args) {
+            // Node's loader reads the code that is required.
+            if (/\\.([cm]?js|json)$/.test(String(args[0]))) return Reflect.apply(real, this, args);
+            touched.push(of + "." + name);
+            throw new Error("touched");
+          };
+        }
+      };
+      console.log("watching");
+      for (const name of ["fs", "fs/promises", "net", "http", "https", "child_process", "worker_threads"]) {
+        watch(name, require(name), Object.keys(require(name)));
       }
-      const dist = "node_modules/autonomy-gate/dist/esm";
-      const entries = readdirSync(dist).filter((name) => /^(bindgen-)?(node|web)\\.js$|^inline\\.js$/.test(name));
-      for (const name of entries) await import(\`./\${dist}/\${name}\`);
-      console.log(entries.length, touched.length);`,
+      watch("global", globalThis, ["fetch", "WebSocket"]);
+      watch("WebAssembly", WebAssembly, Object.getOwnPropertyNames(WebAssembly));
+      syncBuiltinESMExports();
+      module.exports = touched;`,
+    "reads.mjs": 'import { readFileSync } from "node:fs"; readFileSync("node_modules/autonomy-gate/dist/gate.wasm");',
+    "opens.mjs": 'import { open } from "node:fs/promises"; await open("node_modules/autonomy-gate/dist/gate.wasm");',
+    "fetches.mjs": 'await fetch("data:,");',
+    "compiles.mjs": "new WebAssembly.Module(new Uint8Array());",
+    "main.mjs": `
+      import { createRequire } from "node:module";
+      import touched from "./watch.cjs";
+      const [esm, cjs] = JSON.parse(process.argv[2]);
+      for (const entry of esm) await import(entry);
+      for (const entry of cjs) createRequire(import.meta.url)(entry);
+      const byEntries = touched.splice(0);
+      for (const name of ["reads", "opens", "fetches", "compiles"]) await import(\`./\${name}.mjs\`).catch(() => {});
+      console.log(JSON.stringify([byEntries, touched]));`,
   });
-  assert.equal((await run("node", ["main.mjs"], { cwd: place })).trim(), "5 0");
+  const entries = (format) => {
+    const dist = `./node_modules/autonomy-gate/dist/${format}`;
+    const names = readdirSync(join(place, dist)).filter((name) => /^(bindgen-)?(node|web)\.js$|^inline\.js$/.test(name));
+    return names.map((name) => `${dist}/${name}`);
+  };
+  const [esm, cjs] = [entries("esm"), entries("cjs")];
+  assert.deepEqual([esm.length, cjs.length], [5, 3]);
+  const said = await run("node", ["main.mjs", JSON.stringify([esm, cjs])], { cwd: place });
+  const [byEntries, byOthers] = JSON.parse(said.replace("watching", ""));
+  assert.deepEqual(byEntries, []);
+  assert.deepEqual(byOthers, ["fs.readFileSync", "fs/promises.open", "global.fetch", "WebAssembly.Module"]);
 });
 
 test("a page without a bundler: the README's", async () => {
@@ -134,6 +173,23 @@ test("Vite: built, and by its development server", async () => {
   await server.listen();
   assert.equal(await onPage(server.resolvedUrls.local[0]), ANSWER);
   await server.close();
+});
+
+test("webpack", async () => {
+  const place = await consumer({
+    "index.html": '<script src="./out/main.js"></script>',
+    "main.js": `${program("autonomy-gate")} globalThis.result = \`\${effect} \${reason}\`;`,
+  });
+  const compiler = webpack({ mode: "production", context: place, entry: "./main.js", output: { path: join(place, "out") } });
+  const stats = await promisify(compiler.run).call(compiler);
+  assert.ok(!stats.hasErrors() && !stats.hasWarnings(), stats.toString());
+  await promisify(compiler.close).call(compiler);
+  const server = await serve(place);
+  try {
+    assert.equal(await onPage(`${server.url}/index.html`), ANSWER);
+  } finally {
+    server.close();
+  }
 });
 
 test("esbuild: the module in the code", async () => {
@@ -253,16 +309,7 @@ test("publint and attw find nothing", async () => {
 
 /** What a page says once it says something. */
 async function onPage(url, probe) {
-  return (await inChromium(url, probe)).result;
-}
-
-async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
+  return (await inChromium(url, probe, 60_000)).result;
 }
 
 /** Waits until somebody listens. */

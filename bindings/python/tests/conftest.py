@@ -1,12 +1,14 @@
 """Both guards as a fixture, and the lines of docs/src/spec/conformance.md for the faults that were played."""
 
 import json
+import subprocess
 from collections import defaultdict
 from importlib.metadata import version
 
 import pytest
-from support import Contract, Tasks, Threads
+from support import AUTONOMY, Contract, Tasks, Threads
 
+POLICY = "package autonomy\n\ndefault allow := true\n"
 FAULTS = pytest.StashKey()
 
 
@@ -41,3 +43,22 @@ def contract():
     contract = Contract()
     yield contract
     contract.stop()
+
+
+@pytest.fixture
+def node(tmp_path):
+    """A node that is enrolled, with a bundle that is for it."""
+
+    def autonomy(*arguments):
+        command = [AUTONOMY, "--home", str(tmp_path / "home"), *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    (tmp_path / "source/policies").mkdir(parents=True)
+    (tmp_path / "source/policies/allow.rego").write_text(POLICY)
+    autonomy("key", "generate", "--out", "release.pem")
+    (tmp_path / "release.pem.pub").rename(tmp_path / "release.pub.pem")
+    bundle = ["--source", "source", "--name", "fleet/patrol", "--version", "1.0.0", "--enrollment-ref", "fleet-a"]
+    autonomy("bundle", "build", *bundle, "--key", "release.pem", "--out", "bundle.tar")
+    autonomy("node", "enroll", "--node-id", "robot-7", "--enrollment-ref", "fleet-a")
+    autonomy("host", "token", "--out", "host.token")
+    return tmp_path, autonomy

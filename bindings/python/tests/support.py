@@ -7,7 +7,9 @@ import base64
 import contextlib
 import json
 import os
+import re
 import socket
+import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +26,7 @@ from autonomy_gate import (
 )
 
 ROOT = Path(__file__).resolve().parents[3]
+AUTONOMY = os.environ.get("AUTONOMY", "autonomy")
 NODE_ID = "robot-7"
 TOKEN = "s3cret-token"
 
@@ -300,3 +303,27 @@ def outcomes(frames):
 def why(frames):
     """Why the enrollment is unavailable, by the facts that were logged last."""
     return [f for f in frames if f["kind"] == "autonomy.facts"][-1]["attrs"]["facts"]["enrollment"]["why"]
+
+
+@contextlib.contextmanager
+def serving(arguments, says, **options):
+    """Runs a program until the block ends, once it has said that it listens; gives what it said of where, and its process."""
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, **options) as process:
+        try:
+            for line in process.stdout:
+                if found := re.search(says, line):
+                    break
+            else:
+                raise AssertionError(f"{arguments} ended")
+            yield found[1], process
+        finally:
+            process.terminate()
+
+
+@contextlib.contextmanager
+def host(place, listen="127.0.0.1:0"):
+    """`autonomy host serve`, as `serving` gives it."""
+    arguments = ["host", "serve", "--listen", listen, "--token-file", "host.token"]
+    program = [AUTONOMY, "--home", str(place / "home"), *arguments]
+    with serving(program, r"listening on (http://\S+)", cwd=place) as served:
+        yield served

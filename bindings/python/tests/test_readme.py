@@ -7,15 +7,12 @@ import re
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from support import host, serving
 
 PACKAGE = Path(__file__).resolve().parents[1]
-AUTONOMY = os.environ.get("AUTONOMY", "autonomy")
 BLOCKS = re.findall(r"```python\n(.*?)```", (PACKAGE / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-POLICY = "package autonomy\n\ndefault allow := true\n"
 
 
 def python(code, place, **env):
@@ -31,47 +28,6 @@ def python(code, place, **env):
     return done.stdout
 
 
-@contextmanager
-def serving(arguments, says, **options):
-    """Runs a program until the block ends, once it has said that it listens; gives what it said of where."""
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, **options) as process:
-        try:
-            for line in process.stdout:
-                if found := re.search(says, line):
-                    break
-            else:
-                pytest.fail(f"{arguments} ended")
-            yield found[1]
-        finally:
-            process.terminate()
-
-
-@pytest.fixture
-def node(tmp_path):
-    """A node that is enrolled, with a bundle that is for it."""
-
-    def autonomy(*arguments):
-        command = [AUTONOMY, "--home", str(tmp_path / "home"), *arguments]
-        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-
-    (tmp_path / "source/policies").mkdir(parents=True)
-    (tmp_path / "source/policies/allow.rego").write_text(POLICY)
-    autonomy("key", "generate", "--out", "release.pem")
-    (tmp_path / "release.pem.pub").rename(tmp_path / "release.pub.pem")
-    bundle = ["--source", "source", "--name", "fleet/patrol", "--version", "1.0.0", "--enrollment-ref", "fleet-a"]
-    autonomy("bundle", "build", *bundle, "--key", "release.pem", "--out", "bundle.tar")
-    autonomy("node", "enroll", "--node-id", "robot-7", "--enrollment-ref", "fleet-a")
-    autonomy("host", "token", "--out", "host.token")
-    return tmp_path, autonomy
-
-
-@contextmanager
-def host(place, listen="127.0.0.1:0"):
-    arguments = ["host", "serve", "--listen", listen, "--token-file", "host.token"]
-    with serving([AUTONOMY, "--home", str(place / "home"), *arguments], r"listening on (\S+)", cwd=place) as address:
-        yield address
-
-
 def test_the_first_lines(tmp_path):
     said = python(BLOCKS[0], tmp_path)
     assert said.startswith("403 attestation: bundle_unverified: run `autonomy bundle verify`")
@@ -80,8 +36,8 @@ def test_the_first_lines(tmp_path):
 
 def test_a_node(node):
     place, autonomy = node
-    with host(place) as address:
-        code = BLOCKS[1].replace("http://127.0.0.1:7778", f"http://{address.removeprefix('http://')}")
+    with host(place) as (address, _):
+        code = BLOCKS[1].replace("http://127.0.0.1:7778", address)
         said = python(code, place, AUTONOMY_NODE_ID="robot-7")
         audit_id = said.split()[-1]
         assert said == f"the decision is on disk: the tool may run, once {audit_id}\n"
@@ -114,12 +70,11 @@ def test_every_block_is_run():
 
 def test_the_example(node):
     place, autonomy = node
-    with host(place) as address:
-        where = f"http://{address.removeprefix('http://')}"
+    with host(place) as (address, _):
         arguments = ["--bundle", "bundle.tar", "--key", "release.pub.pem", "--node-id", "robot-7"]
-        arguments += ["--token-file", "host.token", "--host", where, "--port", "0"]
+        arguments += ["--token-file", "host.token", "--host", address, "--port", "0"]
         program = [sys.executable, str(PACKAGE / "examples/server.py"), *arguments]
-        with serving(program, r"http://127.0.0.1:(\d+)", cwd=place, stderr=subprocess.DEVNULL) as port:
+        with serving(program, r"http://127.0.0.1:(\d+)", cwd=place, stderr=subprocess.DEVNULL) as (port, _):
 
             def post():
                 connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=10)

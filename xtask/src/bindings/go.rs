@@ -20,6 +20,9 @@ const STATICCHECK: &str = "honnef.co/go/tools/cmd/staticcheck@v0.8.2";
 /// The tests that run the corpora: without the race detector, which would make them ten times as long.
 const CORPORA: &str = "^Test(Signatures|Bundles|Decisions)$";
 
+/// The test of a million decisions: without the race detector as well.
+const MILLION: &str = "^TestAMillion";
+
 /// Writes the module as its users get it: what is in its zip.
 pub fn build(root: &Path) -> Result<()> {
     wasm::check_copies(root)?;
@@ -36,7 +39,10 @@ pub fn build(root: &Path) -> Result<()> {
 pub fn test(root: &Path) -> Result<String> {
     let autonomy = super::autonomy(root)?;
     lint(root, &["", "test"])?;
-    ci::step("the module's own tests", go(&root.join(MODULE)).args(["test", "-race", "-count=1", "./..."]))?;
+    for arguments in [["-race", "-skip", MILLION].as_slice(), &["-run", MILLION]] {
+        let mut own = go(&root.join(MODULE));
+        ci::step("the module's own tests", own.args(["test", "-count=1"]).args(arguments).arg("./..."))?;
+    }
     let test = |arguments: &[&str]| {
         let mut test = user(root)?;
         test.args(["test", "-count=1", "-v"]).args(arguments).arg(".").env("AUTONOMY", &autonomy);

@@ -77,7 +77,8 @@ fn install(root: &Path, place: &str, requirements: &str) -> Result<PathBuf> {
     if !fs::read(&installed).is_ok_and(|installed| installed == wanted) {
         ci::step("python", Command::new("python3").args(["-m", "venv", "--clear"]).arg(&place))?;
         let mut packages = pip(&place);
-        packages.args(["--only-binary", ":all:", "--requirement", requirements]).current_dir(&package);
+        // The files name all that is needed.
+        packages.args(["--no-deps", "--only-binary", ":all:", "--requirement", requirements]).current_dir(&package);
         ci::step("python packages", &mut packages)?;
         fs::write(&installed, wanted)?;
     }
