@@ -81,10 +81,16 @@ pub fn test(root: &Path) -> Result<String> {
     let corpora = kit.compile_cpp("conformance", &[format!("{PACKAGE}/test/conformance.cpp")], &["libcrypto"])?;
     run("the corpora", kit.run(&corpora).arg("tests/corpus"))?;
     readme(&kit)?;
-    let server = kit.compile("server", "cc", &CFLAGS, &[format!("{PACKAGE}/examples/server.c")], &["libmicrohttpd"])?;
-    let mut serve = kit.run(Path::new("bash"));
-    serve.arg(format!("{PACKAGE}/test/server.sh")).arg(server).env("AUTONOMY", super::autonomy(root)?);
-    run("the server", &mut serve)?;
+    let autonomy = super::autonomy(root)?;
+    for (example, compiler, flags) in
+        [("server.c", "cc", CFLAGS.as_slice()), ("server.cpp", "c++", CXXFLAGS.as_slice())]
+    {
+        let server =
+            kit.compile(example, compiler, flags, &[format!("{PACKAGE}/examples/{example}")], &["libmicrohttpd"])?;
+        let mut serve = kit.run(Path::new("bash"));
+        serve.arg(format!("{PACKAGE}/test/server.sh")).arg(server).env("AUTONOMY", &autonomy);
+        run(example, &mut serve)?;
+    }
     Ok(printed)
 }
 
