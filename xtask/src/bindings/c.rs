@@ -233,16 +233,17 @@ fn fixture(root: &Path) -> Result<()> {
 
 /// The programs of the README, as they stand there, from an empty directory.
 fn readme(kit: &Kit<'_>) -> Result<()> {
-    const PRINTED: &str = "403 attestation: bundle_unverified: run `autonomy bundle verify` on the bundle; rebuild or re-sign \
-                           it with a trusted key\n";
+    const DENIED: &str = "the call is denied: attestation: bundle_unverified\n";
+    const WITH_REMEDY: &str = "403 attestation: bundle_unverified: run `autonomy bundle verify` on the bundle; rebuild or \
+                               re-sign it with a trusted key\n";
     let text = fs::read_to_string(kit.root.join(PACKAGE).join("README.md"))?;
     let place = kit.root.join(BUILT).join("readme");
     if place.exists() {
         fs::remove_dir_all(&place)?;
     }
     fs::create_dir_all(&place)?;
-    for (language, file, compiler, standard) in
-        [("c", "move.c", "cc", "-std=c11"), ("cpp", "move.cpp", "c++", "-std=c++17")]
+    for (language, file, compiler, standard, says) in
+        [("c", "move.c", "cc", "-std=c11", DENIED), ("cpp", "move.cpp", "c++", "-std=c++17", WITH_REMEDY)]
     {
         let block = text.split_once(&format!("```{language}\n")).and_then(|(_, rest)| rest.split_once("```"));
         let (program, _) = block.ok_or_else(|| format!("the README has no block of `{language}`"))?;
@@ -252,8 +253,8 @@ fn readme(kit: &Kit<'_>) -> Result<()> {
         compile.args(kit.flags(&["--cflags", "--libs"], &["autonomy_gate"])?).args(["-o", "move"]);
         ci::step(file, &mut compile)?;
         let printed = kit.run(&place.join("move")).output()?.stdout;
-        if printed != PRINTED.as_bytes() {
-            return Err(format!("{file} printed `{}`, not `{PRINTED}`", String::from_utf8_lossy(&printed)).into());
+        if printed != says.as_bytes() {
+            return Err(format!("{file} printed `{}`, not `{says}`", String::from_utf8_lossy(&printed)).into());
         }
     }
     Ok(())
