@@ -3,6 +3,8 @@
 use gate_core::{AuditId, Digest, PolicyRef, Reason, ToolName, Verdict, json, read_object, reason};
 use gate_wasm::{Instance, document};
 use serde::Serialize;
+#[cfg(feature = "inject-trap")]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{
     any::Any,
     mem,
@@ -328,6 +330,8 @@ fn digest(text: &str) -> Result<Digest, Error> {
 }
 
 fn decide(instance: &Instance, call: document::Call) -> Result<Decision, Error> {
+    #[cfg(feature = "inject-trap")]
+    assert!(call.tool.as_str() != "gate.trap-once" || PANICKED.fetch_not(Ordering::Relaxed), "a trap was asked for");
     // Room for the frames of a decision whose facts are logged. Above a kibibyte, allocators take their slow path.
     let mut frames = Vec::with_capacity(1024);
     let decided = instance.decide_call(call, &mut frames).map_err(Error::malformed)?;
@@ -376,6 +380,10 @@ pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+/// Whether the tool `gate.trap-once` has panicked, and is decided the next time.
+#[cfg(feature = "inject-trap")]
+static PANICKED: AtomicBool = AtomicBool::new(false);
 
 /// Makes audit ids: UUIDs of version 7, which sort by the time they were made at.
 ///

@@ -253,8 +253,8 @@ impl Guard {
     }
 
     fn append(&self, decision: &Decision) -> Appended {
-        // There are none where no instance could decide.
-        let Some(facts) = decision.facts else { return Appended::Failed("the gate panicked, twice".to_owned()) };
+        // There are none where the gate panicked, and the new instance panicked too or would let the call through.
+        let Some(facts) = decision.facts else { return Appended::Failed("the gate panicked on this call".to_owned()) };
         let appended = match str::from_utf8(&decision.frames) {
             Ok(frames) => self.sink.append(frames, self.times.append),
             Err(error) => Appended::Failed(error.to_string()),

@@ -22,6 +22,10 @@ void check_text(const char *found, const char *expected, const char *file, int l
   _exit(1);
 }
 
+void played(const char *fault) {
+  printf("conformance {\"language\":\"c\",\"engine\":\"native %s\",\"fault\":\"%s\"}\n", ag_version(), fault);
+}
+
 static char *file(const char *name, size_t *len) {
   const char *directory = getenv("FIXTURE");
   char path[512];

@@ -12,6 +12,9 @@
 void check(bool holds, const char *what, const char *file, int line);
 void check_text(const char *found, const char *expected, const char *file, int line);
 
+// Says that a fault was played, and withstood.
+void played(const char *fault);
+
 // The bundle of $FIXTURE: its tar, the key it is signed by, the enrollment it declares.
 typedef struct bundle {
   unsigned char *tar;

@@ -149,7 +149,7 @@ static void a_program_of_another_version_is_refused(void) {
   CHECK_TEXT(ag_error(),
              "the program was compiled for major version `2` of libautonomy_gate's interface, the library has `1.0`: "
              "compile it with the header of this library");
-  puts("conformance {\"language\":\"c\",\"fault\":\"other_abi\"}");
+  played("other_abi");
 }
 
 int main(void) {

@@ -18,8 +18,6 @@ static const char TOKEN[] = "0123456789abcdef0123456789abcdef";
 
 static int tools_run;
 
-static void played(const char *fault) { printf("conformance {\"language\":\"c\",\"fault\":\"%s\"}\n", fault); }
-
 static ag_guard *guard_within(const ag_gate *gate, ag_source source, ag_sink sink, uint32_t timeout_ms) {
   ag_guard_options options = {.gate = gate, .source = source, .sink = sink};
   options.look_up_timeout_ms = options.append_timeout_ms = timeout_ms;
@@ -353,40 +351,51 @@ static void a_revoke_denies_the_next_call(const bundle *bundle) {
   ag_memory_host_free(memory);
 }
 
-enum { THREADS = 64, CALLS = 100 };
+enum { THREADS = 64, CALLS = 100, LINE = 64 };
 
-typedef struct counted {
+// Of each call, `<audit id> <tool>`.
+typedef struct logged {
   pthread_mutex_t lock;
+  char calls[THREADS * CALLS][LINE];
+  int calls_len;
+} logged;
 
-  char ids[THREADS * CALLS][40];
-  int ids_len;
-} counted;
+// From behind `before` to the next quotation mark.
+static int quoted(const char *frame, const char *before, const char **text) {
+  *text = strstr(frame, before);
+  CHECK(*text != NULL);
+  *text += strlen(before);
+  return (int)strcspn(*text, "\"");
+}
 
-static int32_t count(void *context, const char *frames, size_t len, uint32_t timeout_ms, ag_note *note) {
+static int32_t take(void *context, const char *frames, size_t len, uint32_t timeout_ms, ag_note *note) {
   (void)len, (void)timeout_ms, (void)note;
-  counted *counted = context;
+  logged *logged = context;
   const char *decision = strstr(frames, "\"kind\":\"autonomy.decision\"");
   if (decision == NULL) return AG_APPEND_DURABLE;
-  const char *id = strstr(decision, "\"audit_id\":\"") + 12;
-  pthread_mutex_lock(&counted->lock);
-  memcpy(counted->ids[counted->ids_len++], id, 36);
-  pthread_mutex_unlock(&counted->lock);
+  const char *id, *tool;
+  const int id_len = quoted(decision, "\"audit_id\":\"", &id), tool_len = quoted(decision, "\"tool\":\"", &tool);
+  pthread_mutex_lock(&logged->lock);
+  CHECK(logged->calls_len < THREADS * CALLS);
+  snprintf(logged->calls[logged->calls_len++], LINE, "%.*s %.*s", id_len, id, tool_len, tool);
+  pthread_mutex_unlock(&logged->lock);
   return AG_APPEND_DURABLE;
 }
 
 typedef struct worker {
   ag_guard *guard;
   pthread_t thread;
-  char ids[CALLS][40];
+  char tool[16];
+  char calls[CALLS][LINE];
 } worker;
 
 static void *work(void *argument) {
   worker *worker = argument;
   for (int at = 0; at < CALLS; ++at) {
-    ag_tool_call call = {.tool = "tool.echo"};
+    ag_tool_call call = {.tool = worker->tool};
     ag_permit *permit;
     CHECK(ag_guard_ask(worker->guard, &call, &permit, NULL) == AG_OK);
-    snprintf(worker->ids[at], sizeof worker->ids[at], "%s", ag_permit_audit_id(permit));
+    snprintf(worker->calls[at], LINE, "%s %s", ag_permit_audit_id(permit), worker->tool);
     ag_permit_finish(permit, AG_COMPLETED);
   }
   return NULL;
@@ -395,26 +404,27 @@ static void *work(void *argument) {
 static int by_text(const void *left, const void *right) { return strcmp(left, right); }
 
 static void many_threads_share_a_guard(const bundle *bundle) {
-  static counted counted = {.lock = PTHREAD_MUTEX_INITIALIZER};
+  static logged logged = {.lock = PTHREAD_MUTEX_INITIALIZER};
   static worker workers[THREADS];
   ag_memory_host *memory = ag_memory_host_new();
   CHECK(ag_memory_host_enroll(memory, "robot-7", bundle->enrollment_ref, NULL, NULL) == AG_OK);
   ag_gate *gate = gate_load(bundle, AG_MODE_ENFORCE);
-  ag_sink sink = {&counted, count, NULL};
+  ag_sink sink = {&logged, take, NULL};
   ag_guard *guard = guard_new(gate, ag_memory_host_source(memory), sink);
   for (int at = 0; at < THREADS; ++at) {
     workers[at].guard = guard;
+    snprintf(workers[at].tool, sizeof workers[at].tool, "tool.%d", at);
     CHECK(pthread_create(&workers[at].thread, NULL, work, &workers[at]) == 0);
   }
-  static char given[THREADS * CALLS][40];
+  static char given[THREADS * CALLS][LINE];
   for (int at = 0; at < THREADS; ++at) {
     pthread_join(workers[at].thread, NULL);
-    memcpy(given[at * CALLS], workers[at].ids, sizeof workers[at].ids);
+    memcpy(given[at * CALLS], workers[at].calls, sizeof workers[at].calls);
   }
-  CHECK(counted.ids_len == THREADS * CALLS);
-  qsort(given, THREADS * CALLS, sizeof *given, by_text);
-  qsort(counted.ids, THREADS * CALLS, sizeof *counted.ids, by_text);
-  for (int at = 0; at < THREADS * CALLS; ++at) CHECK_TEXT(counted.ids[at], given[at]);
+  CHECK(logged.calls_len == THREADS * CALLS);
+  qsort(given, THREADS * CALLS, LINE, by_text);
+  qsort(logged.calls, THREADS * CALLS, LINE, by_text);
+  for (int at = 0; at < THREADS * CALLS; ++at) CHECK_TEXT(logged.calls[at], given[at]);
   ag_guard_free(guard);
   ag_gate_free(gate);
   ag_memory_host_free(memory);

@@ -2,19 +2,28 @@
 place=$(mktemp -d)
 export AUTONOMY_HOME=$place
 token_file=$place/host.token
+address=127.0.0.1:0
 "$AUTONOMY" host token --out "$token_file" > /dev/null
 "$AUTONOMY" node enroll --node-id robot-7 --enrollment-ref "$(cat "$FIXTURE/enrollment_ref")" > /dev/null 2>&1
-"$AUTONOMY" host serve --listen 127.0.0.1:0 --token-file "$token_file" > "$place/host.log" 2>&1 &
-host=$!
 ended() {
   kill "$host" ${server:+"$server"} 2> /dev/null || true
   wait || true
   rm -rf "$place"
 }
 trap ended EXIT
-url=
-for _ in $(seq 100); do
-  url=$(grep -o 'http://127\.0\.0\.1:[0-9]*' "$place/host.log" | head -n 1) && break
-  sleep 0.1
-done
-[ -n "$url" ] || { cat "$place/host.log" >&2; exit 1; }
+
+# serve [<KiB>]: starts the host, where it was before. No file of it may grow beyond so many KiB, which is to it as a full disk.
+serve() {
+  (
+    if [ $# -gt 0 ]; then ulimit -f "$1"; fi
+    exec "$AUTONOMY" host serve --listen "$address" --token-file "$token_file"
+  ) > "$place/host.log" 2>&1 &
+  host=$!
+  for _ in $(seq 100); do
+    url=$(grep -o 'http://127\.0\.0\.1:[0-9]*' "$place/host.log" | head -n 1) && break
+    sleep 0.1
+  done
+  [ -n "$url" ] || { cat "$place/host.log" >&2; exit 1; }
+  address=${url#http://}
+}
+serve

@@ -81,10 +81,16 @@ pub fn test(root: &Path) -> Result<String> {
     let corpora = kit.compile_cpp("conformance", &[format!("{PACKAGE}/test/conformance.cpp")], &["libcrypto"])?;
     run("the corpora", kit.run(&corpora).arg("tests/corpus"))?;
     readme(&kit)?;
-    let server = kit.compile("server", "cc", &CFLAGS, &[format!("{PACKAGE}/examples/server.c")], &["libmicrohttpd"])?;
-    let mut serve = kit.run(Path::new("bash"));
-    serve.arg(format!("{PACKAGE}/test/server.sh")).arg(server).env("AUTONOMY", super::autonomy(root)?);
-    run("the server", &mut serve)?;
+    let autonomy = super::autonomy(root)?;
+    for (example, compiler, flags) in
+        [("server.c", "cc", CFLAGS.as_slice()), ("server.cpp", "c++", CXXFLAGS.as_slice())]
+    {
+        let server =
+            kit.compile(example, compiler, flags, &[format!("{PACKAGE}/examples/{example}")], &["libmicrohttpd"])?;
+        let mut serve = kit.run(Path::new("bash"));
+        serve.arg(format!("{PACKAGE}/test/server.sh")).arg(server).env("AUTONOMY", &autonomy);
+        run(example, &mut serve)?;
+    }
     Ok(printed)
 }
 
@@ -227,16 +233,17 @@ fn fixture(root: &Path) -> Result<()> {
 
 /// The programs of the README, as they stand there, from an empty directory.
 fn readme(kit: &Kit<'_>) -> Result<()> {
-    const PRINTED: &str = "403 attestation: bundle_unverified: run `autonomy bundle verify` on the bundle; rebuild or re-sign \
-                           it with a trusted key\n";
+    const DENIED: &str = "the call is denied: attestation: bundle_unverified\n";
+    const WITH_REMEDY: &str = "403 attestation: bundle_unverified: run `autonomy bundle verify` on the bundle; rebuild or \
+                               re-sign it with a trusted key\n";
     let text = fs::read_to_string(kit.root.join(PACKAGE).join("README.md"))?;
     let place = kit.root.join(BUILT).join("readme");
     if place.exists() {
         fs::remove_dir_all(&place)?;
     }
     fs::create_dir_all(&place)?;
-    for (language, file, compiler, standard) in
-        [("c", "move.c", "cc", "-std=c11"), ("cpp", "move.cpp", "c++", "-std=c++17")]
+    for (language, file, compiler, standard, says) in
+        [("c", "move.c", "cc", "-std=c11", DENIED), ("cpp", "move.cpp", "c++", "-std=c++17", WITH_REMEDY)]
     {
         let block = text.split_once(&format!("```{language}\n")).and_then(|(_, rest)| rest.split_once("```"));
         let (program, _) = block.ok_or_else(|| format!("the README has no block of `{language}`"))?;
@@ -246,8 +253,8 @@ fn readme(kit: &Kit<'_>) -> Result<()> {
         compile.args(kit.flags(&["--cflags", "--libs"], &["autonomy_gate"])?).args(["-o", "move"]);
         ci::step(file, &mut compile)?;
         let printed = kit.run(&place.join("move")).output()?.stdout;
-        if printed != PRINTED.as_bytes() {
-            return Err(format!("{file} printed `{}`, not `{PRINTED}`", String::from_utf8_lossy(&printed)).into());
+        if printed != says.as_bytes() {
+            return Err(format!("{file} printed `{}`, not `{says}`", String::from_utf8_lossy(&printed)).into());
         }
     }
     Ok(())

@@ -3,6 +3,7 @@ package dev.autonomygate;
 import com.dylibso.chicory.runtime.ByteArrayMemory;
 import com.dylibso.chicory.runtime.ExportFunction;
 import com.dylibso.chicory.runtime.Instance;
+import com.dylibso.chicory.runtime.Machine;
 import com.dylibso.chicory.runtime.Memory;
 import com.dylibso.chicory.wasm.ChicoryException;
 import com.dylibso.chicory.wasm.Parser;
@@ -14,6 +15,7 @@ import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.Function;
 import java.util.function.Supplier;
 
 /**
@@ -70,9 +72,12 @@ final class Engine {
 
     /** Instances of the module that was compiled when this package was built. */
     static Factory compiled() {
-        WasmModule module = GateModule.load();
-        return configuration ->
-                new Engine(builder(module).withMachineFactory(GateModule::create).build(), configuration);
+        return compiled(GateModule.load(), GateModule::create);
+    }
+
+    /** Instances of a module that was compiled like that, which a machine runs. */
+    static Factory compiled(WasmModule module, Function<Instance, Machine> machine) {
+        return configuration -> new Engine(builder(module).withMachineFactory(machine).build(), configuration);
     }
 
     /** Instances of another module, which is interpreted. */

@@ -4,10 +4,6 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import dev.autonomygate.Answer;
-import dev.autonomygate.Call;
-import dev.autonomygate.Decision;
-import dev.autonomygate.Decided;
 import dev.autonomygate.DeniedException;
 import dev.autonomygate.Effect;
 import dev.autonomygate.Enrollment;
@@ -38,7 +34,7 @@ import java.util.stream.Collectors;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
-/** Every way in which what stands around the gate can fail: docs/src/spec/conformance.md. */
+/** Every way in which what stands around the module can fail: docs/src/spec/conformance.md. */
 @Timeout(300)
 class FaultTest {
     private static final Duration TIMEOUT = Duration.ofSeconds(1);
@@ -246,42 +242,6 @@ class FaultTest {
         assertTrue(none.getMessage().startsWith("the module's ABI is `none`"), none.getMessage());
         assertEquals(Effect.ALLOW, Gate.builder().load().decide("tool.echo").effect());
         Support.withstood("other_abi");
-    }
-
-    @Test
-    void trap() throws Exception {
-        Gate gate = Support.good().module(Support.module("gate-trap.wasm")).load();
-        // One time for all: a module that is interpreted takes its own.
-        long nowMs = System.currentTimeMillis();
-        gate.setEnrollment(Answer.enrolled(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef), nowMs));
-        Decision before = gate.decide(Call.of("tool.echo").withNowMs(nowMs));
-        assertEquals(Effect.ALLOW, before.effect());
-        for (int round = 0; round < 3; round += 1) {
-            // It traps in the new instance as well: nobody can put it into frames.
-            Decision trapped = gate.decide("gate.trap");
-            assertEquals(Effect.DENY, trapped.effect());
-            assertEquals(Reason.WAL_UNAVAILABLE, trapped.reason().orElseThrow());
-            assertEquals("[]", trapped.frames().json());
-        }
-        Call call = Call.of("tool.echo").withNowMs(nowMs).withFactsLogged(before.facts().orElseThrow());
-        for (int i = 0; i < 1_000; i += 1) {
-            Decision decision = gate.decide(call);
-            assertEquals(Effect.ALLOW, decision.effect());
-            assertEquals(before.facts(), decision.facts());
-            assertEquals(1, decision.frames().list().size());
-        }
-        List<Decided> batch = gate.decideBatch(List.of(call, Call.of("gate.trap"), Call.of("no tool"), call));
-        assertEquals(Effect.ALLOW, batch.get(0).decision().effect());
-        assertEquals(Effect.DENY, batch.get(1).decision().effect());
-        assertEquals(GateException.Kind.MALFORMED, batch.get(2).error().orElseThrow().kind());
-        assertEquals(Effect.ALLOW, batch.get(3).decision().effect());
-
-        MemoryHost host = new MemoryHost();
-        host.enroll(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef));
-        Guard guard = Guard.of(gate, host);
-        assertEquals(503, assertThrows(DeniedException.class, () -> guard.ask("gate.trap")).status());
-        allowed(guard);
-        Support.withstood("trap");
     }
 
     @Test

@@ -17,18 +17,35 @@ final class Host implements AutoCloseable {
     final Path token;
     final String url;
     private final Path home;
-    private final Process process;
+    private final String address;
+    private Process process;
 
     Host(Path home) throws IOException, InterruptedException {
         this.home = home;
         token = home.resolve("host.token");
         autonomy("host", "token", "--out", token.toString());
-        Path log = home.resolve("host.log");
-        process = command("host", "serve", "--listen", "127.0.0.1:0", "--token-file", token.toString())
-                .redirectErrorStream(true)
-                .redirectOutput(log.toFile())
-                .start();
-        url = "http://" + address(log);
+        address = serve(command("host", "serve", "--listen", "127.0.0.1:0", "--token-file", token.toString()));
+        url = "http://" + address;
+    }
+
+    /** Ends the host without a warning, as a fault does. */
+    void kill() {
+        process.destroyForcibly();
+        process.onExit().join();
+    }
+
+    /** Starts it again, where it was. */
+    void restart() throws IOException, InterruptedException {
+        close();
+        serve(command("host", "serve", "--listen", address, "--token-file", token.toString()));
+    }
+
+    /** Starts it again, where it was. No file of it may grow beyond so many KiB, which is to it as a full disk. */
+    void restartOnADiskOf(int kib) throws IOException, InterruptedException {
+        close();
+        ProcessBuilder serve = command("host", "serve", "--listen", address, "--token-file", token.toString());
+        serve.command().addAll(0, List.of("bash", "-c", "ulimit -f " + kib + "; exec \"$0\" \"$@\""));
+        serve(serve);
     }
 
     NativeHost client() throws IOException {
@@ -57,7 +74,10 @@ final class Host implements AutoCloseable {
         return new ProcessBuilder(command);
     }
 
-    private String address(Path log) throws IOException, InterruptedException {
+    /** Starts it, and gives where it listens. */
+    private String serve(ProcessBuilder serve) throws IOException, InterruptedException {
+        Path log = home.resolve("host.log");
+        process = serve.redirectErrorStream(true).redirectOutput(log.toFile()).start();
         for (int tries = 0; tries < 600 && process.isAlive(); tries += 1) {
             Matcher found = ADDRESS.matcher(Files.readString(log));
             if (found.find()) {

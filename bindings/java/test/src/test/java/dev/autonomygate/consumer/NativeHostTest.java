@@ -15,6 +15,8 @@ import dev.autonomygate.Reason;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.attribute.PosixFilePermissions;
+import java.util.ArrayList;
+import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -39,6 +41,71 @@ class NativeHostTest {
             assertTrue(allowed.contains(permit.auditId()) && allowed.contains("\"completed\""), allowed);
             assertTrue(allowed.contains(denied.auditId()), allowed);
         }
+    }
+
+    @Test
+    void aHostThatIsKilledAndComesBackIsAskedAgain() throws Exception {
+        try (Host host = new Host(home)) {
+            host.autonomy("node", "enroll", "--node-id", Support.NODE, "--enrollment-ref", Support.GOOD.enrollmentRef);
+            Guard guard = Guard.of(Support.good().load(), host.client());
+            List<String> allowed = new ArrayList<>();
+            List<String> denied = new ArrayList<>();
+            for (int round = 0; round < 2; round += 1) {
+                allowed.add(allowed(guard));
+                host.kill();
+                for (int call = 0; call < 3; call += 1) {
+                    denied.add(unrecorded(guard).auditId());
+                }
+                host.restart();
+            }
+            allowed.add(allowed(guard));
+            host.autonomy("wal", "verify");
+            String log = host.autonomy("wal", "inspect", "--output", "json");
+            assertTrue(allowed.stream().allMatch(log::contains), log);
+            assertTrue(denied.stream().noneMatch(log::contains), log);
+        }
+    }
+
+    @Test
+    void onAFullDiskACallIsDeniedAndNothingThatRanIsMissing() throws Exception {
+        try (Host host = new Host(home)) {
+            host.autonomy("node", "enroll", "--node-id", Support.NODE, "--enrollment-ref", Support.GOOD.enrollmentRef);
+            host.restartOnADiskOf(64);
+            Guard guard = Guard.of(Support.good().load(), host.client());
+            List<String> allowed = new ArrayList<>();
+            DeniedException full = assertThrows(DeniedException.class, () -> {
+                for (int call = 0; call < 1_000; call += 1) {
+                    allowed.add(allowed(guard));
+                }
+            });
+            assertEquals(Reason.WAL_UNAVAILABLE, full.reason());
+            assertEquals(503, full.status());
+            // Before it ended, the host said why.
+            String cause = full.getCause().getMessage();
+            assertTrue(cause.contains("`503`: ") && cause.contains("ulimit -f"), cause);
+            assertTrue(allowed.size() > 10, () -> allowed.size() + " calls");
+            unrecorded(guard);
+            host.restart();
+            allowed.add(allowed(guard));
+            host.autonomy("wal", "verify");
+            String log = host.autonomy("wal", "inspect", "--output", "json");
+            assertTrue(allowed.stream().allMatch(log::contains), log);
+        }
+    }
+
+    /** A call that is allowed and ends before the next: its audit id. */
+    private static String allowed(Guard guard) throws Exception {
+        try (Permit permit = guard.ask("tool.echo")) {
+            permit.finish(Outcome.COMPLETED).get();
+            return permit.auditId();
+        }
+    }
+
+    private static DeniedException unrecorded(Guard guard) {
+        DeniedException denied = assertThrows(DeniedException.class, () -> guard.ask("tool.echo"));
+        assertEquals(Reason.WAL_UNAVAILABLE, denied.reason());
+        assertEquals(503, denied.status());
+        return denied;
     }
 
     @Test

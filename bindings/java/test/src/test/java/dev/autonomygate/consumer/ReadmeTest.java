@@ -30,10 +30,13 @@ class ReadmeTest {
     @Test
     void theFirstLinesWorkAsWritten() throws Exception {
         write("Arm.java", block("class Arm"));
-        assertEquals(
-                "403 attestation: bundle_unverified: run `autonomy bundle verify` on the bundle;"
-                        + " rebuild or re-sign it with a trusted key\n",
-                java("Arm.java"));
+        Process run = process("Arm.java").redirectErrorStream(true).start();
+        String said = new String(run.getInputStream().readAllBytes());
+        assertTrue(
+                said.startsWith("Exception in thread \"main\" dev.autonomygate.DeniedException:"
+                        + " the call is denied: attestation: bundle_unverified\n"),
+                said);
+        assertEquals(1, run.waitFor());
     }
 
     @Test
