@@ -7,14 +7,14 @@ use std::{
     time::Instant,
 };
 
-use crate::{Result, bindings, codegen, corpus, wasm};
+use crate::{Result, bindings, codegen, corpus, fuzz, wasm};
 
 /// Targets without an operating system: gate-core must build for them.
 const BARE_TARGETS: [&str; 2] = ["thumbv7em-none-eabihf", "wasm32v1-none"];
 
 /// What the tests run: how to see that it is there, and the package that has it (Debian's name, the same on most
 /// systems).
-const PROGRAMS: [(&str, &str); 22] = [
+const PROGRAMS: [(&str, &str); 23] = [
     ("command -v bash", "bash"),
     ("command -v c++", "g++"),
     ("command -v cc", "gcc"),
@@ -32,6 +32,7 @@ const PROGRAMS: [(&str, &str); 22] = [
     ("command -v python3", "python3"),
     ("python3 -c 'import ensurepip, venv'", "python3-venv"),
     ("command -v skopeo", "skopeo"),
+    ("command -v strace", "strace"),
     ("command -v tar", "tar"),
     ("command -v valgrind", "valgrind"),
     // Of the tests in C and C++ alone: no header or library of these is in what is installed.
@@ -47,8 +48,12 @@ const PYTHON_PACKAGES: &str = "tests/requirements.txt";
 /// Where those packages are: a directory of their own, so that nothing else is changed.
 const PYTHON: &str = "target/python";
 
-/// The OpenTelemetry Collector that the log is drained to, and where it is built.
-const COLLECTOR: (&str, &str) = ("tests/collector", "target/collector/collector");
+/// What the tests run and Go builds: the folder whose module pins it, its package, and where it goes. The OpenTelemetry Collector
+/// that the log is drained to, and a client of registries.
+const BUILT_BY_GO: [(&str, &str, &str); 2] = [
+    ("tests/collector", ".", "target/collector/collector"),
+    ("tests/oras", "oras.land/oras/cmd/oras", "target/oras/oras"),
+];
 
 /// Most crates that gate-core may bring into a host, itself counted.
 const CORE_CRATES: usize = 30;
@@ -75,6 +80,7 @@ pub fn ci(root: &Path) -> Result<()> {
             "warnings",
         ]),
     )?;
+    fuzz::lint(root)?;
     bindings::lint(root)?;
     let mut doc = cargo(root);
     step(
@@ -97,7 +103,7 @@ pub fn test(root: &Path) -> Result<()> {
     count_core_crates(root)?;
     wasm::check_fresh(root)?;
     wasm::write_doctored(root)?;
-    build_collector(root)?;
+    build_by_go(root)?;
     step("all tests", cargo(root).args(["test", "--locked", "--quiet", "--workspace"]))?;
     bindings::test_all(root)
 }
@@ -151,21 +157,21 @@ fn install_python_packages(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds the collector, where Go is.
-fn build_collector(root: &Path) -> Result<()> {
+/// Builds what Go builds, where it is.
+fn build_by_go(root: &Path) -> Result<()> {
     let probe = "command -v go";
-    match succeeds(probe) {
-        false if is_ci() => return Err(format!("Go is missing for the collector: `{probe}` fails").into()),
-        false => {
-            println!("SKIPPED the collector: Go is missing: `{probe}` fails");
-            return Ok(());
+    for (module, package, program) in BUILT_BY_GO {
+        match succeeds(probe) {
+            false if is_ci() => return Err(format!("Go is missing for `{module}`: `{probe}` fails").into()),
+            false => println!("SKIPPED `{module}`: Go is missing: `{probe}` fails"),
+            true => {
+                let mut build = Command::new("go");
+                build.args(["build", "-trimpath", "-buildvcs=false", "-o"]).arg(root.join(program)).arg(package);
+                step(program, build.current_dir(root.join(module)).env("GOWORK", "off"))?;
+            }
         }
-        true => {}
     }
-    let (module, program) = COLLECTOR;
-    let mut build = Command::new("go");
-    build.args(["build", "-trimpath", "-buildvcs=false", "-o"]).arg(root.join(program)).arg(".");
-    step("collector", build.current_dir(root.join(module)).env("GOWORK", "off"))
+    Ok(())
 }
 
 /// Whether this is CI, which has every toolchain.

@@ -28,6 +28,13 @@ pub fn run(root: &Path, seconds: &str) -> Result<()> {
     ci::step("native_against_wasm", &mut fuzz)
 }
 
+/// Sees that the target compiles: a stable compiler can do that.
+pub fn lint(root: &Path) -> Result<()> {
+    let mut clippy = ci::cargo(root);
+    clippy.args(["clippy", "--locked", "--quiet", "--manifest-path"]).arg(root.join(FUZZ).join("Cargo.toml"));
+    ci::step("lints of the fuzz target", clippy.args(["--", "-D", "warnings"]))
+}
+
 /// A call as the target reads it. Of a longer input, what fits.
 fn call(which: u8, input: &[u8]) -> Vec<u8> {
     let length = u16::try_from(input.len()).unwrap_or(u16::MAX);
@@ -44,7 +51,12 @@ fn write_seeds(root: &Path, seeds: &Path) -> Result<()> {
         "bundle_keys": settings["bundle_keys"], "bundle_threshold": settings["bundle_threshold"],
         "lease_keys": settings["lease_keys"], "lease_threshold": settings["lease_threshold"],
     });
-    let decide = json!({"now_ms": now_ms, "audit_id": "a-1", "tool": "tool.echo", "policy": "policy: allowed"});
+    // As bindings write it; the target puts the facts of the decision before in.
+    let decide = |audit_id: &str, logged: &str| {
+        let start = format!(r#"{{"now_ms":{now_ms},"audit_id":"{audit_id}","tool":"tool.echo""#);
+        format!(r#"{start},"policy":"policy: allowed"{logged}}}"#).into_bytes()
+    };
+    let logged = ",\"facts_logged\":\"\u{1}\"";
     let row = json!({
         "node_id": "robot-7", "enrollment_ref": "fleet-a", "status": "active", "rollout_state": "<none>", "serial": 1,
     });
@@ -64,7 +76,9 @@ fn write_seeds(root: &Path, seeds: &Path) -> Result<()> {
                 call(0, configure.to_string().as_bytes()),
                 call(1, &tar),
                 telling.clone(),
-                call(4, decide.to_string().as_bytes()),
+                call(4, &decide("a-1", "")),
+                call(4, &decide("a-2", logged)),
+                call(4, &decide("a-3", logged)),
                 call(7, &now),
                 call(8, &now),
             ];

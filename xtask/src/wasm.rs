@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     ffi::OsString,
     fs,
@@ -33,30 +33,13 @@ const OTHER_ABI: &str = "target/gate-abi-2.wasm";
 /// Largest module, in bytes, as it is and compressed by `gzip -9`.
 const MOST_BYTES: (usize, usize) = (96 * 1024, 43 * 1024);
 
-/// All that the module may export: another name is another ABI.
-const EXPORTS: [&str; 16] = [
-    "gate_abi_major",
-    "gate_abi_minor",
-    "gate_configure",
-    "gate_decide",
-    "gate_decide_batch",
-    "gate_explain",
-    "gate_info",
-    "gate_input",
-    "gate_load_bundle",
-    "gate_output_len",
-    "gate_output_ptr",
-    "gate_set_enrollment",
-    "gate_set_lease",
-    "gate_verdict",
-    "gate_verify_signature",
-    "memory",
-];
+/// Its contract, whose table of exports is all that the module may export: another name is another ABI.
+const CONTRACT: &str = "docs/src/spec/abi.md";
 
 /// Builds the module and writes it where it is kept.
 pub fn write(root: &Path) -> Result<()> {
     let module = build(root, &[])?;
-    check(&module)?;
+    check(root, &module)?;
     for path in [MODULE].iter().chain(&COPIES) {
         fs::write(root.join(path), &module)?;
         println!("wrote {path}");
@@ -67,7 +50,7 @@ pub fn write(root: &Path) -> Result<()> {
 /// Builds the module and fails when the kept one is another.
 pub fn check_fresh(root: &Path) -> Result<()> {
     let module = build(root, &[])?;
-    check(&module)?;
+    check(root, &module)?;
     if fs::read(root.join(MODULE)).ok().as_deref() != Some(&module) {
         return Err(format!("`{MODULE}` is stale: run `cargo xtask wasm` and commit it").into());
     }
@@ -280,23 +263,26 @@ pub fn shrink(root: &Path, module: &[u8]) -> Result<Vec<u8>> {
     Ok(fs::read(small)?)
 }
 
-/// What every module must be: it imports nothing, exports the ABI and nothing else, and is small.
-fn check(module: &[u8]) -> Result<()> {
-    let mut exports = Vec::new();
+/// What every module must be: it imports nothing, exports what its contract says, and is small.
+fn check(root: &Path, module: &[u8]) -> Result<()> {
+    let mut exports = BTreeSet::new();
     for payload in Parser::new(0).parse_all(module) {
         match payload? {
             Payload::ImportSection(_) => return Err("the module imports something: it may import nothing".into()),
             Payload::ExportSection(section) => {
                 for export in section {
-                    exports.push(export?.name);
+                    exports.insert(export?.name);
                 }
             }
             _ => {}
         }
     }
-    exports.sort_unstable();
-    if exports != EXPORTS {
-        return Err(format!("the module exports {exports:?}: expected {EXPORTS:?}").into());
+    let contract = fs::read_to_string(root.join(CONTRACT))?;
+    let table = contract.lines().skip_while(|line| !line.starts_with("| export |")).skip(2);
+    let rows = table.take_while(|line| line.starts_with('|'));
+    let expected: BTreeSet<_> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+    if exports != expected {
+        return Err(format!("the module exports {exports:?}: `{CONTRACT}` has {expected:?}").into());
     }
     let sha256: String = Sha256::digest(module).iter().map(|byte| format!("{byte:02x}")).collect();
     let (bytes, compressed) = (module.len(), gzip(module)?);

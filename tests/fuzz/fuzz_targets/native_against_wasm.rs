@@ -1,12 +1,14 @@
-//! Any bytes as calls of the ABI: gate-core natively and the module in an interpreter give the same numbers and outputs.
+//! Any bytes as calls of the ABI: gate-core natively and the module in an interpreter give the same numbers and outputs, and so
+//! does a gate that was told the same and has decided nothing before.
 //!
-//! An input is a list of calls: a byte that says which, two bytes of length (little-endian), then so many bytes. A time is the
-//! eight bytes of a double. `cargo xtask fuzz` makes the seeds from the corpora.
+//! An input is a list of calls: a byte that says which, two bytes of length (little-endian), then so many bytes; a byte 1 among
+//! those of a decision stands for the id of the facts of the last one, which nobody guesses. A time is the eight bytes of a double.
+//! `cargo xtask fuzz` makes the seeds from the corpora.
 #![no_main]
 
 use gate_wasm::Instance as Native;
 use libfuzzer_sys::fuzz_target;
-use std::sync::LazyLock;
+use std::{ops::Range, sync::LazyLock};
 use wasmi::{Engine, Linker, Memory, Module, Store};
 
 static MODULE: LazyLock<Module> =
@@ -25,6 +27,15 @@ const WITH_INPUT: [(&str, Take); 7] = [
     ("gate_verify_signature", Native::verify_signature),
 ];
 
+/// Those of them that tell the gate something: the others leave it as it was.
+const TELLING: Range<usize> = 0..4;
+
+/// Those that decide.
+const DECIDING: Range<usize> = 4..6;
+
+/// What stands before the id of the facts in a decision.
+const FACTS: &[u8] = b"\"facts\":\"";
+
 type Ask = fn(&mut Native, f64) -> i32;
 
 /// Those that take a time.
@@ -33,11 +44,13 @@ const AT_A_TIME: [(&str, Ask); 2] =
 
 fuzz_target!(|data: &[u8]| {
     let (mut native, mut module) = (Native::new(), Interpreted::new());
-    let mut rest = data;
+    let (mut rest, mut told, mut facts) = (data, Vec::<(Take, Vec<u8>)>::new(), Vec::new());
     while let Some(([which, low, high], after)) = rest.split_first_chunk::<3>() {
         let (input, after) = after.split_at(after.len().min(usize::from(u16::from_le_bytes([*low, *high]))));
         rest = after;
         let which = usize::from(*which) % (WITH_INPUT.len() + AT_A_TIME.len());
+        let with_facts = input.split(|byte| *byte == 1 && DECIDING.contains(&which)).collect::<Vec<_>>().join(&facts[..]);
+        let input = &with_facts[..];
         let answers = match WITH_INPUT.get(which) {
             Some((export, take)) => (take(&mut native, input), module.take(export, input)),
             None => {
@@ -48,6 +61,21 @@ fuzz_target!(|data: &[u8]| {
         };
         assert_eq!(answers.0, answers.1);
         assert_eq!(native.output(), module.output());
+        match WITH_INPUT.get(which) {
+            Some((_, take)) if TELLING.contains(&which) => told.push((*take, input.to_vec())),
+            Some((_, decide)) => {
+                let mut new = Native::new();
+                for (take, input) in &told {
+                    take(&mut new, input);
+                }
+                assert_eq!(answers.0, decide(&mut new, input));
+                assert_eq!(native.output(), new.output());
+            }
+            None => {}
+        }
+        if let Some(at) = native.output().windows(FACTS.len()).position(|bytes| bytes == FACTS) {
+            facts = native.output()[at + FACTS.len()..].iter().copied().take_while(|byte| *byte != b'"').collect();
+        }
     }
 });
 
