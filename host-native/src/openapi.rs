@@ -35,16 +35,24 @@ pub(crate) fn answers(meanings: &[(u16, &str)], good: &str, statuses: &[u16]) ->
     meanings.iter().filter(|(status, _)| statuses.contains(status)).map(answer).collect::<Map<_, _>>().into()
 }
 
-/// The paths of the contract, and those that every service has for an operator's tools.
+/// The paths of the contract, and those that every service has for an operator's tools: nobody has to say there who they are.
 pub(crate) fn with_health(mut paths: Value) -> Value {
-    let text = |means: &str| json!({"description": means, "content": {"text/plain": {"schema": {"type": "string"}}}});
-    let unready = json!({"description": "it should not be asked, and why", "content": content("ErrorBody")});
-    // Nobody has to say who they are.
-    let get = |id: &str, summary: &str, answers: Value| json!({"get": {"operationId": id, "summary": summary, "security": [], "responses": answers}});
+    let refused = |means: &str| json!({"description": means, "content": content("ErrorBody")});
+    let get = |id: &str, summary: &str, good: &str, unavailable: &str| {
+        let text = json!({"description": good, "content": {"text/plain": {"schema": {"type": "string"}}}});
+        let answers = json!({
+            "200": text,
+            "405": refused("another method"),
+            "431": {"description": "the head is too large"},
+            "503": refused(unavailable),
+        });
+        json!({"get": {"operationId": id, "summary": summary, "security": [], "responses": answers}})
+    };
+    let many = "there are too many connections";
     let health = json!({
-        LIVE: get("live", "whether the process answers", json!({"200": text("it does")})),
-        READY: get("ready", "whether it should be asked", json!({"200": text("it should"), "503": unready})),
-        METRICS: get("metrics", "what it has done, for Prometheus", json!({"200": text("the metrics")})),
+        LIVE: get("live", "whether the process answers", "it does", many),
+        READY: get("ready", "whether it should be asked", "it should", "it should not, and why"),
+        METRICS: get("metrics", "what it has done, for Prometheus", "the metrics", many),
     });
     if let (Value::Object(paths), Value::Object(health)) = (&mut paths, health) {
         paths.extend(health);

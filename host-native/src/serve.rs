@@ -42,12 +42,9 @@ use tokio::{
 
 use crate::ErrorClass;
 
-pub(crate) use self::{
-    error::json_response,
-    health::{LIVE, METRICS, READY},
-    listener::is_loopback,
-    metrics::Recorded,
-};
+#[cfg(feature = "schema")]
+pub(crate) use self::health::{LIVE, METRICS, READY};
+pub(crate) use self::{error::json_response, listener::is_loopback, metrics::Recorded};
 pub use self::{
     error::{ErrorBody, error_response, fallbacks},
     health::{Readiness, health_routes},

@@ -12,6 +12,7 @@ use std::{
 
 use crate::{
     conformance::{Native, run},
+    orchestrator::fleet,
     service::{Connection, Service},
     support::root,
 };
@@ -214,5 +215,28 @@ fn the_published_schema_refuses_what_the_module_refuses() {
         change(&mut changed);
         assert!(!validator.is_valid(&changed), "{changed}");
         assert!(gate_wasm::Instance::new().decide(changed.to_string().as_bytes()) < 0, "{changed}");
+    }
+}
+
+#[test]
+fn what_the_listener_itself_answers_is_of_the_contract_too() {
+    let home = fleet();
+    home.ok("host token");
+    for line in [
+        "host serve --listen 127.0.0.1:0",
+        "orchestrator serve --listen 127.0.0.1:0 --store fleet.sqlite --signing-key lease.pem",
+    ] {
+        let service = Service::start(&home, line);
+        let ask =
+            |method: &str, path: &str, headers: &str| service.connect().exchange(method, path, headers, "").unwrap();
+        let many: String = (0..200).map(|at| format!("x-{at}: 1\r\n")).collect();
+        for path in ["/v1/enrollments/robot-7", "/healthz"] {
+            assert_eq!(ask("GET", path, &many), (431, json!("")), "{line}");
+        }
+        assert_eq!(ask("GET", "/healthz", "").0, 200);
+        assert_eq!(ask("GET", "/readyz", "").0, 200);
+        assert_eq!(ask("GET", "/metrics", "").0, 200);
+        assert_eq!(ask("GET", "/v2/enrollments", "").0, 404);
+        assert_eq!(ask("PATCH", "/v1/enrollments/robot-7", "").0, 405);
     }
 }
