@@ -37,7 +37,9 @@ pub(crate) enum Command {
   autonomy attestation eval --bundle bundle.tar \\
     --node-id robot-7 --node-id robot-8
   autonomy attestation eval --bundle bundle.tar --bundle unsigned.tar \\
-    --all-nodes --output json")]
+    --all-nodes --output json
+  autonomy attestation eval --bundle bundle.tar --node-id robot-7 \\
+    --lease lease.json --lease-key lease.pem.pub")]
     Eval(Box<eval::Eval>),
     /// Say of a whole fleet whether a mode can be turned on, and what stands in the way.
     ///

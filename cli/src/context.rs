@@ -136,10 +136,17 @@ pub(crate) fn enrollments(config: &Config) -> String {
 pub(crate) fn lease_keys(config: &Config) -> Result<Option<TrustedKeys>, CliError> {
     match config.lease_keys() {
         [] if config.orchestrator_url().is_none() => Ok(None),
+        _ => keys_of_leases(config).map(Some),
+    }
+}
+
+/// The keys that may sign leases.
+pub(crate) fn keys_of_leases(config: &Config) -> Result<TrustedKeys, CliError> {
+    match config.lease_keys() {
         [] => Err(CliError::usage(
             "no lease keys are trusted: give the public half of the orchestrator's signing key as `--lease-key FILE`, or set `attestation.lease_keys`",
         )),
-        paths => Ok(Some(key::read_trusted(paths, config.lease_threshold())?)),
+        paths => Ok(key::read_trusted(paths, config.lease_threshold())?),
     }
 }
 

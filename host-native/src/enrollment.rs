@@ -51,6 +51,7 @@ pub(crate) mod wire;
 use gate_core::{limits, text};
 
 pub use error::StoreError;
+pub use lease::{LeaseFileError, read_lease};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresError, PostgresStore};
 pub use remote::{LeaseLookup, LeaseSource, OrchestratorClient, RemoteError, RemoteStore};

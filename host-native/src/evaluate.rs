@@ -34,7 +34,15 @@ pub struct Matrix {
 struct Module {
     engine: Arc<dyn wasm::Engine>,
     bundles: Vec<(Vec<u8>, TrustedKeys)>,
-    node: Option<(NodeId, Answer)>,
+    node: Option<(NodeId, Told)>,
+}
+
+/// What is known of a node, and by whom.
+#[cfg(feature = "wasm")]
+#[derive(Debug)]
+enum Told {
+    Answer(Answer),
+    Lease(Vec<u8>, TrustedKeys),
 }
 
 impl Matrix {
@@ -87,7 +95,7 @@ impl Matrix {
     pub fn set_node(&mut self, node_id: NodeId, answer: Answer) {
         #[cfg(feature = "wasm")]
         if let Some(module) = &mut self.module {
-            module.node = Some((node_id.clone(), answer.clone()));
+            module.node = Some((node_id.clone(), Told::Answer(answer.clone())));
         }
         self.facts.node_id = Some(node_id);
         self.facts.enrollment = match answer {
@@ -99,6 +107,26 @@ impl Matrix {
             }
             Answer::Unavailable { why } => EnrollmentFact::Unavailable { why },
         };
+    }
+
+    /// The node that the next verdicts are about, and what it has of its orchestrator: an envelope. One that does not hold fails the
+    /// node, as it does in a gate.
+    pub fn set_leased_node(&mut self, node_id: NodeId, lease: &[u8], keys: &TrustedKeys) {
+        let mut gate = Gate::new(Config {
+            mode: Mode::Off,
+            node_id: Some(node_id.clone()),
+            bundle_keys: None,
+            lease_keys: Some(keys.clone()),
+            freshness: self.freshness,
+        });
+        // What does not hold is in the facts.
+        let _ = gate.set_lease(lease);
+        self.facts.enrollment = gate.facts().enrollment.clone();
+        self.facts.node_id = Some(node_id.clone());
+        #[cfg(feature = "wasm")]
+        if let Some(module) = &mut self.module {
+            module.node = Some((node_id, Told::Lease(lease.to_vec(), keys.clone())));
+        }
     }
 
     /// Shows the verdict on each bundle for this node, in the order they were added. Allocates nothing, but for a module.
@@ -132,22 +160,31 @@ impl Module {
         now_ms: u64,
         mut visit: impl FnMut(usize, &Facts, Verdict),
     ) -> Result<(), wasm::WasmError> {
-        let Some((node_id, answer)) = &self.node else { return Ok(()) };
+        let Some((node_id, told)) = &self.node else { return Ok(()) };
+        let lease_keys = match told {
+            Told::Answer(_) => None,
+            Told::Lease(_, keys) => Some(keys.clone()),
+        };
         for (at, (tar, keys)) in self.bundles.iter().enumerate() {
             let config = Config {
                 mode: Mode::Enforce,
                 node_id: Some(node_id.clone()),
                 bundle_keys: Some(keys.clone()),
-                lease_keys: None,
+                lease_keys: lease_keys.clone(),
                 freshness,
             };
             let mut gate = wasm::Gate::new(Arc::clone(&self.engine), &config)?;
-            match gate.load_bundle(tar) {
-                // What is refused shows in the verdict.
-                Ok(()) | Err(wasm::WasmError::Refused(_)) => {}
-                Err(error) => return Err(error),
+            let told = match told {
+                Told::Answer(answer) => gate.set_enrollment(answer),
+                Told::Lease(lease, _) => gate.set_lease(lease),
+            };
+            for told in [gate.load_bundle(tar), told] {
+                match told {
+                    // What is refused shows in the verdict.
+                    Ok(()) | Err(wasm::WasmError::Refused(_)) => {}
+                    Err(error) => return Err(error),
+                }
             }
-            gate.set_enrollment(answer)?;
             let wasm::Explanation { verdict, facts, .. } = gate.explain(now_ms)?;
             visit(at, &facts, verdict);
         }

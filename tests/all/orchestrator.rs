@@ -492,6 +492,63 @@ fn a_lease_counts_however_it_comes_and_each_forgery_has_its_own_reason() {
 }
 
 #[test]
+fn the_command_judges_a_node_by_its_lease_as_the_gate_does_and_asks_nobody() {
+    let home = fleet();
+    let service = orchestrator(&home, "--listen 127.0.0.1:0 --lease-ttl-ms 60000");
+    let operator = authorization(&home, "operator.token");
+    let put = |path: &str, body: Value| {
+        let path = format!("/v1/enrollments/{path}");
+        assert_eq!(service.connect().exchange("PUT", &path, &operator, &body.to_string()).unwrap().0, 200);
+    };
+    put("robot-7", json!({"enrollment_ref": "fleet-a"}));
+    let lease = |name: &str| {
+        let mut connection = service.connect();
+        let (status, lease) = connection.exchange("GET", "/v1/leases/robot-7", &operator, "").unwrap();
+        assert_eq!(status, 200);
+        fs::write(home.path(name), lease.to_string()).unwrap();
+    };
+    lease("active.lease");
+    let (status, _) = service.connect().exchange("POST", "/v1/enrollments/robot-7/revoke", &operator, "").unwrap();
+    assert_eq!(status, 200);
+    lease("revoked.lease");
+    let active = fs::read_to_string(home.path("active.lease")).unwrap();
+    fs::write(home.path("changed.lease"), active.replacen("\"payload\":\"eyJ", "\"payload\":\"fyJ", 1)).unwrap();
+    fs::write(home.path("large.lease"), vec![b' '; 3 << 20]).unwrap();
+    drop(service);
+    let untrusted = "attestation: enrollment_untrusted";
+    for engine in ["native", "wasm"] {
+        for (lease, node, code, said) in [
+            ("active.lease", "robot-7", 0, "\"effect\":\"allow\""),
+            ("revoked.lease", "robot-7", 1, "attestation: enrollment_revoked"),
+            ("active.lease", "robot-8", 1, untrusted),
+            ("active.lease", "robot-8", 1, "lease is for node `robot-7`, this node is `robot-8`"),
+            ("changed.lease", "robot-7", 1, untrusted),
+            ("large.lease", "robot-7", 1, "it is too large to be one"),
+            ("bundle.tar", "robot-7", 1, "envelope is not DSSE JSON"),
+        ] {
+            let line = format!(
+                "attestation eval --bundle bundle.tar --node-id {node} --lease {lease} --lease-key lease.pem.pub \
+                 --engine {engine} --output json"
+            );
+            let judged = home.run(&line);
+            let printed = String::from_utf8(judged.stdout).unwrap();
+            assert!(printed.contains(said), "{line}: {printed}");
+            assert_eq!(judged.status.code(), Some(code), "{line}: {printed}");
+        }
+    }
+    for (line, code, message) in [
+        ("--lease none.lease --lease-key lease.pem.pub", 3, "cannot read the lease `none.lease`"),
+        ("--lease active.lease", 2, "no lease keys are trusted"),
+        ("--lease active.lease --store fleet.sqlite", 2, "--store"),
+    ] {
+        let refused = home.run(&format!("attestation eval --bundle bundle.tar --node-id robot-7 {line}"));
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(error.contains(message) && error.lines().count() == 1, "{line}: {error}");
+        assert_eq!(refused.status.code(), Some(code), "{line}: {error}");
+    }
+}
+
+#[test]
 fn a_revoke_comes_through_a_cache_that_answers_again_what_it_keeps() {
     let home = fleet();
     let service = orchestrator(&home, "--listen 127.0.0.1:0 --lease-ttl-ms 8000");

@@ -17,14 +17,14 @@ use gate_core::{
 use host_native::{
     ErrorClass, bundle,
     config::Config,
-    enrollment::{Store, StoreError},
+    enrollment::{Store, StoreError, read_lease},
     evaluate::Matrix,
 };
 use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::{
-    args::{EngineFlags, StoreFlag, TrustFlags, short},
+    args::{EngineFlags, LeaseFlags, StoreFlag, TrustFlags, short},
     audit::outcome_cell,
     context::{self, Access, Context, Flags},
     error::{CliError, Exit},
@@ -44,10 +44,15 @@ pub(crate) struct Eval {
     /// Every node in the store.
     #[arg(long)]
     all_nodes: bool,
+    /// Go by this lease of the node, as its gate does, and ask nobody: a file that a runtime keeps or an orchestrator gave.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["all_nodes", "store", "orchestrator_url"])]
+    lease: Option<PathBuf>,
     #[command(flatten)]
     store: StoreFlag,
     #[command(flatten)]
     trust: TrustFlags,
+    #[command(flatten)]
+    leases: LeaseFlags,
     #[command(flatten)]
     engine: EngineFlags,
 }
@@ -105,7 +110,7 @@ impl Summary {
 impl Eval {
     pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         let flags = self.trust.add_to(self.engine.add_to(self.store.add_to(Flags::default())))?;
-        let config = context.config(&flags)?;
+        let config = context.config(&self.leases.add_to(flags)?)?;
         let keys = context::trusted_keys(&config)?;
         let (freshness, now_ms) = (config.freshness(), time::now_ms());
         let mut matrix = match context::engine(&config)? {
@@ -120,15 +125,24 @@ impl Eval {
             [] if !self.all_nodes => vec![context::node_id(&config)?],
             ids => ids.to_vec(),
         };
+        let lease = match &self.lease {
+            None => None,
+            Some(path) => Some((read_lease(path)?, context::keys_of_leases(&config)?)),
+        };
         let single = nodes.len() == 1 && self.bundles.len() == 1;
         let facts = matrix.bundles().to_vec();
         let mut report = Report::new(context.out, matrix.now_ms(), &self.bundles, &facts, single)?;
-        let mistyped = if self.all_nodes {
-            all_nodes(&config, &mut matrix, &mut report)?;
-            Vec::new()
-        } else {
-            some_nodes(&config, nodes, &mut matrix, &mut report)?
-        };
+        let mut mistyped = Vec::new();
+        match lease {
+            Some((lease, keys)) => {
+                for node_id in nodes {
+                    matrix.set_leased_node(node_id, &lease, &keys);
+                    report.node(&mut matrix)?;
+                }
+            }
+            None if self.all_nodes => all_nodes(&config, &mut matrix, &mut report)?,
+            None => mistyped = some_nodes(&config, nodes, &mut matrix, &mut report)?,
+        }
         let exit = report.finish()?;
         for not_enrolled in mistyped {
             context.out.note(not_enrolled)?;

@@ -1,11 +1,48 @@
-//! A lease that was verified here, for the native host.
+//! A lease in a file, and one that was verified here, for the native host.
+
+use std::{
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
 
 use gate_core::{
     TrustedKeys,
     enrollment::Answer,
     identity::NodeId,
     lease::{Lease, LeaseError},
+    limits,
 };
+
+use crate::{ErrorClass, file};
+
+/// A file in which there should be a lease cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the lease `{}` ({source}): correct the path, or who may read it", path.display())]
+pub struct LeaseFileError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl LeaseFileError {
+    /// Who has to act.
+    pub fn class(&self) -> ErrorClass {
+        ErrorClass::of(&self.source)
+    }
+}
+
+/// Reads a lease's envelope, byte for byte, and of a file that is too large to be one only as many as show that it is. Nothing is
+/// verified.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_lease(path: &Path) -> Result<Vec<u8>, LeaseFileError> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        file::open(path)?.take(limits::ENVELOPE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|source| LeaseFileError { path: path.to_owned(), source })
+}
 
 /// A lease that was verified on this machine: there is no other way to have one.
 #[derive(Debug, Clone)]
