@@ -130,8 +130,25 @@ struct Transcript {
 #[serde(untagged)]
 enum Line {
     Corpus { language: String, engine: String, corpus: String, cases: usize, transcript: String, ms: u64 },
-    Fault { language: String, fault: String },
+    Fault { language: String, engine: String, fault: String },
 }
+
+/// A line that a benchmark printed after `bench `.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "that they are there is what is asked")]
+struct Measurement {
+    language: String,
+    engine: String,
+    what: String,
+    p50_ns: u64,
+    p95_ns: u64,
+    p99_ns: u64,
+    calls: u64,
+}
+
+/// What is measured of each package: the table of the contract.
+const MEASURED: [&str; 4] = ["load", "verdict", "decide", "decide_durable"];
 
 /// The names of the languages.
 pub fn names() -> Vec<&'static str> {
@@ -177,14 +194,14 @@ pub fn test_together(root: &Path) -> Result<()> {
 
 /// Measures one language.
 pub fn bench(root: &Path, name: &str) -> Result<()> {
-    (named(name)?.bench)(root).map(drop)
+    bench_one(root, named(name)?)
 }
 
 /// Measures every language whose toolchain is here.
 pub fn bench_all(root: &Path) -> Result<()> {
     let (present, skipped) = present()?;
     for language in present {
-        (language.bench)(root)?;
+        bench_one(root, language)?;
     }
     say_skipped(&skipped);
     Ok(())
@@ -231,7 +248,9 @@ fn test_one(root: &Path, language: &Language) -> Result<Vec<String>> {
                 rows.push(format!("{said:<8} {engine:<36} {corpus:<12} {cases:>8} {seconds:>7.1} s"));
                 ran.entry(engine).or_default().push(corpus);
             }
-            Line::Fault { language: said, fault } if said == language.name => faults.push(fault),
+            Line::Fault { language: said, fault, engine } if said == language.name && !engine.is_empty() => {
+                faults.push(fault);
+            }
             Line::Fault { language: said, .. } => {
                 return Err(format!("`{said}` is printed, `{}` runs", language.name).into());
             }
@@ -247,6 +266,24 @@ fn test_one(root: &Path, language: &Language) -> Result<Vec<String>> {
         return Err(format!("{}: the fault `{missing}` was not played", language.name).into());
     }
     Ok(rows)
+}
+
+/// Measures a language, and fails where no engine of it has all that the contract names.
+fn bench_one(root: &Path, language: &Language) -> Result<()> {
+    let printed = (language.bench)(root)?;
+    let mut measured = BTreeMap::<String, Vec<String>>::new();
+    for json in printed.lines().filter_map(|line| line.strip_prefix("bench ")) {
+        let Measurement { language: said, engine, what, .. } =
+            serde_json::from_str(json).map_err(|error| format!("`bench {json}`: {error}"))?;
+        if said != language.name {
+            return Err(format!("`{said}` is printed, `{}` runs", language.name).into());
+        }
+        measured.entry(engine).or_default().push(what);
+    }
+    if !measured.values().any(|whats| MEASURED.iter().all(|what| whats.iter().any(|measured| measured == what))) {
+        return Err(format!("{}: no engine has all of {MEASURED:?}: {measured:?}", language.name).into());
+    }
+    Ok(())
 }
 
 /// The `autonomy` command: the one that `AUTONOMY` names, or else one that is built here.

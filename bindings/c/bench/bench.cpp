@@ -138,20 +138,10 @@ int main(int argc, char** argv) try {
   });
 
   const auto host = autonomy::NativeHost::at_url(arguments[2], arguments[3]);
-  const ag_sink sink = host.sink();
-  measure(engine, "decide_durable", 1000, 1, [&] {
-    const autonomy::Decision decision = [&] {
-      ag_decision* decided = nullptr;
-      expect(ag_gate_decide(gate.get(), &call, &decided) == AG_OK);
-      return autonomy::Decision(decided);
-    }();
-    int appended = sink.append(sink.context, decision->frames, decision->frames_len, 10'000, nullptr);
-    if (appended == AG_APPEND_FACTS_NOT_LOGGED) {
-      appended = sink.append(sink.context, logged->frames, logged->frames_len, 10'000, nullptr);
-    }
-    expect(appended == AG_APPEND_DURABLE);
-  });
-  sink.release(sink.context);
+  autonomy::Guard guard(gate, host.source(), host.sink());
+  // Kept until the end: what is written down of a permit is no part of asking for it.
+  std::vector<autonomy::Permit> permits;
+  measure(engine, "decide_durable", 1000, 1, [&] { permits.push_back(guard.ask("tool.echo")); });
   return 0;
 } catch (const std::exception& error) {
   std::cerr << "error: " << error.what() << '\n';

@@ -21,7 +21,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 from support import ENROLLMENT_REF, NODE_ID, enrolled, load  # noqa: E402
 
-from autonomy_gate import Decision, NativeHost, Reason  # noqa: E402 - after the path
+from autonomy_gate import Decision, Gate, Guard, NativeHost, Reason  # noqa: E402 - after the path
 
 AUTONOMY = os.environ.get("AUTONOMY", "autonomy")
 ENGINE = f"wasmtime {version('wasmtime')}"
@@ -89,10 +89,10 @@ def gate() -> None:
     assert len(list(decide().frames)) == 1
     measured("decide", ENGINE, decide)
     with tempfile.TemporaryDirectory() as place:
-        durable(Path(place), measured_gate.decide("tool.echo"), decide)
+        durable(Path(place), measured_gate)
 
 
-def durable(place: Path, first: Decision, decide: Callable[[], Decision]) -> None:
+def durable(place: Path, measured_gate: Gate) -> None:
     command = [AUTONOMY, "--home", str(place / "home")]
     token = str(place / "token")
     subprocess.run([*command, "host", "token", "--out", token], check=True, capture_output=True)
@@ -105,8 +105,8 @@ def durable(place: Path, first: Decision, decide: Callable[[], Decision]) -> Non
                 found[1] for line in process.stdout or () if (found := re.search(r"listening on (\S+)", line))
             )
             with NativeHost(url=f"http://{address.removeprefix('http://')}", token_file=token) as host:
-                host.append(first.frames, 10)
-                measured("decide_durable", ENGINE, lambda: host.append(decide().frames, 10), DURABLE_CALLS)
+                guard = Guard(measured_gate, source=host, sink=host)
+                measured("decide_durable", ENGINE, lambda: guard.ask("tool.echo"), DURABLE_CALLS)
         finally:
             process.terminate()
 
