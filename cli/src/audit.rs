@@ -75,6 +75,9 @@ struct Listed {
     /// A node with calls whose id differs from the wanted one only in case.
     #[serde(skip)]
     close: Option<NodeId>,
+    /// Why the log was not read to its end.
+    #[serde(skip)]
+    broken: Option<AuditError>,
 }
 
 impl Command {
@@ -159,19 +162,24 @@ impl List {
         wanted != found && wanted.as_str().eq_ignore_ascii_case(found.as_str())
     }
 
-    /// The latest calls that are wanted.
+    /// The latest calls that are wanted, of as much of the log as can be read.
     fn listed(&self, log: Walk) -> Result<Listed, AuditError> {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let (mut walk, mut calls, mut more, mut close) = (Calls::open(log)?, VecDeque::new(), false, None);
-        while let Some(call) = walk.next_call()? {
+        let broken = loop {
+            let call = match walk.next_call() {
+                Ok(Some(call)) => call,
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            };
             if self.wants(&call) {
                 more |= calls.len() == limit && calls.pop_front().is_some();
                 calls.push_back(call);
             } else if close.is_none() && self.is_close(&call) {
                 close = call.node_id;
             }
-        }
-        Ok(Listed { calls, more, close })
+        };
+        Ok(Listed { calls, more, close, broken })
     }
 
     fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
@@ -180,9 +188,9 @@ impl List {
         let out = &mut context.out;
         if out.format() == Format::Json {
             out.json(&listed)?;
-            return Ok(Exit::Success);
+            return listed.broken.map_or(Ok(Exit::Success), |error| Err(error.into()));
         }
-        let Listed { calls, more, close } = listed;
+        let Listed { calls, more, close, broken } = listed;
         let mut table = out.table(["AT", "AUDIT_ID", "NODE_ID", "TOOL", "MODE", "OUTCOME", "REASON", "WOULD_DENY"]);
         for call in &calls {
             table.row([
@@ -199,6 +207,10 @@ impl List {
         let out = table.finish()?;
         if more {
             out.note("there are older ones: raise `--limit`, or narrow with `--since`")?;
+        }
+        // After what was found.
+        if let Some(error) = broken {
+            return Err(error.into());
         }
         if calls.is_empty() {
             match close {

@@ -233,7 +233,15 @@ fn a_damaged_log_exits_with_4_until_the_doctor_is_told_to_accept_the_loss() {
     log[end] ^= 1;
     fs::write(&path, &log).unwrap();
     let run = home.run(&format!("{get} --output json"));
-    assert_eq!((run.code, run.stdout, run.stderr.lines().count()), (4, whole, 1), "{}", run.stderr);
+    assert_eq!((run.code, run.stdout, run.stderr.lines().count()), (4, whole.clone(), 1), "{}", run.stderr);
+    let whole = serde_json::from_str::<Value>(&whole).unwrap();
+    let run = home.run("audit list --output json");
+    let listed = serde_json::from_str::<Value>(&run.stdout).unwrap();
+    assert_eq!((run.code, listed["calls"].as_array().unwrap().len()), (4, 2), "{run:?}");
+    assert_eq!(listed["calls"][0]["audit_id"], whole["audit_id"]);
+    let run = home.run("audit list");
+    assert!(run.code == 4 && run.stdout.contains(first["audit_id"].as_str().unwrap()), "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
     let run = home.run(&get);
     assert!(run.code == 4 && run.stdout.starts_with("outcome=") && run.stderr.starts_with("error: log at "), "{run:?}");
     log[end] ^= 1;
