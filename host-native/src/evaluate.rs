@@ -174,21 +174,24 @@ impl Module {
                 freshness,
             };
             let mut gate = wasm::Gate::new(Arc::clone(&self.engine), &config)?;
-            let told = match told {
-                Told::Answer(answer) => gate.set_enrollment(answer),
-                Told::Lease(lease, _) => gate.set_lease(lease),
-            };
-            for told in [gate.load_bundle(tar), told] {
-                match told {
-                    // What is refused shows in the verdict.
-                    Ok(()) | Err(wasm::WasmError::Refused(_)) => {}
-                    Err(error) => return Err(error),
-                }
+            shown_in_the_verdict(gate.load_bundle(tar))?;
+            match told {
+                Told::Answer(answer) => gate.set_enrollment(answer)?,
+                Told::Lease(lease, _) => shown_in_the_verdict(gate.set_lease(lease))?,
             }
             let wasm::Explanation { verdict, facts, .. } = gate.explain(now_ms)?;
             visit(at, &facts, verdict);
         }
         Ok(())
+    }
+}
+
+/// What is refused fails the node, with why.
+#[cfg(feature = "wasm")]
+fn shown_in_the_verdict(told: Result<(), wasm::WasmError>) -> Result<(), wasm::WasmError> {
+    match told {
+        Err(wasm::WasmError::Refused(_)) => Ok(()),
+        told => told,
     }
 }
 

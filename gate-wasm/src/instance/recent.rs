@@ -46,7 +46,7 @@ pub(super) struct Found {
     pub(super) number: i32,
     /// What it was decided on.
     pub(super) facts: Digest,
-    /// What the gate found; `None` when it was not asked.
+    /// What the gate found; `None` when it was not asked. Of what is remembered it is a pass.
     pub(super) verdict: Option<Verdict>,
 }
 
