@@ -9,8 +9,7 @@ use gate_core::{
 };
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Read as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -235,14 +234,8 @@ pub fn sign(tar: &[u8], key: &PrivateKey) -> Result<Vec<u8>, BuildError> {
 /// # Errors
 /// The file cannot be read, or holds a key or a certificate.
 pub fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
-    let limit = limits::BUNDLE_BYTES as u64 + 1;
-    let read = || -> io::Result<Vec<u8>> {
-        let file = file::open(path)?;
-        let mut bytes = Vec::with_capacity(usize::try_from(file.metadata()?.len().min(limit)).unwrap_or_default());
-        file.take(limit).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().map_err(|source| BuildError::Read { path: path.to_owned(), source })?;
+    let read = file::read_beyond(path, limits::BUNDLE_BYTES as u64);
+    let bytes = read.map_err(|error| BuildError::Read { path: path.to_owned(), source: error.into() })?;
     match bytes.starts_with(b"-----BEGIN ") {
         true => Err(BuildError::Pem { path: path.to_owned() }),
         false => Ok(bytes),

@@ -61,14 +61,21 @@ pub(crate) fn open(path: &Path) -> Result<File, ReadError> {
 
 /// A whole regular file of at most `limit` bytes.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
-    let mut bytes = Vec::new();
-    // One byte more than allowed tells a file that is too large, even one that grows while it is read.
-    open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    let bytes = read_beyond(path, limit)?;
     if u64::try_from(bytes.len()).is_ok_and(|found| found <= limit) {
         Ok(bytes)
     } else {
         Err(ReadError::TooLarge(limit))
     }
+}
+
+/// A whole regular file, and of one that has more than `limit` bytes one byte more than these: it tells whoever knows the limit, even
+/// where the file grows while it is read.
+pub(crate) fn read_beyond(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
+    let (file, most) = (open(path)?, limit.saturating_add(1));
+    let mut bytes = Vec::with_capacity(usize::try_from(file.metadata()?.len().min(most)).unwrap_or_default());
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// [`read`], for text.

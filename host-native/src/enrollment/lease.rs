@@ -1,7 +1,7 @@
 //! A lease in a file, and one that was verified here, for the native host.
 
 use std::{
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -36,12 +36,8 @@ impl LeaseFileError {
 /// # Errors
 /// The file cannot be read.
 pub fn read_lease(path: &Path) -> Result<Vec<u8>, LeaseFileError> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        file::open(path)?.take(limits::ENVELOPE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    read().map_err(|source| LeaseFileError { path: path.to_owned(), source })
+    file::read_beyond(path, limits::ENVELOPE_BYTES as u64)
+        .map_err(|error| LeaseFileError { path: path.to_owned(), source: error.into() })
 }
 
 /// A lease that was verified on this machine: there is no other way to have one.
