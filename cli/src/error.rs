@@ -109,7 +109,8 @@ classed!(
     OciError,
     WalError,
     AuditError,
-    serve::Error
+    serve::Error,
+    SetUpError
 );
 classed!(drain::SetUpError, DrainError, CheckpointError);
 
@@ -138,14 +139,15 @@ macro_rules! unavailable {
     )+};
 }
 
-unavailable!(SetUpError, NoDecision, WasmError, ShelfError);
+unavailable!(NoDecision, WasmError, ShelfError);
 
 impl From<OpenError> for CliError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Wal(error) => error.into(),
             OpenError::Wasm(error) => error.into(),
-            OpenError::Bundle(_) | OpenError::Policy(_) | OpenError::PolicyRef { .. } => Self::usage(error.to_string()),
+            OpenError::Policy(error) => Self::Failed { class: error.class(), message: error.to_string() },
+            OpenError::Bundle(_) | OpenError::PolicyRef { .. } => Self::usage(error.to_string()),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! asks says what they mean to it.
 
 use std::{
-    fmt,
+    fmt, io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -34,18 +34,21 @@ use tokio_rustls::{
     },
 };
 
-use crate::file;
+use crate::{
+    ErrorClass,
+    file::{self, wrong},
+};
 
 /// Why a client of `https` cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetUpError {
     /// The file of roots is not usable.
-    #[error("cannot read roots from `{path}`: {cause}: give a pem file with at least one certificate")]
+    #[error("cannot read roots from `{}`: {cause}: give a pem file with at least one certificate", path.display())]
     CaFile {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        cause: String,
+        cause: io::Error,
     },
     /// A certificate of ours is not usable.
     #[error("cannot use certificate `{}` with key `{}`: {cause}: give both as pem, the certificate first in its file, the key readable by its owner alone", cert.display(), key.display())]
@@ -55,7 +58,7 @@ pub enum SetUpError {
         /// The file of its key.
         key: PathBuf,
         /// What is wrong with them.
-        cause: String,
+        cause: io::Error,
     },
     /// `https` is wanted, but the machine trusts nobody.
     #[error("this machine has no trusted roots for https ({0}): install `ca-certificates`")]
@@ -63,6 +66,16 @@ pub enum SetUpError {
     /// The TLS library refuses its own defaults.
     #[error("cannot set up tls ({0}): report it")]
     Tls(#[from] rustls::Error),
+}
+
+impl SetUpError {
+    /// Whose turn it is.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::CaFile { cause, .. } | Self::Identity { cause, .. } => ErrorClass::of(cause),
+            Self::NoRoots(_) | Self::Tls(_) => ErrorClass::Unavailable,
+        }
+    }
 }
 
 /// Why there is no answer.
@@ -403,19 +416,19 @@ pub(crate) struct Identity<'a> {
 
 impl Identity<'_> {
     pub(crate) fn read(self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), SetUpError> {
-        let read = || -> Result<_, String> {
+        let read = || -> io::Result<_> {
             let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem(self.cert)?).collect();
-            if let Some(mode) = file::exposed(self.key).map_err(|e| e.to_string())? {
-                return Err(format!("the key can be read by others (mode {mode:03o})"));
+            if let Some(mode) = file::exposed(self.key)? {
+                return Err(wrong(format!("the key can be read by others (mode {mode:03o})")));
             }
-            let key = PrivateKeyDer::from_pem_slice(&pem(self.key)?).map_err(|e| format!("the key: {e}"))?;
-            Ok((certificates.map_err(|e| format!("the certificate: {e}"))?, key))
+            let key = PrivateKeyDer::from_pem_slice(&pem(self.key)?).map_err(|e| wrong(format!("the key: {e}")))?;
+            Ok((certificates.map_err(|e| wrong(format!("the certificate: {e}")))?, key))
         };
         read().map_err(|cause| self.refused(cause))
     }
 
-    pub(crate) fn refused(self, cause: impl ToString) -> SetUpError {
-        SetUpError::Identity { cert: self.cert.to_owned(), key: self.key.to_owned(), cause: cause.to_string() }
+    pub(crate) fn refused(self, cause: io::Error) -> SetUpError {
+        SetUpError::Identity { cert: self.cert.to_owned(), key: self.key.to_owned(), cause }
     }
 }
 
@@ -453,7 +466,7 @@ pub(crate) fn connector(
         None => builder.with_no_client_auth(),
         Some(identity) => {
             let (certificates, key) = identity.read()?;
-            builder.with_client_auth_cert(certificates, key).map_err(|e| identity.refused(e))?
+            builder.with_client_auth_cert(certificates, key).map_err(|e| identity.refused(wrong(e.to_string())))?
         }
     };
     tls.alpn_protocols = vec![protocol.to_vec()];
@@ -463,19 +476,19 @@ pub(crate) fn connector(
 /// Largest file of certificates, in bytes: the roots of a whole machine have a quarter of it.
 const PEM_BYTES: u64 = 1024 * 1024;
 
-fn pem(path: &Path) -> Result<Vec<u8>, String> {
-    file::read(path, PEM_BYTES).map_err(|error| error.to_string())
+fn pem(path: &Path) -> io::Result<Vec<u8>> {
+    Ok(file::read(path, PEM_BYTES)?)
 }
 
 pub(crate) fn roots(path: &Path) -> Result<RootCertStore, SetUpError> {
-    let unusable = |cause: String| SetUpError::CaFile { path: path.to_owned(), cause };
+    let unusable = |cause: io::Error| SetUpError::CaFile { path: path.to_owned(), cause };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem(path).map_err(unusable)?) {
-        let certificate = certificate.map_err(|e| unusable(e.to_string()))?;
-        roots.add(certificate).map_err(|e| unusable(e.to_string()))?;
+        let certificate = certificate.map_err(|e| unusable(wrong(e.to_string())))?;
+        roots.add(certificate).map_err(|e| unusable(wrong(e.to_string())))?;
     }
     if roots.is_empty() {
-        return Err(unusable("it holds no certificate".to_owned()));
+        return Err(unusable(wrong("it holds no certificate")));
     }
     Ok(roots)
 }

@@ -87,7 +87,8 @@ impl SetUpError {
         match self {
             Self::Url(_) | Self::Target(_) | Self::Cleartext { .. } => ErrorClass::Usage,
             Self::Token(error) => error.class(),
-            Self::Tls(_) | Self::Thread(_) => ErrorClass::Unavailable,
+            Self::Tls(error) => error.class(),
+            Self::Thread(_) => ErrorClass::Unavailable,
         }
     }
 }

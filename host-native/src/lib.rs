@@ -49,8 +49,8 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
-    /// Of a file that somebody names: one that is in the way, or a directory in its place, is theirs to correct; one that is missing
-    /// may come, and what the disk or its rights refuse may be had later.
+    /// Of a file that somebody names: one that is in the way, or something else than it must be, is theirs to correct; one that is
+    /// missing may come, and what the disk or its rights refuse may be had later.
     pub fn of(error: &io::Error) -> Self {
         let is_theirs = matches!(
             error.kind(),
@@ -59,6 +59,7 @@ impl ErrorClass {
                 | io::ErrorKind::IsADirectory
                 | io::ErrorKind::InvalidFilename
                 | io::ErrorKind::InvalidInput
+                | io::ErrorKind::InvalidData
         );
         if is_theirs { Self::Usage } else { Self::Unavailable }
     }

@@ -270,6 +270,8 @@ impl Refusal {
             (StoreError::NotEnrolled { .. }, _) => StatusCode::NOT_FOUND,
             (StoreError::CaseConflict { .. } | StoreError::RefConflict { .. }, _) => StatusCode::CONFLICT,
             (StoreError::Rollout(error), _) => rollouts::status(error),
+            // What became of its file is not for who asks to correct.
+            (StoreError::NotAFile { .. }, _) => StatusCode::SERVICE_UNAVAILABLE,
             (_, ErrorClass::Usage) => StatusCode::BAD_REQUEST,
             (_, ErrorClass::Unavailable | ErrorClass::Damaged) => StatusCode::SERVICE_UNAVAILABLE,
         };

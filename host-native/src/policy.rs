@@ -24,6 +24,8 @@ use gate_core::identity::{PolicyRef, ToolName};
 use regorus::{Engine, Value, utils::limits::ExecutionTimerConfig};
 use serde::Deserialize;
 
+use crate::ErrorClass;
+
 /// What a policy may cost.
 pub mod limits {
     use std::time::Duration;
@@ -106,6 +108,24 @@ pub enum Error {
     /// A link, or another thing that is not a file, where a module is expected.
     #[error("{0} is not a regular file (a link?): put the file itself there")]
     NotAFile(String),
+}
+
+impl Error {
+    /// Whose turn it is.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Read { cause, .. } => ErrorClass::of(cause),
+            Self::NoModules
+            | Self::NoAllowRule
+            | Self::DuplicateModule(_)
+            | Self::TooLarge { .. }
+            | Self::Syntax { .. }
+            | Self::Recursion(_)
+            | Self::Data(_)
+            | Self::NotText(_)
+            | Self::NotAFile(_) => ErrorClass::Usage,
+        }
+    }
 }
 
 /// What the policy says to a call. Everything but [`Outcome::Allowed`] is a deny.

@@ -239,7 +239,7 @@ fn each_mistyped_variable_or_key_of_the_config_file_is_refused_before_anything_i
         !home.path("new.pem").exists() && !home.path("new.pem.pub").exists(),
         "the next try may have the same name"
     );
-    let no_directory = home.fails(3, "runtime start --bundle bundle.tar --wal-dir taken");
+    let no_directory = home.fails(2, "runtime start --bundle bundle.tar --wal-dir taken");
     assert!(no_directory.ends_with("give a directory, or move what is there away"), "{no_directory}");
     let when = home.fails(2, "bundle build --source src --name a --version 1.0.0 --out b.tar --built-at yesterday");
     assert!(when.contains("write RFC 3339"), "{when}");
@@ -258,5 +258,76 @@ fn each_mistyped_variable_or_key_of_the_config_file_is_refused_before_anything_i
         fs::write(home.path("config.toml"), file).unwrap();
         let error = home.fails(2, "node list");
         assert!(error.starts_with("config file `") && error.contains(part), "{error}");
+    }
+}
+
+/// What is missing may come, and is waited for; what is something else than it must be is for who named it to correct.
+#[test]
+fn a_path_that_is_missing_ends_with_3_and_one_that_is_of_the_wrong_kind_with_2_whatever_it_is_for() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = Home::ready();
+    home.ok("orchestrator token --name ops --role operator --out ops.token");
+    drop(home.start("--bundle bundle.tar --node-id robot-7 --mode off"));
+    fs::create_dir(home.path("directory")).unwrap();
+    fs::write(home.path("junk"), "junk\njunk\n").unwrap();
+    fs::set_permissions(home.path("junk"), fs::Permissions::from_mode(0o600)).unwrap();
+    let runtime = "runtime start --listen 127.0.0.1:0";
+    let status = "attestation status --node-id robot-7 --orchestrator-url https://127.0.0.1:1";
+    let orchestrator = "orchestrator serve --listen 127.0.0.1:0 --signing-key keys/bundle.pem";
+    let drain = "--bundle bundle.tar --drain-to https://127.0.0.1:1";
+    let eval = "attestation eval --node-id robot-7 --bundle bundle.tar";
+    let database = "--database postgres://u@127.0.0.1:1/db?sslmode=require";
+    let with = |line: &str, path: &str| home.run(&line.replace("PATH", path));
+    // One that takes a directory takes one that is empty for what it may still become.
+    let directories = [
+        format!("{runtime} --policy-dir PATH"),
+        "bundle build --source PATH --name a --version 1.0.0 --out b.tar".to_owned(),
+        "bundle verify bundle.tar --trust-dir PATH".to_owned(),
+        "wal inspect --wal-dir PATH".to_owned(),
+        "wal verify --wal-dir PATH".to_owned(),
+        "wal drain --wal-dir PATH --to http://127.0.0.1:1".to_owned(),
+        "audit list --wal-dir PATH".to_owned(),
+    ];
+    // What a lease and a bundle hold is for the gate to judge.
+    let judged = [format!("{eval} --lease PATH --lease-key keys/bundle.pem.pub"), eval.replace("bundle.tar", "PATH")];
+    // As a database it may be a damaged one.
+    let store = ["attestation status --node-id robot-7 --store PATH".to_owned()];
+    let files = [
+        "bundle verify PATH".to_owned(),
+        "bundle verify bundle.tar --trusted-key PATH".to_owned(),
+        "bundle sign bundle.tar --key PATH --out o.tar".to_owned(),
+        "bundle push PATH localhost:1/x:1".to_owned(),
+        "bundle pull localhost:1/x:1 out.tar --registry-ca PATH".to_owned(),
+        "bundle pull localhost:1/x:1 out.tar --auth-file PATH".to_owned(),
+        format!("{runtime} --bundle PATH"),
+        format!("{runtime} --bundle bundle.tar --wal-signing-key PATH"),
+        format!("{runtime} {drain} --drain-token-file PATH"),
+        format!("{runtime} {drain} --drain-ca PATH"),
+        format!("{eval} --lease bundle.tar --lease-key PATH"),
+        format!("{status} --orchestrator-ca PATH"),
+        format!("{status} --orchestrator-token-file PATH"),
+        format!("{status} --orchestrator-client-cert PATH --orchestrator-client-key PATH"),
+        "host serve --listen 127.0.0.1:0 --token-file PATH".to_owned(),
+        "orchestrator serve --listen 127.0.0.1:0 --signing-key PATH".to_owned(),
+        format!("{orchestrator} --tokens PATH"),
+        format!("{orchestrator} --tls-cert PATH --tls-key PATH"),
+        format!("{orchestrator} --tls-cert PATH --tls-key keys/bundle.pem"),
+        format!("{orchestrator} {database} --database-password-file PATH"),
+        format!("{orchestrator} {database} --database-ca PATH"),
+        "wal verify --checkpoints PATH --checkpoint-key keys/bundle.pem.pub".to_owned(),
+        "config show --config PATH".to_owned(),
+    ];
+    let all = directories.iter().chain(&judged).chain(&store).chain(&files);
+    for line in all {
+        let run = with(line, "gone");
+        assert!(run.code == 3 && one_error(&run).contains("gone"), "{line}: {run:?}");
+    }
+    for line in files.iter().chain(&judged).chain(&store) {
+        let run = with(line, "directory");
+        assert!(run.code == 2 && one_error(&run).contains("directory"), "{line}: {run:?}");
+    }
+    for line in files.iter().chain(&directories) {
+        let run = with(line, "junk");
+        assert!(run.code == 2 && one_error(&run).contains("junk"), "{line}: {run:?}");
     }
 }

@@ -201,6 +201,7 @@ impl StoreError {
             | Self::NotEnrolled { .. }
             | Self::UnknownRolloutState { .. }
             | Self::Author { .. }
+            | Self::NotAFile { .. }
             | Self::ReadOnly { .. }
             | Self::Rollout(_)
             | Self::Time { .. } => ErrorClass::Usage,
@@ -208,7 +209,6 @@ impl StoreError {
             #[cfg(feature = "postgres")]
             Self::Postgres(error) => error.class(),
             Self::Missing { .. }
-            | Self::NotAFile { .. }
             | Self::Foreign { .. }
             | Self::NewerSchema { .. }
             | Self::OlderSchema { .. }

@@ -482,12 +482,12 @@ pub enum PostgresError {
     )]
     PasswordInUrl,
     /// The file of the password cannot be used.
-    #[error("cannot use database password `{}` ({why}): put the password alone into a file with mode 600", path.display())]
+    #[error("cannot use database password `{}` ({source}): put the password alone into a file with mode 600", path.display())]
     PasswordFile {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        why: String,
+        source: io::Error,
     },
     /// Everybody between could read and change what is asked and answered.
     #[error(
@@ -554,11 +554,10 @@ impl PostgresError {
     /// Whose turn it is.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Url { .. } | Self::PasswordInUrl | Self::PasswordFile { .. } | Self::Cleartext { .. } => {
-                ErrorClass::Usage
-            }
-            Self::Tls(_)
-            | Self::Resources(_)
+            Self::Url { .. } | Self::PasswordInUrl | Self::Cleartext { .. } => ErrorClass::Usage,
+            Self::PasswordFile { source, .. } => ErrorClass::of(source),
+            Self::Tls(error) => error.class(),
+            Self::Resources(_)
             | Self::Unreachable { .. }
             | Self::Late { .. }
             | Self::Lost { .. }

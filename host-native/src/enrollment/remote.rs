@@ -109,9 +109,9 @@ impl RemoteError {
                 ErrorClass::Usage
             }
             Self::Token(error) => error.class(),
+            Self::Tls(error) => error.class(),
             Self::Refused { status, .. } if *status < 500 && *status != 429 => ErrorClass::Usage,
-            Self::Tls(_)
-            | Self::Resources(_)
+            Self::Resources(_)
             | Self::Unreachable { .. }
             | Self::Refused { .. }
             | Self::Nonsense { .. } => ErrorClass::Unavailable,

@@ -158,18 +158,19 @@ struct AuthEntry {
 
 impl Credentials {
     fn find(path: &Path, repository: &Repository) -> Result<Option<Self>, OciError> {
-        let unusable = |why: String| OciError::AuthFile { path: path.to_owned(), why };
-        let bytes = file::read(path, file::CONFIG_BYTES).map_err(|error| unusable(error.to_string()))?;
+        let unusable = |source| OciError::AuthFile { path: path.to_owned(), source };
+        let bytes = file::read(path, file::CONFIG_BYTES).map_err(|error| unusable(error.into()))?;
         // The parser's own words may hold a value of the file.
         let malformed = |error: serde_json::Error| {
-            unusable(format!("line {} column {} is malformed", error.line(), error.column()))
+            unusable(file::wrong(format!("line {} column {} is malformed", error.line(), error.column())))
         };
         let AuthFile { auths } = serde_json::from_slice(&bytes).map_err(malformed)?;
         let Some(auth) = entry(&auths, repository) else { return Ok(None) };
         let registry = repository.registry();
         let is_pair = STANDARD.decode(auth).is_ok_and(|pair| pair.contains(&b':'));
         let basic = HeaderValue::try_from(format!("Basic {auth}")).ok().filter(|_| is_pair);
-        let mut basic = basic.ok_or_else(|| unusable(format!("the `auth` of `{registry}` is no name and password")))?;
+        let no_pair = || unusable(file::wrong(format!("the `auth` of `{registry}` is no name and password")));
+        let mut basic = basic.ok_or_else(no_pair)?;
         basic.set_sensitive(true);
         Ok(Some(Self { basic, file: path.to_owned() }))
     }
@@ -192,7 +193,10 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::oci::reference::{Place, Reference};
+    use crate::{
+        ErrorClass,
+        oci::reference::{Place, Reference},
+    };
 
     fn repository(path: &str) -> Repository {
         match Reference::parse(&format!("registry.example:5000/{path}:1")).unwrap().0 {
@@ -253,9 +257,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("auth.json");
         let access = Access { auth_file: Some(path.clone()), ..Access::default() };
-        let refused = |why: &str| {
+        let refused = |class, why: &str| {
             let error = access.credentials(&repository("p")).err().unwrap();
-            assert_eq!(error.class(), crate::ErrorClass::Usage);
+            assert_eq!(error.class(), class);
             assert_eq!(
                 error.to_string(),
                 format!(
@@ -265,7 +269,7 @@ mod tests {
                 )
             );
         };
-        refused("No such file or directory (os error 2)");
+        refused(ErrorClass::Unavailable, "No such file or directory (os error 2)");
         for (content, why) in [
             (r#"{"auths":{"registry.example:5000":"c2VjcmV0"}}"#, "line 1 column 44 is malformed"),
             (
@@ -279,11 +283,11 @@ mod tests {
             ("secret", "line 1 column 1 is malformed"),
         ] {
             fs::write(&path, content).unwrap();
-            refused(why);
+            refused(ErrorClass::Usage, why);
         }
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        refused("it is not a regular file");
+        refused(ErrorClass::Usage, "it is not a regular file");
     }
 
     #[test]

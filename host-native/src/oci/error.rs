@@ -80,12 +80,12 @@ pub enum OciError {
         source: io::Error,
     },
     /// A file of credentials that cannot be used.
-    #[error("cannot take credentials from `{}` ({why}): make it with `skopeo login --authfile`, or name another with `--auth-file`", .path.display())]
+    #[error("cannot take credentials from `{}` ({source}): make it with `skopeo login --authfile`, or name another with `--auth-file`", .path.display())]
     AuthFile {
         /// The file.
         path: PathBuf,
         /// What is wrong. Never what is in it.
-        why: String,
+        source: io::Error,
     },
     /// The roots to trust.
     #[error(transparent)]
@@ -222,10 +222,10 @@ impl OciError {
             | Self::PushToDigest { .. }
             | Self::BundleTooLarge { .. }
             | Self::NoSuchTag { .. }
-            | Self::WhichOne { .. }
-            | Self::AuthFile { .. } => ErrorClass::Usage,
-            Self::Io { source, .. } => ErrorClass::of(source),
-            Self::NotALayout { .. } | Self::Refused { .. } | Self::SetUp(_) => ErrorClass::Unavailable,
+            | Self::WhichOne { .. } => ErrorClass::Usage,
+            Self::Io { source, .. } | Self::AuthFile { source, .. } => ErrorClass::of(source),
+            Self::SetUp(error) => error.class(),
+            Self::NotALayout { .. } | Self::Refused { .. } => ErrorClass::Unavailable,
             Self::Registry { fault, .. } => fault.class(),
         }
     }

@@ -165,7 +165,7 @@ impl AccessError {
     /// Whose turn it is.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::File { .. } => ErrorClass::Unavailable,
+            Self::File { source, .. } => ErrorClass::of(source),
             Self::Exposed { .. } | Self::Line { .. } | Self::Taken { .. } | Self::Full { .. } | Self::Name { .. } => {
                 ErrorClass::Usage
             }

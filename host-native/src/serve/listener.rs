@@ -44,12 +44,12 @@ impl Tls {
             Some(path) => {
                 let roots = Arc::new(client::roots(path)?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, client::provider()).build();
-                let unusable = |cause: String| SetUpError::CaFile { path: path.to_owned(), cause };
-                builder.with_client_cert_verifier(verifier.map_err(|error| unusable(error.to_string()))?)
+                let unusable = |cause| SetUpError::CaFile { path: path.to_owned(), cause };
+                builder.with_client_cert_verifier(verifier.map_err(|error| unusable(file::wrong(error.to_string())))?)
             }
         };
         let config = builder.with_single_cert(certificates, private_key);
-        let mut config = config.map_err(|error| identity.refused(error))?;
+        let mut config = config.map_err(|error| identity.refused(file::wrong(error.to_string())))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }

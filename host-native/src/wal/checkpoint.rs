@@ -109,7 +109,8 @@ impl CheckpointError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Wal(error) => error.class(),
-            Self::Read { .. } | Self::Empty => ErrorClass::Unavailable,
+            Self::Read { source, .. } => ErrorClass::of(source),
+            Self::Empty => ErrorClass::Unavailable,
             Self::NoCheckpoint { .. } | Self::Line { .. } | Self::Envelope(_) | Self::Malformed(_) => ErrorClass::Usage,
             Self::Unsigned { .. } | Self::NotHeld { .. } => ErrorClass::Damaged,
         }

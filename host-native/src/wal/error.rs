@@ -189,8 +189,9 @@ pub enum WalError {
 
 impl WalError {
     /// What the caller can do about it.
-    pub const fn class(&self) -> ErrorClass {
+    pub fn class(&self) -> ErrorClass {
         match self {
+            Self::Io { source, .. } if is_no_directory(source) => ErrorClass::Usage,
             Self::LogLost { .. }
             | Self::StartLost { .. }
             | Self::SafeSeqLost { .. }
@@ -230,7 +231,7 @@ impl WalError {
 /// What helps against a failed file operation.
 fn remedy(source: &io::Error) -> &'static str {
     use io::ErrorKind::{
-        AlreadyExists, FileTooLarge, InvalidData, NotADirectory, OutOfMemory, QuotaExceeded, StorageFull,
+        AlreadyExists, FileTooLarge, InvalidData, OutOfMemory, QuotaExceeded, StorageFull,
     };
     match (source.kind(), source.raw_os_error()) {
         (StorageFull | QuotaExceeded, _) => "free space outside of the log",
@@ -240,9 +241,15 @@ fn remedy(source: &io::Error) -> &'static str {
         (OutOfMemory, _) => "free some memory",
         // As the log says itself of what is no file of its own.
         (InvalidData | AlreadyExists, None) => "move that away",
-        (AlreadyExists | NotADirectory, Some(_)) => "give a directory, or move what is there away",
+        _ if is_no_directory(source) => "give a directory, or move what is there away",
         _ => "check the disk, and who may read and write there",
     }
+}
+
+/// Whether the system found something else where a directory must be.
+fn is_no_directory(source: &io::Error) -> bool {
+    let is_taken = matches!(source.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory);
+    is_taken && source.raw_os_error().is_some()
 }
 
 fn by(pid: Option<u32>) -> String {

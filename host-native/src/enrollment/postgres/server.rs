@@ -309,14 +309,14 @@ fn addresses(config: &Config) -> Option<Vec<Address>> {
 }
 
 fn read_password(path: &Path) -> Result<String, PostgresError> {
-    let refused = |why: String| PostgresError::PasswordFile { path: path.to_owned(), why };
-    if let Some(mode) = file::exposed(path).map_err(|error| refused(error.to_string()))? {
-        return Err(refused(format!("it can be read by others, mode {mode:03o}")));
+    let refused = |source| PostgresError::PasswordFile { path: path.to_owned(), source };
+    if let Some(mode) = file::exposed(path).map_err(refused)? {
+        return Err(refused(file::wrong(format!("it can be read by others, mode {mode:03o}"))));
     }
-    let text = file::read_text(path, file::KEY_BYTES).map_err(|error| refused(error.to_string()))?;
+    let text = file::read_text(path, file::KEY_BYTES).map_err(refused)?;
     match text.lines().collect::<Vec<_>>().as_slice() {
         [password] if !password.is_empty() => Ok((*password).to_owned()),
-        _ => Err(refused("it is not one line".to_owned())),
+        _ => Err(refused(file::wrong("it is not one line"))),
     }
 }
 
