@@ -15,6 +15,7 @@ use host_native::{
     gate,
     key::PrivateKey,
     oci::{self, Artifact, Reference},
+    shell_word,
 };
 use serde::Serialize;
 
@@ -408,10 +409,10 @@ fn show(
     match shows {
         Shows::Verified(_) => {}
         Shows::Unverified(_) if signers.is_empty() => {
-            out.note(format_args!("nobody has signed it: run `autonomy bundle sign --key FILE {}`", path.display()))?;
+            out.note(format_args!("nobody has signed it: run `autonomy bundle sign --key FILE {}`", shell_word(path)))?;
         }
         Shows::Unverified(_) => {
-            out.note(format_args!("not verified: `autonomy bundle verify {}` asks who signed it", path.display()))?;
+            out.note(format_args!("not verified: `autonomy bundle verify {}` asks who signed it", shell_word(path)))?;
         }
     }
     if provenance.enrollment_ref.is_none() {

@@ -3,7 +3,10 @@
 use std::{fs, path::PathBuf};
 
 use clap::Subcommand;
-use host_native::key::{self, PrivateKey};
+use host_native::{
+    key::{self, PrivateKey},
+    shell_word,
+};
 use serde::Serialize;
 
 use crate::{
@@ -64,15 +67,16 @@ impl Command {
             return Ok(Exit::Success);
         }
         let Generated { key_id, private_key, public_key, trusted_as } = made;
-        let (private_key, public_key) = (private_key.display(), public_key.display());
+        let public_key = public_key.display();
         out.line(format_args!("made key {key_id}"))?;
-        out.line(format_args!("  private: {private_key} (keep it secret)"))?;
+        out.line(format_args!("  private: {} (keep it secret)", private_key.display()))?;
         out.line(format_args!("  public:  {public_key}"))?;
         match trusted_as {
             Some(path) => {
                 out.line(format_args!("  trusted: {}", path.display()))?;
                 out.note(format_args!(
-                    "sign with `autonomy bundle build … --key {private_key}` or `autonomy bundle sign`"
+                    "sign with `autonomy bundle build … --key {}` or `autonomy bundle sign`",
+                    shell_word(&private_key)
                 ))?;
             }
             None => out.note(format_args!(

@@ -68,7 +68,7 @@ fn main() {
 async fn start_without_gate() -> SocketAddr {
     let listener = Listener::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.address().unwrap();
-    let router = fallbacks(Router::new().route("/v1/tool", post(|body: Bytes| async move { body })));
+    let router = fallbacks(Router::new().route("/v1/tool", post(|body: Bytes| async move { body })), "`POST /v1/tool`");
     let metrics = Arc::new(Metrics::new("bench", "0"));
     tokio::spawn(serve(listener, router, Limits::default(), metrics, std::future::pending()));
     address

@@ -9,6 +9,13 @@ use std::{
 
 use tempfile::NamedTempFile;
 
+/// A path as a word of a shell's command, for whoever takes a remedy from a message.
+pub fn shell_word(path: &Path) -> String {
+    let word = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
 /// Largest key file, in bytes.
 pub(crate) const KEY_BYTES: u64 = 64 * 1024;
 /// Largest config file, in bytes.
@@ -223,6 +230,16 @@ mod tests {
         ("bundle", |path| as_text(crate::bundle::read(path))),
         ("store", |path| as_text(enrollment::SqliteStore::open(path))),
     ];
+
+    #[test]
+    fn a_shell_reads_a_path_out_of_a_remedy_as_it_is() {
+        for path in ["/a/b-1.pem", "a b", "it's", "$(x) `y` \"z\"", "*", "~", "ä", "a\\b", "a;b", ""] {
+            let output =
+                Command::new("sh").arg("-c").arg(format!("printf %s {}", shell_word(Path::new(path)))).output();
+            assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap(), path);
+        }
+        assert_eq!(shell_word(Path::new("/a/b-1.pem")), "/a/b-1.pem");
+    }
 
     #[test]
     fn pipes_and_devices_are_refused_by_name_instead_of_waited_for() {

@@ -30,7 +30,7 @@ use std::{
     time::Instant,
 };
 
-pub use crate::token::{Token, TokenError};
+pub use crate::token::{TakenBy, Token, TokenError};
 #[cfg(feature = "schema")]
 pub use openapi::openapi;
 
@@ -199,7 +199,9 @@ pub fn router(host: Arc<Host>, readiness: Readiness) -> Router {
         // The listener's own limit holds; this one is of the library.
         .layer(DefaultBodyLimit::disable())
         .with_state(host);
-    fallbacks(api.merge(health_routes(readiness, metrics)))
+    let serves = "a host serves `/v1/enrollments/<node id>`, `/v1/frames` and `/v1/health`, and for tools `/healthz`, `/readyz` and \
+                  `/metrics`: see `docs/src/spec/host.md`";
+    fallbacks(api.merge(health_routes(readiness, metrics)), serves)
 }
 
 /// Lets in who has the token, and counts what was answered.

@@ -76,7 +76,7 @@ pub enum KeyFileError {
         path: PathBuf,
     },
     /// A private key that everybody on the machine can read.
-    #[error("private key `{}` can be read by others (mode {mode:03o}): run `chmod 600 {}`", path.display(), path.display())]
+    #[error("private key `{}` can be read by others (mode {mode:03o}): run `chmod 600 {}`", path.display(), file::shell_word(path))]
     Exposed {
         /// The file.
         path: PathBuf,

@@ -34,6 +34,7 @@ pub mod wal;
 #[cfg(feature = "wasm")]
 pub mod wasm;
 
+pub use file::shell_word;
 pub use gate::{Denial, Gate, Permit, Policies, ToolOutcome};
 pub use layer::{AttestationLayer, Attested};
 

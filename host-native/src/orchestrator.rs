@@ -227,7 +227,9 @@ fn router(orchestrator: Arc<Orchestrator>, readiness: Readiness) -> Router {
         .route(ONE_DIRECTIVE, get(rollouts::directive_of))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&orchestrator), admit))
         .with_state(orchestrator);
-    fallbacks(api.merge(health_routes(readiness, metrics)))
+    let serves = "an orchestrator serves `/v1/enrollments` and what else `docs/src/spec/orchestrator.md` has, and for tools `/healthz`, \
+                  `/readyz` and `/metrics`";
+    fallbacks(api.merge(health_routes(readiness, metrics)), serves)
 }
 
 /// Serves until `shutdown` resolves, and lets requests in flight finish.

@@ -87,7 +87,9 @@ struct App {
 pub fn router(gate: Arc<Gate>, tools: Tools, metrics: Arc<Metrics>, readiness: Readiness) -> Router {
     let app = Arc::new(App { gate, tools, metrics: Arc::clone(&metrics) });
     let tool = Router::new().route("/v1/tool", post(call)).with_state(app);
-    fallbacks(tool.merge(health_routes(readiness, metrics)))
+    let serves = "a runtime serves `POST /v1/tool` with `{\"kind\": \"…\", \"params\": …}`, and `GET` of `/healthz`, `/readyz` and \
+                  `/metrics`: see `docs/src/spec/http.md`";
+    fallbacks(tool.merge(health_routes(readiness, metrics)), serves)
 }
 
 async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Response {

@@ -15,22 +15,43 @@ use crate::{ErrorClass, file};
 const SHORTEST: usize = 32;
 /// Longest, in bytes.
 const LONGEST: usize = 512;
-/// How to make one.
-const REMEDY: &str = "make one with `autonomy host token` or `autonomy orchestrator token`";
+
+/// Who takes a token, by which it is known where one comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakenBy {
+    /// The native host of a node.
+    Host,
+    /// An orchestrator.
+    Orchestrator,
+    /// A collector, which is somebody else's.
+    Collector,
+}
+
+impl TakenBy {
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Host => "make one with `autonomy host token`",
+            Self::Orchestrator => "make one with `autonomy orchestrator token`",
+            Self::Collector => "write the token that the collector gave you there, with mode 600",
+        }
+    }
+}
 
 /// Why there is no token. The token itself is in no message.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The file cannot be read.
-    #[error("cannot read token `{}` ({source}): correct the path, or {REMEDY}", path.display())]
+    #[error("cannot read token `{}` ({source}): correct the path, or {}", path.display(), taken_by.remedy())]
     Read {
         /// The file.
         path: PathBuf,
+        /// Who takes it.
+        taken_by: TakenBy,
         /// Why.
         source: io::Error,
     },
     /// Others can read or write the file.
-    #[error("token `{}` can be read by others (mode {mode:03o}): run `chmod 600 {}`", path.display(), path.display())]
+    #[error("token `{}` can be read by others (mode {mode:03o}): run `chmod 600 {}`", path.display(), file::shell_word(path))]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -39,12 +60,15 @@ pub enum TokenError {
     },
     /// The file holds something else.
     #[error(
-        "token `{}` is not {SHORTEST} to {LONGEST} printable characters in one line: {REMEDY}",
-        path.display()
+        "token `{}` is not {SHORTEST} to {LONGEST} printable characters in one line: {}",
+        path.display(),
+        taken_by.remedy()
     )]
     Malformed {
         /// The file.
         path: PathBuf,
+        /// Who takes it.
+        taken_by: TakenBy,
     },
     /// There is a file where the token would be written.
     #[error("`{}` exists, and a token is never overwritten: choose another `--out`, or remove it", path.display())]
@@ -81,12 +105,12 @@ impl TokenError {
 pub struct Token(Digest);
 
 impl Token {
-    /// Reads a token that only its owner can read.
+    /// Reads the token of a host, which only its owner can read.
     ///
     /// # Errors
     /// Why it cannot be used.
     pub fn read(path: &Path) -> Result<Self, TokenError> {
-        Ok(Self::of(read_secret(path)?.as_bytes()))
+        Ok(Self::of(read_secret(path, TakenBy::Host)?.as_bytes()))
     }
 
     /// Writes a new token of 32 random bytes to a file with mode 0600, and its directory if it is missing.
@@ -141,23 +165,23 @@ impl Token {
 }
 
 /// The header that carries the token in a file that only its owner can read. It is never shown.
-pub(crate) fn read_authorization(path: &Path) -> Result<HeaderValue, TokenError> {
-    let secret = read_secret(path)?;
+pub(crate) fn read_authorization(path: &Path, taken_by: TakenBy) -> Result<HeaderValue, TokenError> {
+    let secret = read_secret(path, taken_by)?;
     let header = HeaderValue::try_from(format!("Bearer {secret}"));
-    let mut header = header.map_err(|_| TokenError::Malformed { path: path.to_owned() })?;
+    let mut header = header.map_err(|_| TokenError::Malformed { path: path.to_owned(), taken_by })?;
     header.set_sensitive(true);
     Ok(header)
 }
 
-fn read_secret(path: &Path) -> Result<String, TokenError> {
-    let read = |source| TokenError::Read { path: path.to_owned(), source };
+fn read_secret(path: &Path, taken_by: TakenBy) -> Result<String, TokenError> {
+    let read = |source| TokenError::Read { path: path.to_owned(), taken_by, source };
     if let Some(mode) = file::exposed(path).map_err(read)? {
         return Err(TokenError::Exposed { path: path.to_owned(), mode });
     }
     let text = file::read_text(path, file::KEY_BYTES).map_err(read)?;
     let secret = text.trim_ascii_end();
     if !(SHORTEST..=LONGEST).contains(&secret.len()) || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(TokenError::Malformed { path: path.to_owned() });
+        return Err(TokenError::Malformed { path: path.to_owned(), taken_by });
     }
     Ok(secret.to_owned())
 }
@@ -234,9 +258,25 @@ mod tests {
         assert!(Token::read(&path).is_ok());
         let missing = Token::read(&home.path().join("none")).unwrap_err();
         assert_eq!(missing.class(), ErrorClass::Unavailable);
-        assert!(
-            missing.to_string().ends_with("or make one with `autonomy host token` or `autonomy orchestrator token`"),
-            "{missing}"
-        );
+        assert!(missing.to_string().ends_with("or make one with `autonomy host token`"), "{missing}");
+    }
+
+    #[test]
+    fn where_a_token_comes_from_is_said_of_who_takes_it() {
+        let home = tempfile::tempdir().unwrap();
+        let [none, malformed] = ["none", "malformed"].map(|name| home.path().join(name));
+        fs::write(&malformed, "short").unwrap();
+        fs::set_permissions(&malformed, fs::Permissions::from_mode(0o600)).unwrap();
+        for (taken_by, remedy) in [
+            (TakenBy::Orchestrator, "make one with `autonomy orchestrator token`"),
+            (TakenBy::Collector, "write the token that the collector gave you there, with mode 600"),
+        ] {
+            let said = |path: &Path| read_authorization(path, taken_by).unwrap_err().to_string();
+            assert!(
+                said(&none)
+                    .ends_with(&format!("(No such file or directory (os error 2)): correct the path, or {remedy}"))
+            );
+            assert!(said(&malformed).ends_with(&format!(" printable characters in one line: {remedy}")));
+        }
     }
 }

@@ -148,8 +148,14 @@ pub(crate) struct Runtime {
 impl Runtime {
     /// Posts a tool call; gives the status and the answer.
     pub(crate) fn call(&self, body: &str) -> (u16, Value) {
+        self.post("/v1/tool", body)
+    }
+
+    /// Posts to any path.
+    pub(crate) fn post(&self, path: &str, body: &str) -> (u16, Value) {
         let mut stream = TcpStream::connect(self.started["address"].as_str().unwrap()).unwrap();
-        let head = "POST /v1/tool HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json";
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json");
         write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

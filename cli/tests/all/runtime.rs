@@ -9,7 +9,7 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{Home, Run};
+use crate::harness::{Home, Run, one_error};
 
 fn frames(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -324,4 +324,49 @@ fn a_bundle_that_is_refused_at_the_start_is_named() {
     fs::write(home.path("cut.tar"), &whole[..whole.len() - 512]).unwrap();
     let error = home.fails(2, "runtime start --listen 127.0.0.1:0 --bundle cut.tar --node-id robot-7");
     assert!(error.starts_with("bundle `cut.tar` is refused: "), "{error}");
+}
+
+#[test]
+fn a_path_that_is_no_path_of_a_runtime_is_told_which_ones_are() {
+    let home = Home::ready();
+    let runtime = home.start("--bundle bundle.tar --node-id robot-7");
+    let (status, answer) = runtime.post("/v1/tools", "{}");
+    let serves = "no such path: a runtime serves `POST /v1/tool` with `{\"kind\": \"…\", \"params\": …}`, and `GET` of `/healthz`, \
+                  `/readyz` and `/metrics`: see `docs/src/spec/http.md`";
+    assert_eq!((status, answer["error"].as_str()), (404, Some(serves)));
+}
+
+#[test]
+fn a_service_that_does_not_get_its_address_leaves_nothing_behind() {
+    let home = Home::ready();
+    home.ok("host token");
+    home.ok("orchestrator token --name ops --role operator --out ops.token");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let there = || {
+        let entries = fs::read_dir(home.path("")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    // SQLite keeps what it needs beside a store that was opened once.
+    home.ok("node list");
+    let before = there();
+    for line in [
+        "runtime start --bundle bundle.tar --node-id robot-7",
+        "host serve",
+        "orchestrator serve --store new.sqlite --signing-key keys/bundle.pem",
+    ] {
+        let error = home.fails(3, &format!("{line} --listen {address}"));
+        assert!(error.starts_with(&format!("cannot listen on `{address}`: ")), "{error}");
+        assert_eq!(there(), before, "{line}");
+    }
+}
+
+#[test]
+fn a_command_in_a_remedy_can_be_run_as_it_stands() {
+    let home = Home::ready();
+    fs::create_dir(home.path("my log")).unwrap();
+    fs::write(home.path("my log/telemetry.wal"), "").unwrap();
+    let run = home.run_words(&["runtime", "start", "--listen", "127.0.0.1:0", "--wal-dir", "my log"]);
+    let error = one_error(&run);
+    assert!(run.code == 4 && error.ends_with("run `autonomy wal doctor --wal-dir 'my log'`"), "{error}");
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::{SetUpError, otlp};
 use crate::{
     client::{Answer, Client, Target},
-    token,
+    token::{self, TakenBy},
     tool::url::Url,
 };
 
@@ -68,7 +68,7 @@ impl Exporter {
         let target = url.target()?;
         let client = Client::to(&target.origin, ca, None, CONNECT_TIMEOUT)?
             .ok_or_else(|| SetUpError::Cleartext { url: target.to_string() })?;
-        let authorization = token_file.map(token::read_authorization).transpose()?;
+        let authorization = token_file.map(|path| token::read_authorization(path, TakenBy::Collector)).transpose()?;
         Ok(Self { target, client, authorization })
     }
 

@@ -18,7 +18,7 @@ use crate::{
     ErrorClass,
     client::{Client, Identity, Kept, SetUpError},
     serve::ErrorBody,
-    token::{self, TokenError},
+    token::{self, TakenBy, TokenError},
     tool::{ParseUrlError, url::Url},
 };
 
@@ -111,10 +111,9 @@ impl RemoteError {
             Self::Token(error) => error.class(),
             Self::Tls(error) => error.class(),
             Self::Refused { status, .. } if *status < 500 && *status != 429 => ErrorClass::Usage,
-            Self::Resources(_)
-            | Self::Unreachable { .. }
-            | Self::Refused { .. }
-            | Self::Nonsense { .. } => ErrorClass::Unavailable,
+            Self::Resources(_) | Self::Unreachable { .. } | Self::Refused { .. } | Self::Nonsense { .. } => {
+                ErrorClass::Unavailable
+            }
         }
     }
 }
@@ -145,7 +144,8 @@ impl OrchestratorClient {
         let identity = identity.map(|(cert, key)| Identity { cert, key });
         let client = Client::to(&origin, ca, identity, CONNECT_TIMEOUT)?
             .ok_or_else(|| RemoteError::Cleartext { url: base.clone() })?;
-        let authorization = token_file.map(token::read_authorization).transpose()?;
+        let authorization =
+            token_file.map(|path| token::read_authorization(path, TakenBy::Orchestrator)).transpose()?;
         Ok(Self { base, client, authorization })
     }
 

@@ -119,7 +119,7 @@ pub enum AccessError {
         source: io::Error,
     },
     /// Others can read or write the file.
-    #[error("tokens `{}` can be read by others (mode {mode:03o}): run `chmod 600 {}`", path.display(), path.display())]
+    #[error("tokens `{}` can be read by others (mode {mode:03o}): run `chmod 600 {}`", path.display(), file::shell_word(path))]
     Exposed {
         /// The file.
         path: PathBuf,

@@ -27,10 +27,10 @@ pub(crate) fn json_response(status: StatusCode, body: &impl Serialize) -> Respon
     response
 }
 
-/// Adds 404 and 405 in JSON. Call it last, after every route is there.
-pub fn fallbacks(router: Router) -> Router {
+/// Adds 404 and 405 in JSON; `serves` says what there is instead of a path that is not. Call it last, after every route is there.
+pub fn fallbacks(router: Router, serves: &'static str) -> Router {
     router
-        .fallback(|| async { error_response(StatusCode::NOT_FOUND, "no such path: see the api's documentation") })
+        .fallback(move || async move { error_response(StatusCode::NOT_FOUND, format!("no such path: {serves}")) })
         .method_not_allowed_fallback(|| async {
             error_response(StatusCode::METHOD_NOT_ALLOWED, "method not allowed here: use one of the `allow` header")
         })

@@ -35,7 +35,7 @@ impl Server {
             .route("/panic", post(crash))
             .merge(health_routes(readiness.clone(), Arc::clone(&metrics)));
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = serve(listener, fallbacks(routes), limits, Arc::clone(&metrics), async move {
+        let serving = serve(listener, fallbacks(routes, "`/echo`"), limits, Arc::clone(&metrics), async move {
             let _ = stopped.await;
         });
         Self { address, metrics, readiness, stop, report: tokio::spawn(serving) }
@@ -109,7 +109,7 @@ async fn each_request_gets_the_answer_it_deserves() {
         ("too large in chunks", chunked, &["HTTP/1.1 413 ", r#"{"error":""#]),
         ("too many headers", headers, &["HTTP/1.1 431 "]),
         ("head too large", head, &["HTTP/1.1 431 "]),
-        ("no such path", request("/none", ""), &["HTTP/1.1 404 ", r#"{"error":"no such path"#]),
+        ("no such path", request("/none", ""), &["HTTP/1.1 404 ", r#"{"error":"no such path: `/echo`"}"#]),
         (
             "wrong method",
             "GET /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".to_owned(),

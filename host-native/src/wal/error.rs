@@ -3,7 +3,7 @@
 use std::{io, path::Path, path::PathBuf, sync::Arc};
 
 use super::segment::Segment;
-use crate::ErrorClass;
+use crate::{ErrorClass, file::shell_word};
 
 /// Why the log refused. Every message is one line: the cause, then the remedy.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -50,7 +50,7 @@ pub enum WalError {
         dir: PathBuf,
     },
     /// Its segments are gone, yet frames were committed to them.
-    #[error("log at `{}` is gone, {committed} frames were committed; restore its segments or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
+    #[error("log at `{}` is gone, {committed} frames were committed; restore its segments or run `autonomy wal doctor --wal-dir {}`", dir.display(), shell_word(dir))]
     LogLost {
         /// The log's directory.
         dir: PathBuf,
@@ -58,7 +58,7 @@ pub enum WalError {
         committed: u64,
     },
     /// The log begins in the middle, and does not say why.
-    #[error("log at `{}` begins with frame {first}, and no frame in it says that what came before was pruned; restore the segments before it or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
+    #[error("log at `{}` begins with frame {first}, and no frame in it says that what came before was pruned; restore the segments before it or run `autonomy wal doctor --wal-dir {}`", dir.display(), shell_word(dir))]
     StartLost {
         /// The log's directory.
         dir: PathBuf,
@@ -76,7 +76,7 @@ pub enum WalError {
         first: u64,
     },
     /// `telemetry.safe_seq` is missing or unreadable.
-    #[error("log at `{}` has no usable `telemetry.safe_seq` ({found}); restore it or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
+    #[error("log at `{}` has no usable `telemetry.safe_seq` ({found}); restore it or run `autonomy wal doctor --wal-dir {}`", dir.display(), shell_word(dir))]
     SafeSeqLost {
         /// The log's directory.
         dir: PathBuf,
@@ -84,7 +84,7 @@ pub enum WalError {
         found: &'static str,
     },
     /// Frames that were committed are missing or damaged.
-    #[error("log at `{}` has lost committed frames: last good frame is {last_good}, {committed} were committed ({fault}); restore it or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
+    #[error("log at `{}` has lost committed frames: last good frame is {last_good}, {committed} were committed ({fault}); restore it or run `autonomy wal doctor --wal-dir {}`", dir.display(), shell_word(dir))]
     CommittedLost {
         /// The log's directory.
         dir: PathBuf,
@@ -96,7 +96,7 @@ pub enum WalError {
         fault: String,
     },
     /// The log is damaged, and what follows the damage shows that it is not an unfinished write.
-    #[error("log at `{}` is damaged after frame {last_good}: {fault}; restore it or run `autonomy wal doctor --wal-dir {}`", dir.display(), dir.display())]
+    #[error("log at `{}` is damaged after frame {last_good}: {fault}; restore it or run `autonomy wal doctor --wal-dir {}`", dir.display(), shell_word(dir))]
     Damaged {
         /// The log's directory.
         dir: PathBuf,
@@ -230,9 +230,7 @@ impl WalError {
 
 /// What helps against a failed file operation.
 fn remedy(source: &io::Error) -> &'static str {
-    use io::ErrorKind::{
-        AlreadyExists, FileTooLarge, InvalidData, OutOfMemory, QuotaExceeded, StorageFull,
-    };
+    use io::ErrorKind::{AlreadyExists, FileTooLarge, InvalidData, OutOfMemory, QuotaExceeded, StorageFull};
     match (source.kind(), source.raw_os_error()) {
         (StorageFull | QuotaExceeded, _) => "free space outside of the log",
         (FileTooLarge, _) => "raise the limit on the size of files (`ulimit -f`)",
