@@ -60,6 +60,16 @@ pub enum SetUpError {
         /// What is wrong with them.
         cause: io::Error,
     },
+    /// A certificate where none is looked at.
+    #[error("`{}` is for tls, and `{to}` is asked without: {remedy}, or leave it out", path.display())]
+    NoTls {
+        /// The file of roots or of ours.
+        path: PathBuf,
+        /// Who is asked.
+        to: String,
+        /// How to have tls there.
+        remedy: &'static str,
+    },
     /// `https` is wanted, but the machine trusts nobody.
     #[error("this machine has no trusted roots for https ({0}): install `ca-certificates`")]
     NoRoots(String),
@@ -73,6 +83,7 @@ impl SetUpError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::CaFile { cause, .. } | Self::Identity { cause, .. } => ErrorClass::of(cause),
+            Self::NoTls { .. } => ErrorClass::Usage,
             Self::NoRoots(_) | Self::Tls(_) => ErrorClass::Unavailable,
         }
     }
@@ -234,7 +245,14 @@ impl Client {
     ) -> Result<Option<Self>, SetUpError> {
         let tls = match origin.scheme {
             Scheme::Https => Some(connector(ca_file, identity, HTTP)?),
-            Scheme::Http if origin.is_loopback() => None,
+            Scheme::Http if origin.is_loopback() => match ca_file.or(identity.map(|identity| identity.cert)) {
+                None => None,
+                // Whoever names it takes what is said for protected.
+                Some(path) => {
+                    let (path, to) = (path.to_owned(), origin.to_string());
+                    return Err(SetUpError::NoTls { path, to, remedy: "use https" });
+                }
+            },
             Scheme::Http => return Ok(None),
         };
         Ok(Some(Self::new(tls, connect_timeout)))

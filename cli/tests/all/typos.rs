@@ -331,3 +331,20 @@ fn a_path_that_is_missing_ends_with_3_and_one_that_is_of_the_wrong_kind_with_2_w
         assert!(run.code == 2 && one_error(&run).contains("junk"), "{line}: {run:?}");
     }
 }
+
+#[test]
+fn roots_for_a_database_that_is_asked_without_tls_are_refused() {
+    let home = Home::with_bundle();
+    home.ok("orchestrator token --name ops --role operator --out ops.token");
+    let error = home.fails(
+        2,
+        "orchestrator serve --listen 127.0.0.1:0 --signing-key keys/bundle.pem --database postgres://u@127.0.0.1:1/db \
+         --database-ca keys/bundle.pem.pub",
+    );
+    assert!(
+        error.ends_with(
+            "`keys/bundle.pem.pub` is for tls, and `127.0.0.1:1` is asked without: add `sslmode=require` to the url, or leave it out"
+        ),
+        "{error}"
+    );
+}

@@ -28,7 +28,7 @@ use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 
 use super::{Fault, PostgresError, SCHEMA_VERSION, State, why};
 use crate::{
-    client::{self, Stream},
+    client::{self, SetUpError, Stream},
     file,
 };
 
@@ -119,6 +119,10 @@ impl Server {
             (SslMode::Require, _) => true,
             (_, elsewhere) => elsewhere.is_some(),
         };
+        if let (false, Some(path), Some(address)) = (needs_tls, ca, addresses.first()) {
+            let (path, to) = (path.to_owned(), address.to_string());
+            return Err(SetUpError::NoTls { path, to, remedy: "add `sslmode=require` to the url" }.into());
+        }
         let tls = needs_tls.then(|| client::connector(ca, None, b"postgresql")).transpose()?;
         if let Some(path) = password_file {
             config.password(read_password(path)?);
