@@ -36,6 +36,7 @@ pub(crate) enum Command {
         #[arg(value_parser = keys(), hide_possible_values = true)]
         key: String,
         /// Its value; lists are joined by commas, lists of paths as in `PATH`.
+        #[arg(allow_negative_numbers = true)]
         value: String,
     },
     /// Take one setting out of the config file.

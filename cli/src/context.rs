@@ -4,7 +4,7 @@ use std::{env, sync::Arc};
 
 use gate_core::{NodeId, TrustedKeys};
 use host_native::{
-    config::{self, Config, Variables},
+    config::{self, Config, Given, KEYS, Variables},
     drain::Exporter,
     enrollment::{OrchestratorClient, RemoteStore, SqliteStore, Store, StoreError},
     key::{self, PrivateKey},
@@ -37,33 +37,37 @@ impl<'a> Context<'a> {
 
 /// Values of settings from the command line.
 #[derive(Debug, Default)]
-pub(crate) struct Flags(Vec<(&'static str, String)>);
+pub(crate) struct Flags(Vec<Given>);
 
 impl Flags {
-    pub(crate) fn set(mut self, name: &'static str, value: Option<&String>) -> Self {
-        self.0.extend(value.map(|value| (name, value.clone())));
+    /// A value of the flag that most commands have for the setting.
+    pub(crate) fn set(self, name: &'static str, value: Option<&String>) -> Self {
+        let flag = KEYS.iter().find(|key| key.name == name).map_or(name, |key| key.flag);
+        self.set_by(flag, name, value)
+    }
+
+    /// A value of a flag that one command alone has for the setting.
+    pub(crate) fn set_by(mut self, flag: &'static str, name: &'static str, value: Option<&String>) -> Self {
+        self.0.extend(value.map(|text| Given { name, flag, text: text.clone() }));
         self
     }
 
     /// A list of paths, in the notation that the environment has for it.
-    pub(crate) fn paths(mut self, name: &'static str, flag: &str, paths: &[String]) -> Result<Self, CliError> {
+    pub(crate) fn paths(self, name: &'static str, flag: &'static str, paths: &[String]) -> Result<Self, CliError> {
         if let (Some(_), joined) = (paths.first(), env::join_paths(paths)) {
             let joined = joined.ok().and_then(|joined| joined.into_string().ok()).ok_or_else(|| {
                 CliError::usage(format!(
                     "flag `{flag}`: a path may not hold the character that separates paths: rename it"
                 ))
             })?;
-            self.0.push((name, joined));
+            return Ok(self.set_by(flag, name, Some(&joined)));
         }
         Ok(self)
     }
 
     /// A list of words.
-    pub(crate) fn list(mut self, name: &'static str, words: &[String]) -> Self {
-        if !words.is_empty() {
-            self.0.push((name, words.join(",")));
-        }
-        self
+    pub(crate) fn list(self, name: &'static str, words: &[String]) -> Self {
+        self.set(name, (!words.is_empty()).then(|| words.join(",")).as_ref())
     }
 }
 

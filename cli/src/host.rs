@@ -108,7 +108,7 @@ impl Command {
 
 impl MakeToken {
     fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
-        let config = context.config(&Flags::default().set("host.token_file", self.out.as_ref()))?;
+        let config = context.config(&Flags::default().set_by("--out", "host.token_file", self.out.as_ref()))?;
         let token_file = config.token_file();
         Token::generate(&token_file)?;
         match context.out.format() {

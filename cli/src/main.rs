@@ -22,7 +22,7 @@ mod time;
 mod usage;
 mod wal;
 
-use std::{env, process::ExitCode};
+use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory as _, FromArgMatches as _, error::ErrorKind};
 use host_native::ErrorClass;
@@ -37,10 +37,10 @@ fn main() -> ExitCode {
     // Looked at before the parse, which may fail: its errors, too, come as they were asked for.
     let (format, color) = args::format_and_color(&arguments);
     let mut out = Output::new(format, color);
-    let outcome = Cli::command().color(color.into()).try_get_matches_from(arguments);
+    let outcome = Cli::command().color(color.into()).try_get_matches_from(&arguments);
     let cli = match outcome.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => return refused(&error, &out),
+        Err(error) => return refused(&error, &arguments, &out),
     };
     output::log_to_stderr(format);
     service::outlive_large_files();
@@ -78,13 +78,13 @@ fn run(command: Command, context: &mut Context<'_>) -> Result<Exit, CliError> {
 }
 
 /// Help and version are asked for, and a group of commands alone shows what is in it. The rest is a mistake.
-fn refused(error: &clap::Error, out: &Output) -> ExitCode {
+fn refused(error: &clap::Error, arguments: &[OsString], out: &Output) -> ExitCode {
     let is_help = !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-    if is_help {
-        // A reader that has gone away needs no help.
-        let _ = error.print();
-    } else {
-        out.error(ErrorClass::Usage, &usage::message(error));
+    if !is_help {
+        out.error(ErrorClass::Usage, &usage::message(error, arguments));
+    } else if let Err(CliError::Failed { class, message }) = error.print().map_err(CliError::output) {
+        out.error(class, &message);
+        return Exit::from(class).into();
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

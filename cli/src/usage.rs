@@ -1,6 +1,6 @@
 //! What the parser of the command line refuses, in the one line that every other error has.
 
-use std::error::Error as _;
+use std::{error::Error as _, ffi::OsString};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 const WORD_CHARS: usize = 80;
 
 /// What was wrong, with what value, and what to do.
-pub(crate) fn message(error: &clap::Error) -> String {
+pub(crate) fn message(error: &clap::Error, arguments: &[OsString]) -> String {
     let refusal = Refusal(error);
     match error.kind() {
         ErrorKind::UnknownArgument => refusal.unknown_argument(),
@@ -20,7 +20,7 @@ pub(crate) fn message(error: &clap::Error) -> String {
         ErrorKind::MissingRequiredArgument => refusal.missing_arguments(),
         ErrorKind::ArgumentConflict => refusal.conflict(),
         ErrorKind::TooManyValues => refusal.too_many_values(),
-        ErrorKind::InvalidUtf8 => format!("a value is not UTF-8: write it in UTF-8{}", refusal.or_see_help()),
+        ErrorKind::InvalidUtf8 => refusal.not_utf8(arguments),
         // What no command here can give today: clap's own words.
         ErrorKind::NoEquals
         | ErrorKind::TooFewValues
@@ -92,7 +92,10 @@ impl Refusal<'_> {
 
     fn unknown_value(&self) -> String {
         let remedy = match self.word(ContextKind::SuggestedValue) {
-            close if close.is_empty() => format!("use {}", alternatives(&self.words(ContextKind::ValidValue))),
+            // Close to `done`, and far from what it may mean.
+            close if ["", "none", "<none>"].contains(&close.as_str()) => {
+                format!("use {}", alternatives(&self.words(ContextKind::ValidValue)))
+            }
             close => format!("did you mean `{close}`?"),
         };
         let (argument, value) = (self.word(ContextKind::InvalidArg), self.word(ContextKind::InvalidValue));
@@ -122,6 +125,13 @@ impl Refusal<'_> {
     fn too_many_values(&self) -> String {
         let (argument, value) = (self.word(ContextKind::InvalidArg), self.word(ContextKind::InvalidValue));
         format!("{}: {} is one value too many: leave it out{}", named(&argument), quoted(&value), self.or_see_help())
+    }
+
+    /// Which word it is the parser does not say. A path may be any bytes, so that there may be others.
+    fn not_utf8(&self, arguments: &[OsString]) -> String {
+        let words = arguments.iter().filter(|word| word.to_str().is_none());
+        let words: Vec<_> = words.map(|word| format!("{word:?}").trim_matches('"').to_owned()).collect();
+        format!("{} is not UTF-8: write it in UTF-8{}", alternatives(&words), self.or_see_help())
     }
 
     fn in_its_own_words(&self) -> String {

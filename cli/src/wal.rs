@@ -193,9 +193,9 @@ impl Inspect {
 impl Drain {
     fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         let flags = Flags::default()
-            .set("drain.to", self.to.as_ref())
-            .set("drain.token_file", self.token_file.as_ref())
-            .set("drain.ca", self.ca_file.as_ref());
+            .set_by("--to", "drain.to", self.to.as_ref())
+            .set_by("--token-file", "drain.token_file", self.token_file.as_ref())
+            .set_by("--ca-file", "drain.ca", self.ca_file.as_ref());
         let config = context.config(&self.wal.add_to(flags))?;
         let exporter = context::exporter(&config)?.ok_or_else(|| {
             CliError::usage("no collector: give `--to URL`, or set `AUTONOMY_DRAIN_TO` or `drain.to`")

@@ -58,6 +58,17 @@ impl fmt::Display for Origin {
     }
 }
 
+/// A setting's value from the command line.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// The setting.
+    pub name: &'static str,
+    /// The flag that it was given with.
+    pub flag: &'static str,
+    /// As it was written.
+    pub text: String,
+}
+
 /// The settings in force, each with its origin.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -67,15 +78,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the config file, the environment and the command line's values (`name`, value), and checks them all.
+    /// Reads the config file, the environment and the command line's values, and checks them all.
     ///
     /// # Errors
     /// The first thing that is refused, with where it was written.
-    pub fn load(
-        variables: &Variables,
-        config_file: Option<PathBuf>,
-        flags: &[(&'static str, String)],
-    ) -> Result<Self, ConfigError> {
+    pub fn load(variables: &Variables, config_file: Option<PathBuf>, flags: &[Given]) -> Result<Self, ConfigError> {
         let mut places = Places::from_environment(variables)?;
         let named = config_file.or(variables.path("AUTONOMY_CONFIG", "file")?);
         let must_exist = named.is_some();
@@ -93,9 +100,9 @@ impl Config {
                 origins.insert(key.name, Origin::Environment);
             }
         }
-        for (name, text) in flags {
+        for Given { name, flag, text } in flags {
             let key = Key::named(name)?;
-            merged.put(key, text, &format!("flag `{}`", key.flag))?;
+            merged.put(key, text, &format!("flag `{flag}`"))?;
             origins.insert(key.name, Origin::Flag);
         }
         let settings =

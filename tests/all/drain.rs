@@ -359,11 +359,11 @@ fn a_token_is_sent_and_is_not_sent_in_the_clear_to_another_machine() {
     for (line, message) in [
         (
             "--to http://collector.example:4318",
-            "flag `--drain-to`: url `http://collector.example:4318` is neither https nor on this machine: use https, so that nobody between reads the token",
+            "flag `--to`: url `http://collector.example:4318` is neither https nor on this machine: use https, so that nobody between reads the token",
         ),
         (
             "--to localhost:4318",
-            "flag `--drain-to`: url `localhost:4318` does not start with `http://` or `https://`: put that, in lower case, before it",
+            "flag `--to`: url `localhost:4318` does not start with `http://` or `https://`: put that, in lower case, before it",
         ),
         ("", "no collector: give `--to URL`, or set `AUTONOMY_DRAIN_TO` or `drain.to`"),
     ] {

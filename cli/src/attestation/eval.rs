@@ -33,7 +33,11 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("nodes").multiple(true))]
+#[command(
+    group = ArgGroup::new("nodes").multiple(true),
+    mut_arg("lease_keys", |keys| keys.requires("lease")),
+    mut_arg("lease_threshold", |threshold| threshold.requires("lease"))
+)]
 pub(crate) struct Eval {
     /// A bundle; repeat it for several.
     #[arg(long = "bundle", value_name = "FILE", required = true)]

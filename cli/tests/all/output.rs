@@ -4,7 +4,7 @@ use std::{io, process::Stdio};
 
 #[cfg(target_os = "linux")]
 use crate::harness::on_terminal;
-use crate::harness::{Home, Run};
+use crate::harness::{Home, Run, one_error};
 
 const ESCAPE: char = '\u{1b}';
 
@@ -41,6 +41,19 @@ fn a_reader_that_goes_away_is_no_error() {
         let mut command = home.command(&line.split_whitespace().collect::<Vec<_>>());
         let run = Run::from(command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap());
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{line}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_written_is_an_error_of_help_too() {
+    let home = Home::ready();
+    for line in ["--help", "node list --help", "--version", "node list", "completions bash"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = home.command(&line.split_whitespace().collect::<Vec<_>>());
+        let run = Run::from(command.stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap());
+        let message = "cannot write the output (No space left on device (os error 28)): check where it goes";
+        assert_eq!((run.code, one_error(&run)), (3, message.to_owned()), "{line}");
     }
 }
 

@@ -92,6 +92,10 @@ fn each_mistake_on_the_command_line_is_one_line_with_its_remedy() {
             "flag `--state`: `faild` is not known: did you mean `failed`?",
         ),
         (
+            &["rollout", "set", "--node-id", "a", "--state", "done"],
+            "flag `--state`: `done` is not known: use `none`, `pending`, `acknowledged`, `active`, `rolled_back` or `failed`",
+        ),
+        (
             &["bundle", "build", "--channel", "stabel"],
             "flag `--channel`: `stabel` is not known: did you mean `stable`?",
         ),
@@ -136,6 +140,60 @@ fn each_mistake_on_the_command_line_is_one_line_with_its_remedy() {
         (
             &["wal", "inspect", "--since", "-5m"],
             "flag `-5` is not known: where it is a flag's value, put `=` between the two",
+        ),
+        // A number is a value, also where it is below zero.
+        (
+            &["config", "set", "attestation.threshold", "-5"],
+            "setting `attestation.threshold`: `-5` is too small: give a whole number from 1",
+        ),
+        (
+            &["config", "set", "attestation.mode", "-5", "--output", "text"],
+            "setting `attestation.mode`: mode `-5` is not known: use `off`, `advisory` or `enforce`",
+        ),
+        // A setting by the flag that it was given with.
+        (&["wal", "drain", "--to", ""], "flag `--to`: is empty: give a value, or leave it out"),
+        (
+            &["wal", "drain", "--to", "ftp://x"],
+            "flag `--to`: url `ftp://x` does not start with `http://` or `https://`: put that, in lower case, before it",
+        ),
+        (&["wal", "drain", "--drain-to", ""], "flag `--to`: is empty: give a value, or leave it out"),
+        (&["wal", "drain", "--token-file", ""], "flag `--token-file`: is empty: give a value, or leave it out"),
+        (&["wal", "drain", "--ca-file", ""], "flag `--ca-file`: is empty: give a value, or leave it out"),
+        (&["host", "token", "--out", ""], "flag `--out`: is empty: give a value, or leave it out"),
+        (&["runtime", "start", "--drain-to", ""], "flag `--drain-to`: is empty: give a value, or leave it out"),
+        // What would not be looked at.
+        (
+            &["attestation", "eval", "--bundle", "a", "--node-id", "a", "--lease-key", "k"],
+            "`--lease <FILE>` is missing: give it, or see `autonomy attestation eval --help`",
+        ),
+        (
+            &["attestation", "eval", "--bundle", "a", "--node-id", "a", "--lease-threshold", "2"],
+            "`--lease <FILE>` is missing: give it, or see `autonomy attestation eval --help`",
+        ),
+        (
+            &["wal", "drain", "--to", "http://127.0.0.1:4318", "--ca-file", "ca.pem"],
+            "collector: `ca.pem` is for tls, and `http://127.0.0.1:4318` is asked without: use https, or leave it out",
+        ),
+        (
+            &["runtime", "start", "--drain-to", "http://localhost", "--drain-ca", "ca.pem"],
+            "collector: `ca.pem` is for tls, and `http://localhost` is asked without: use https, or leave it out",
+        ),
+        (
+            &["node", "list", "--orchestrator-url", "http://127.0.0.1:1", "--orchestrator-ca", "ca.pem"],
+            "orchestrator: `ca.pem` is for tls, and `http://127.0.0.1:1` is asked without: use https, or leave it out",
+        ),
+        (
+            &[
+                "node",
+                "list",
+                "--orchestrator-url",
+                "http://127.0.0.1:1",
+                "--orchestrator-client-cert",
+                "c.pem",
+                "--orchestrator-client-key",
+                "k.pem",
+            ],
+            "orchestrator: `c.pem` is for tls, and `http://127.0.0.1:1` is asked without: use https, or leave it out",
         ),
         // Something is missing.
         (&["node", "list", "--status"], "flag `--status` has no value: use `active` or `revoked`"),
@@ -189,7 +247,13 @@ fn a_word_that_is_not_utf_8_is_refused_in_one_line() {
     let home = Home::new();
     let mut command = home.command(&["node", "list", "--after"]);
     let run = Run::from(command.arg(OsStr::from_bytes(b"robot-\xff")).output().unwrap());
-    let message = "a value is not UTF-8: write it in UTF-8, or see `autonomy node list --help`";
+    let message = r"`robot-\xFF` is not UTF-8: write it in UTF-8, or see `autonomy node list --help`";
+    assert_eq!((run.code, one_error(&run)), (2, message.to_owned()));
+    // A path may be of any bytes: which of the two it is cannot be told.
+    let mut command = home.command(&["--config"]);
+    command.arg(OsStr::from_bytes(b"\xfe.toml")).args(["node", "list", "--after"]);
+    let run = Run::from(command.arg(OsStr::from_bytes(b"robot-\xff")).output().unwrap());
+    let message = r"`\xFE.toml` or `robot-\xFF` is not UTF-8: write it in UTF-8, or see `autonomy node list --help`";
     assert_eq!((run.code, one_error(&run)), (2, message.to_owned()));
 }
 

@@ -7,7 +7,10 @@ fn load(pairs: &[(&str, &str)], file: &str, flags: &[(&'static str, &str)]) -> R
     fs::write(home.path().join("config.toml"), file).unwrap();
     let mut variables: Variables = [("AUTONOMY_HOME", home.path().to_str().unwrap())].into();
     variables = pairs.iter().fold(variables, |variables, (name, value)| variables.with(name, value));
-    let flags: Vec<_> = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    let flags: Vec<_> = flags
+        .iter()
+        .map(|(name, value)| Given { name, flag: Key::named(name).unwrap().flag, text: (*value).to_owned() })
+        .collect();
     Config::load(&variables, None, &flags)
 }
 
