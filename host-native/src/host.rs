@@ -12,7 +12,6 @@ use axum::{
     extract::{DefaultBodyLimit, MatchedPath, Path, Request, State, rejection::PathRejection},
     middleware::{self, Next},
     response::Response,
-    routing::{get, post},
 };
 use gate_core::{
     Answer, Digest, Frame, NodeId,
@@ -39,7 +38,8 @@ use crate::{
     enrollment::{LeaseLookup, Lookup},
     gate::{frame, new_audit_id, now_ms},
     serve::{
-        self, Limits, Listener, Metrics, Readiness, Report, error_response, fallbacks, health_routes, json_response,
+        self, Limits, Listener, Metrics, Readiness, Report, Route, error_response, fallbacks, health_routes,
+        json_response,
     },
     wal::{Wal, WalError},
 };
@@ -187,14 +187,31 @@ impl Host {
     }
 }
 
+/// What is served to who has the token.
+#[derive(Debug, Clone, Copy)]
+enum Operation {
+    Health,
+    LookUp,
+    Append,
+}
+
+impl Operation {
+    const ALL: [Self; 3] = [Self::Health, Self::LookUp, Self::Append];
+
+    fn route(self) -> Route<Arc<Host>> {
+        match self {
+            Self::Health => Route::get(HEALTH, health),
+            Self::LookUp => Route::get(ENROLLMENT, look_up),
+            Self::Append => Route::post(FRAMES, append),
+        }
+    }
+}
+
 /// The host's routes: `/v1/health`, `/v1/enrollments/{node_id}` and `/v1/frames` for who has the token; `/healthz`,
 /// `/readyz` and `/metrics` for everybody.
 pub fn router(host: Arc<Host>, readiness: Readiness) -> Router {
     let metrics = Arc::clone(&host.metrics);
-    let api = Router::new()
-        .route(HEALTH, get(health))
-        .route(ENROLLMENT, get(look_up))
-        .route(FRAMES, post(append))
+    let api = Route::router(Operation::ALL.map(Operation::route))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&host), admit))
         // The listener's own limit holds; this one is of the library.
         .layer(DefaultBodyLimit::disable())

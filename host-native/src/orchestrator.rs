@@ -26,7 +26,6 @@ use axum::{
     },
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post, put},
 };
 use gate_core::{NodeId, json};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -55,7 +54,8 @@ use crate::{
     gate::{new_audit_id, now_ms},
     key::PrivateKey,
     serve::{
-        self, Limits, Listener, Metrics, Readiness, Report, error_response, fallbacks, health_routes, json_response,
+        self, Limits, Listener, Metrics, Readiness, Report, Route, error_response, fallbacks, health_routes,
+        json_response,
     },
 };
 
@@ -208,23 +208,73 @@ impl std::fmt::Debug for Orchestrator {
     }
 }
 
+/// What is served to who has a token.
+#[derive(Debug, Clone, Copy)]
+enum Operation {
+    List,
+    LookUp,
+    Enroll,
+    Revoke,
+    SetRollout,
+    History,
+    Count,
+    Lease,
+    Changes,
+    Rollouts,
+    CreateRollout,
+    Rollout,
+    CommandRollout,
+    Directive,
+    Report,
+    DirectiveOf,
+}
+
+impl Operation {
+    const ALL: [Self; 16] = [
+        Self::List,
+        Self::LookUp,
+        Self::Enroll,
+        Self::Revoke,
+        Self::SetRollout,
+        Self::History,
+        Self::Count,
+        Self::Lease,
+        Self::Changes,
+        Self::Rollouts,
+        Self::CreateRollout,
+        Self::Rollout,
+        Self::CommandRollout,
+        Self::Directive,
+        Self::Report,
+        Self::DirectiveOf,
+    ];
+
+    fn route(self) -> Route<Arc<Orchestrator>> {
+        match self {
+            Self::List => Route::get(ENROLLMENTS, list),
+            Self::LookUp => Route::get(ENROLLMENT, look_up),
+            Self::Enroll => Route::put(ENROLLMENT, enroll),
+            Self::Revoke => Route::post(REVOKE, revoke),
+            Self::SetRollout => Route::put(ROLLOUT, set_rollout),
+            Self::History => Route::get(HISTORY, history),
+            Self::Count => Route::get(COUNT, count),
+            Self::Lease => Route::get(LEASE, lease),
+            Self::Changes => Route::get(CHANGES, changes),
+            Self::Rollouts => Route::get(ROLLOUTS, rollouts::list),
+            Self::CreateRollout => Route::post(ROLLOUTS, rollouts::create),
+            Self::Rollout => Route::get(ONE_ROLLOUT, rollouts::show),
+            Self::CommandRollout => Route::post(COMMAND, rollouts::command),
+            Self::Directive => Route::get(DIRECTIVE, rollouts::directive),
+            Self::Report => Route::put(DIRECTIVE, rollouts::report),
+            Self::DirectiveOf => Route::get(ONE_DIRECTIVE, rollouts::directive_of),
+        }
+    }
+}
+
 /// The orchestrator's routes: `/v1/…` for who has a token; `/healthz`, `/readyz` and `/metrics` for everybody.
 fn router(orchestrator: Arc<Orchestrator>, readiness: Readiness) -> Router {
     let metrics = Arc::clone(&orchestrator.metrics);
-    let api = Router::new()
-        .route(ENROLLMENTS, get(list))
-        .route(ENROLLMENT, get(look_up).put(enroll))
-        .route(REVOKE, post(revoke))
-        .route(ROLLOUT, put(set_rollout))
-        .route(HISTORY, get(history))
-        .route(COUNT, get(count))
-        .route(LEASE, get(lease))
-        .route(CHANGES, get(changes))
-        .route(ROLLOUTS, get(rollouts::list).post(rollouts::create))
-        .route(ONE_ROLLOUT, get(rollouts::show))
-        .route(COMMAND, post(rollouts::command))
-        .route(DIRECTIVE, get(rollouts::directive).put(rollouts::report))
-        .route(ONE_DIRECTIVE, get(rollouts::directive_of))
+    let api = Route::router(Operation::ALL.map(Operation::route))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&orchestrator), admit))
         .with_state(orchestrator);
     let serves = "an orchestrator serves `/v1/enrollments` and what else `docs/src/spec/orchestrator.md` has, and for tools `/healthz`, \

@@ -24,6 +24,8 @@ mod error;
 mod health;
 mod listener;
 mod metrics;
+mod own;
+mod route;
 
 use std::{
     future::Future,
@@ -42,14 +44,17 @@ use tokio::{
 
 use crate::ErrorClass;
 
-#[cfg(feature = "schema")]
-pub(crate) use self::health::{LIVE, METRICS, READY};
-pub(crate) use self::{error::json_response, listener::is_loopback, metrics::Recorded};
+pub(crate) use self::{error::json_response, listener::is_loopback, metrics::Recorded, route::Route};
 pub use self::{
     error::{ErrorBody, error_response, fallbacks},
     health::{Readiness, health_routes},
     listener::{Listener, Tls},
     metrics::{Call, Decision, Metrics},
+};
+#[cfg(feature = "schema")]
+pub(crate) use self::{
+    health::{LIVE, METRICS, READY},
+    own::OWN_ANSWERS,
 };
 
 /// What one client, and all clients together, may take.
@@ -167,8 +172,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(10);
 fn too_many() -> String {
     const BODY: &str = r#"{"error":"too many connections: try again later"}"#;
     format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+        "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
          retry-after: 1\r\nconnection: close\r\n\r\n{BODY}",
+        own::TOO_MANY.status,
         BODY.len()
     )
 }

@@ -1,20 +1,31 @@
 //! What is published as schemas holds: what a service answers is a status that its OpenAPI has for the path, with a body as its
 //! schema says, whatever test asks by [`Service::connect`]; and so is every document of the module that the corpora come by.
 
-use host_native::wasm::{Engine, Export, Instance, TimedExport, WasmError};
+use host_native::{
+    enrollment::{LeaseLookup, OrchestratorClient, SqliteStore},
+    host::{self, Enrollments, Host, Token},
+    key::{self, PrivateKey},
+    orchestrator::{self, Access, Orchestrator},
+    serve::{Limits, Listener, Metrics},
+    wal::{self, Wal},
+    wasm::{Engine, Export, Instance, TimedExport, WasmError},
+};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
     fs,
+    future::pending,
+    net::TcpListener,
     sync::{Arc, LazyLock, Mutex},
+    time::Duration,
 };
 
 use crate::{
     conformance::{Native, run},
-    orchestrator::fleet,
+    orchestrator::{authorization, fleet},
     service::{Connection, Service},
-    support::root,
+    support::{Home, root},
 };
 
 /// A published document with what is in it by name.
@@ -47,9 +58,12 @@ impl Published {
     }
 }
 
+/// What a listener answers by itself, on any path.
+const OWN: [u16; 7] = [400, 408, 413, 431, 501, 503, 504];
+
 /// A service with a published contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Contract {
+pub(crate) enum Contract {
     Host,
     Orchestrator,
 }
@@ -64,8 +78,7 @@ impl Service {
         let connection = Connection::open(&self.address).unwrap();
         match Contract::of(&self.line) {
             None => connection,
-            Some(contract) => connection
-                .seen_by(Box::new(move |method, target, status, body| contract.hold(method, target, status, body))),
+            Some(contract) => contract.over(connection),
         }
     }
 }
@@ -80,29 +93,42 @@ impl Contract {
         }
     }
 
+    /// A connection whose answers are held to it.
+    pub(crate) fn over(self, connection: Connection) -> Connection {
+        connection.seen_by(Box::new(move |method, target, status, body| self.hold(method, target, status, body)))
+    }
+
+    fn published(self) -> &'static Published {
+        match self {
+            Self::Host => &HOST,
+            Self::Orchestrator => &ORCHESTRATOR,
+        }
+    }
+
     /// Fails where an answer is not of the contract.
     fn hold(self, method: &str, target: &str, status: u16, body: &Value) {
-        let published = match self {
-            Self::Host => &*HOST,
-            Self::Orchestrator => &*ORCHESTRATOR,
-        };
+        let published = self.published();
         let what = format!("{method} {target} gave {status}");
         let path = target.split('?').next().unwrap();
         let paths = published.document["paths"].as_object().unwrap();
         let template = paths.keys().find(|template| fits(template, path));
         let operation = template.map(|template| (template, &paths[template][method.to_lowercase()]));
         let error = "/components/schemas/ErrorBody";
-        if status == 431 {
-            // The listener says so before anybody looks at the path.
-            return assert_eq!(body, "", "{what}");
-        }
         match operation {
+            // The listener says so before anybody looks at the path.
+            None | Some((_, Value::Null)) if status == 431 => assert_eq!(body, "", "{what}"),
             None => {
-                assert!(matches!(status, 401 | 403 | 404 | 429 | 503), "{what}, and there is no such path");
+                assert!(
+                    matches!(status, 401 | 403 | 404 | 429) || OWN.contains(&status),
+                    "{what}, and there is no such path"
+                );
                 published.hold(error, body, &what);
             }
             Some((_, Value::Null)) => {
-                assert!(matches!(status, 401 | 403 | 405 | 429 | 503), "{what}, and there is no such method");
+                assert!(
+                    matches!(status, 401 | 403 | 405 | 429) || OWN.contains(&status),
+                    "{what}, and there is no such method"
+                );
                 published.hold(error, body, &what);
             }
             Some((template, operation)) => {
@@ -242,5 +268,94 @@ fn what_the_listener_itself_answers_is_of_the_contract_too() {
         assert_eq!(ask("GET", "/metrics", "").0, 200);
         assert_eq!(ask("GET", "/v2/enrollments", "").0, 404);
         assert_eq!(ask("PATCH", "/v1/enrollments/robot-7", "").0, 405);
+    }
+}
+
+/// A service in this process that is not patient, until it is dropped.
+struct Impatient {
+    address: String,
+    /// Ends with it what runs there.
+    _executor: tokio::runtime::Runtime,
+}
+
+impl Impatient {
+    fn start<F: Future<Output = ()> + Send + 'static>(
+        mut limits: Limits,
+        serve: impl FnOnce(Listener, Limits) -> F + Send + 'static,
+    ) -> Self {
+        limits.max_connections = 2;
+        limits.body_timeout = Duration::from_millis(300);
+        limits.handler_timeout = Duration::from_millis(500);
+        let executor = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let listener = executor.block_on(Listener::tcp(([127, 0, 0, 1], 0).into())).unwrap();
+        let address = listener.address().unwrap().to_string();
+        executor.spawn(serve(listener, limits));
+        Self { address, _executor: executor }
+    }
+
+    fn host(home: &Home, orchestrator: &str) -> Self {
+        let client = OrchestratorClient::new(orchestrator, None, None, None).unwrap();
+        let keys = key::read_trusted(&[home.path("lease.pem.pub")], 1).unwrap();
+        let enrollments = Enrollments::Remote(LeaseLookup::new(client, keys, 0, home.path("leases")));
+        let (wal, _) = Wal::open(home.path("wal"), wal::Options::default()).unwrap();
+        let token = Token::read(&home.path("host.token")).unwrap();
+        let metrics = Arc::new(Metrics::new("host", "0"));
+        Self::start(host::limits(), move |listener, limits| async move {
+            let host = Arc::new(Host::open(enrollments, Arc::new(wal), token, metrics).await.unwrap());
+            host::run(listener, host, limits, pending()).await.unwrap();
+        })
+    }
+
+    fn orchestrator(home: &Home) -> Self {
+        let store = Arc::new(SqliteStore::open(home.path("fleet.sqlite")).unwrap());
+        let access = Access::open(home.path("orchestrator.tokens"), 1000).unwrap();
+        let key = PrivateKey::read(&home.path("lease.pem")).unwrap();
+        let metrics = Arc::new(Metrics::new("orchestrator", "0"));
+        let orchestrator = Arc::new(Orchestrator::new(store, key, 60_000, access, metrics));
+        Self::start(orchestrator::limits(), move |listener, limits| async move {
+            orchestrator::run(listener, orchestrator, limits, pending()).await;
+        })
+    }
+}
+
+#[test]
+fn each_answer_of_the_listener_itself_is_given_and_is_of_every_operation() {
+    let home = fleet();
+    home.ok("host token");
+    // It takes connections, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = Impatient::host(&home, &format!("http://{}", silent.local_addr().unwrap()));
+    let orchestrator = Impatient::orchestrator(&home);
+    for (contract, service, token, path) in [
+        (Contract::Host, host, "host.token", "/v1/enrollments/robot-7"),
+        // It waits so long for a change.
+        (Contract::Orchestrator, orchestrator, "operator.token", "/v1/changes?after=0&wait_ms=9000"),
+    ] {
+        let token = authorization(&home, token);
+        let connect = || contract.over(Connection::open(&service.address).unwrap());
+        let large = format!("{token}content-length: 1000000000\r\n");
+        let many: String = (0..200).map(|at| format!("x-{at}: 1\r\n")).collect();
+        for (status, headers) in [
+            (400, token.clone()),
+            (408, format!("host: a\r\n{token}content-length: 9\r\n")),
+            (413, format!("host: a\r\n{large}")),
+            (431, format!("host: a\r\n{many}")),
+            (501, format!("host: a\r\n{token}transfer-encoding: gzip, chunked\r\n")),
+            (504, format!("host: a\r\n{token}")),
+        ] {
+            let request = format!("GET {path} HTTP/1.1\r\n{headers}\r\n");
+            assert_eq!(connect().exchange_raw("GET", path, &request).unwrap().0, status, "{contract:?}");
+        }
+        let (_first, _second) = (connect(), connect());
+        assert_eq!(connect().exchange_raw("GET", path, "").unwrap().0, 503, "{contract:?}");
+
+        for (path, methods) in contract.published().document["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                for status in OWN {
+                    let answer = &operation["responses"][status.to_string()];
+                    assert!(!answer.is_null(), "{contract:?}: {method} {path} has no {status}");
+                }
+            }
+        }
     }
 }

@@ -19,6 +19,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
+    contract::Contract,
     crash::{decisions, the_log_holds},
     service::{Connection, PATIENCE, Service},
     support::Home,
@@ -274,7 +275,7 @@ fn a_socket_serves_beside_an_address_or_alone() {
         let host = Service::start(&home, line);
         assert_eq!(host.address.is_empty(), !line.contains("--listen"));
         assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
-        let mut connection = Connection::open_socket(&socket).unwrap();
+        let mut connection = Contract::Host.over(Connection::open_socket(&socket).unwrap());
         assert_eq!(connection.exchange("GET", "/v1/health", &token, "").unwrap().0, 200);
         assert_eq!(connection.exchange("GET", "/v1/health", "", "").unwrap().0, 401, "on a socket as well");
         host.signal(Signal::TERM);

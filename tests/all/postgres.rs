@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{Cluster, PASSWORD},
+    contract::Contract,
     orchestrator::{authorization, call, certificates, fleet, until},
     service::{Connection, PATIENCE, Service},
     support::{Home, autonomy, free_address},
@@ -680,7 +681,7 @@ fn a_revoke_is_taken_while_a_rollout_to_many_nodes_is_made_and_taken_back() {
 
 /// The ids of the rollouts that were created until nobody answered.
 fn create(address: &str, operator: &str, answers: &AtomicUsize) -> Vec<String> {
-    let (mut connection, mut created) = (Connection::open(address).unwrap(), Vec::new());
+    let (mut connection, mut created) = (Contract::Orchestrator.over(Connection::open(address).unwrap()), Vec::new());
     let bundle = format!("registry.example/fleet/policies@sha256:{}", "0".repeat(64));
     let order = json!({"bundle": bundle, "selector": "all", "canary_percent": 50}).to_string();
     while let Ok((status, rollout)) = connection.exchange("POST", "/v1/rollouts", operator, &order) {
@@ -700,7 +701,7 @@ fn create(address: &str, operator: &str, answers: &AtomicUsize) -> Vec<String> {
 
 /// What was reported for these nodes, of which rollout, until nobody answered.
 fn follow(nodes: &[&str], address: &str, operator: &str, answers: &AtomicUsize) -> Vec<(String, String, String)> {
-    let (mut connection, mut reported) = (Connection::open(address).unwrap(), Vec::new());
+    let (mut connection, mut reported) = (Contract::Orchestrator.over(Connection::open(address).unwrap()), Vec::new());
     for node in nodes.iter().cycle() {
         let path = format!("/v1/directives/{node}");
         let Ok((_, current)) = connection.exchange("GET", &path, operator, "") else { break };

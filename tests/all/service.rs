@@ -80,6 +80,11 @@ impl Service {
         assert_eq!(self.child.wait().unwrap().code(), None);
     }
 
+    /// Whether it has ended, as from a signal of somebody else.
+    pub(crate) fn is_gone(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Its exit code and its last words, once it has ended by itself.
     pub(crate) fn ended(mut self) -> (i32, String) {
         let end = Instant::now() + PATIENCE;
@@ -139,6 +144,11 @@ impl Connection {
             "{method} {path} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {}\r\n\r\n{body}",
             body.len()
         );
+        self.exchange_raw(method, path, &request)
+    }
+
+    /// Sends these bytes for a request, and gives the same.
+    pub(crate) fn exchange_raw(&mut self, method: &str, path: &str, request: &str) -> Result<(u16, Value)> {
         self.stream.get_mut().write_all(request.as_bytes())?;
         let mut head = Vec::new();
         loop {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::{Router, body::Body};
-use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderValue, Request, Response, Version, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,7 +22,11 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::{Limits, error_response, metrics::OpenConnection};
+use super::{
+    Limits, error_response,
+    metrics::OpenConnection,
+    own::{self, OwnAnswer},
+};
 use crate::client::Stream;
 
 /// Serves one connection to its end. After `stop` it finishes the request in flight and closes.
@@ -65,12 +69,11 @@ pub(super) async fn run(
 /// Reads the whole request, then asks the router.
 async fn answer(request: Request<Incoming>, mut router: Router, limits: &Limits) -> Response<Body> {
     let (head, body) = request.into_parts();
-    if let Err((status, error)) = check(&head) {
-        return last(status, error.to_owned());
+    if let Err((own, error)) = check(&head) {
+        return last(&own, error.to_owned());
     }
     let max_body = limits.max_body_bytes;
-    let too_large =
-        || last(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {max_body} bytes: send less"));
+    let too_large = || last(&own::BODY_TOO_LARGE, format!("the body has more than {max_body} bytes: send less"));
     if hyper::body::Body::size_hint(&body).lower() > max_body as u64 {
         return too_large(); // announced: not a byte of it is read, no `100 continue` is sent
     }
@@ -78,11 +81,11 @@ async fn answer(request: Request<Incoming>, mut router: Router, limits: &Limits)
         Ok(Ok(body)) => Body::from(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return too_large(),
         Ok(Err(error)) => {
-            return last(StatusCode::BAD_REQUEST, format!("cannot read the body: {error}: send it whole"));
+            return last(&own::MALFORMED, format!("cannot read the body: {error}: send it whole"));
         }
         Err(_) => {
             let max = limits.body_timeout;
-            return last(StatusCode::REQUEST_TIMEOUT, format!("the body took more than {max:?}: send it faster"));
+            return last(&own::BODY_LATE, format!("the body took more than {max:?}: send it faster"));
         }
     };
     match tokio::time::timeout(limits.handler_timeout, router.call(Request::from_parts(head, body))).await {
@@ -91,26 +94,26 @@ async fn answer(request: Request<Incoming>, mut router: Router, limits: &Limits)
             let max = limits.handler_timeout;
             let error =
                 format!("no answer within {max:?}: what it did until then is in the log, look there before a retry");
-            last(StatusCode::GATEWAY_TIMEOUT, error)
+            last(&own::NO_ANSWER, error)
         }
     }
 }
 
 /// What every server must refuse, and the parser lets through (RFC 9112, sections 3.2 and 6.1).
-fn check(head: &Parts) -> Result<(), (StatusCode, &'static str)> {
+fn check(head: &Parts) -> Result<(), (OwnAnswer, &'static str)> {
     if head.version == Version::HTTP_11 && head.headers.get_all(header::HOST).iter().count() != 1 {
-        return Err((StatusCode::BAD_REQUEST, "the request does not name one host: send one `Host` header"));
+        return Err((own::MALFORMED, "the request does not name one host: send one `Host` header"));
     }
     let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
     if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-        return Err((StatusCode::NOT_IMPLEMENTED, "the body has a transfer coding that is not read: send it as it is"));
+        return Err((own::UNREAD_CODING, "the body has a transfer coding that is not read: send it as it is"));
     }
     Ok(())
 }
 
 /// An error after which the connection is of no use: what is left of the request cannot be told from the next one.
-fn last(status: StatusCode, error: String) -> Response<Body> {
-    let mut response = error_response(status, error);
+fn last(own: &OwnAnswer, error: String) -> Response<Body> {
+    let mut response = error_response(own.status, error);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
