@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    contract::Contract,
     nginx::Nginx,
     service::{Connection, PATIENCE, Service},
     support::{Home, free_address},
@@ -38,6 +39,12 @@ fn orchestrator(home: &Home, flags: &str) -> Service {
 
 pub(crate) fn authorization(home: &Home, token: &str) -> String {
     format!("authorization: Bearer {}\r\n", fs::read_to_string(home.path(token)).unwrap().trim_end())
+}
+
+/// Changes what is known of a node.
+fn put(orchestrator: &Service, operator: &str, path: &str, body: Value) {
+    let path = format!("/v1/enrollments/{path}");
+    assert_eq!(orchestrator.connect().exchange("PUT", &path, operator, &body.to_string()).unwrap().0, 200);
 }
 
 /// What the runtime answers to a call: `allow`, or the reason.
@@ -345,7 +352,7 @@ fn an_orchestrator_that_others_could_read_or_nobody_may_ask_does_not_start() {
         (format!("{serve} --listen 0.0.0.0:0"), 2, "is not a loopback address"),
         (format!("{serve} --listen 0.0.0.0:0 --tls-cert server.pem"), 2, "tls is half there"),
         (format!("{serve} --tls-client-ca ca.pem"), 2, "tls is half there"),
-        (format!("{serve} --tls-cert server.pem --tls-key client.key"), 3, "cannot use certificate"),
+        (format!("{serve} --tls-cert server.pem --tls-key client.key"), 2, "cannot use certificate"),
         (format!("{serve} --tls-cert none.pem --tls-key server.key"), 3, "cannot use certificate"),
         (format!("{serve} --tokens none.tokens"), 3, "cannot use tokens `none.tokens`"),
         (format!("{serve} --tokens bundle.tar"), 2, "can be read by others"),
@@ -431,10 +438,7 @@ fn a_lease_counts_however_it_comes_and_each_forgery_has_its_own_reason() {
     let home = fleet();
     let service = orchestrator(&home, "--listen 127.0.0.1:0 --lease-ttl-ms 6000");
     let operator = authorization(&home, "operator.token");
-    let put = |path: &str, body: Value| {
-        let path = format!("/v1/enrollments/{path}");
-        assert_eq!(service.connect().exchange("PUT", &path, &operator, &body.to_string()).unwrap().0, 200);
-    };
+    let put = |path: &str, body| put(&service, &operator, path, body);
     put("robot-7", json!({"enrollment_ref": "fleet-a"}));
     put("robot-8", json!({"enrollment_ref": "fleet-a"}));
     // Its members are in the order of their names, and so are those of a JSON value: these are the very bytes.
@@ -496,11 +500,7 @@ fn the_command_judges_a_node_by_its_lease_as_the_gate_does_and_asks_nobody() {
     let home = fleet();
     let service = orchestrator(&home, "--listen 127.0.0.1:0 --lease-ttl-ms 60000");
     let operator = authorization(&home, "operator.token");
-    let put = |path: &str, body: Value| {
-        let path = format!("/v1/enrollments/{path}");
-        assert_eq!(service.connect().exchange("PUT", &path, &operator, &body.to_string()).unwrap().0, 200);
-    };
-    put("robot-7", json!({"enrollment_ref": "fleet-a"}));
+    put(&service, &operator, "robot-7", json!({"enrollment_ref": "fleet-a"}));
     let lease = |name: &str| {
         let mut connection = service.connect();
         let (status, lease) = connection.exchange("GET", "/v1/leases/robot-7", &operator, "").unwrap();
@@ -568,7 +568,7 @@ fn a_revoke_comes_through_a_cache_that_answers_again_what_it_keeps() {
     // Answered again to who has the same token, and to nobody else.
     // Over a connection each: nginx ends one after a thousand requests.
     let ask = |token: &str| {
-        let mut cache = Connection::open(&nginx.cache).unwrap();
+        let mut cache = Contract::Orchestrator.over(Connection::open(&nginx.cache).unwrap());
         cache.exchange("GET", "/v1/leases/robot-7", &authorization(&home, token), "").unwrap()
     };
     let (begun, lease) = (Instant::now(), ask("robot-7.token"));

@@ -292,12 +292,11 @@ fn a_runtime_that_dies_at_any_operation_on_its_files_goes_on_with_its_directive(
     const RENAME: &str = "rename,renameat,renameat2";
     let fleet = Fleet::start();
     let index = fleet.home.path("rollout/robot-1/current.json");
-    let (mut died, mut version) = (0, 0);
+    let mut died = 0;
     let mut cases = vec![(RENAME, 1, Some(&index)), ("unlink,unlinkat", 1, None)];
     cases.extend((1..=4).flat_map(|nth| [("fsync", nth, None), (RENAME, nth, None)]));
-    for (calls, nth, only) in &cases {
-        version += 1;
-        let running = fleet.run("robot-1", "");
+    for (version, (calls, nth, only)) in (1..).zip(&cases) {
+        let mut running = fleet.run("robot-1", "");
         let before = call(&mut running.connect()).0;
         let mut strace = fleet.home.program("strace");
         strace.args(["--quiet=all", "--follow-forks", "--output=/dev/null", &format!("--trace={calls}")]);
@@ -321,21 +320,25 @@ fn a_runtime_that_dies_at_any_operation_on_its_files_goes_on_with_its_directive(
         let id = fleet.create(&format!("1.{version}.0"), "--node-id robot-1");
         let new = format!("fleet/policies@1.{version}.0");
         let begun = Instant::now();
-        let mut is_over = false;
-        while !is_over {
+        let is_dead = loop {
             let (_, shown) = fleet.ask("GET", &format!("/v1/rollouts/{id}"), "reader.token", "");
-            let gone = strace.try_wait().unwrap().is_some();
-            if gone {
-                died += 1;
+            if running.is_gone() {
                 println!("died at {calls} {nth} {}", shown["directives"][0]["state"]);
+                break true;
             }
-            is_over = gone || shown["rollout"]["phase"] == "finished";
+            if shown["rollout"]["phase"] == "finished" {
+                break false;
+            }
             assert!(begun.elapsed() < PATIENCE, "{shown:#}");
             thread::sleep(Duration::from_millis(5));
-        }
+        };
+        assert!(is_dead || only.is_none(), "the index of its bundles is not written by {calls}");
         let _ = strace.kill();
         strace.wait().unwrap();
-        running.kill();
+        match is_dead {
+            true => died += 1,
+            false => running.kill(),
+        }
 
         let running = fleet.run("robot-1", "");
         let mut client = running.connect();
