@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
@@ -135,7 +135,8 @@ struct Stage<'a> {
 
 struct Runtime {
     node_id: &'static str,
-    address: SocketAddr,
+    /// Once it has said where it listens.
+    address: Option<SocketAddr>,
     process: Child,
 }
 
@@ -261,32 +262,32 @@ impl Stage<'_> {
     /// Starts a runtime for each node, each with a log of its own.
     fn start(&mut self, mode: Mode) -> Result<(), CliError> {
         for node_id in NODES {
-            let address = free_address()?;
             let line = format!(
-                "autonomy runtime start --node-id {node_id} --bundle fleet-a.tar --wal-dir {node_id} --listen {address}"
+                "autonomy runtime start --node-id {node_id} --bundle fleet-a.tar --wal-dir {node_id} --listen 127.0.0.1:0"
             );
             self.out.line(format_args!("\n$ AUTONOMY_ATTESTATION_MODE={mode} {line} &"))?;
-            let journal =
-                fs::OpenOptions::new().create(true).append(true).open(self.home.join(format!("{node_id}.out")));
+            let journal = fs::File::create(self.home.join(format!("{node_id}.out")));
             let journal = journal.map_err(|error| failed(format!("cannot write `{node_id}.out`: {error}")))?;
             let errors = journal.try_clone().map_err(|error| failed(error.to_string()))?;
             let mut command = self.command(&line);
             command.env("AUTONOMY_ATTESTATION_MODE", mode.as_str()).stdout(journal).stderr(errors);
             let process = command.spawn().map_err(|error| failed(format!("cannot run `{line}`: {error}")))?;
-            self.running.push(Runtime { node_id, address, process });
+            self.running.push(Runtime { node_id, address: None, process });
         }
         let deadline = Instant::now() + PATIENCE;
         for at in 0..self.running.len() {
             while let Some(runtime) = self.running.get_mut(at)
-                && request(runtime.address, "GET", "/readyz", "").is_none_or(|(status, _)| status != 200)
+                && runtime.address.is_none()
             {
+                let said = fs::read_to_string(self.home.join(format!("{}.out", runtime.node_id))).unwrap_or_default();
+                runtime.address = listening_on(&said);
                 let ended = runtime.process.try_wait().is_ok_and(|ended| ended.is_some());
-                let (node_id, is_over) = (runtime.node_id, ended || Instant::now() > deadline);
+                let node_id = runtime.node_id;
+                let is_over = runtime.address.is_none() && (ended || Instant::now() > deadline);
                 if self.interrupted.load(Ordering::Relaxed) || is_over && self.is_interrupted() {
                     return Err(stopped());
                 }
                 if is_over {
-                    let said = fs::read_to_string(self.home.join(format!("{node_id}.out"))).unwrap_or_default();
                     return Err(failed(format!("the runtime of `{node_id}` does not come up: {}", said.trim())));
                 }
                 thread::sleep(Duration::from_millis(10));
@@ -300,7 +301,8 @@ impl Stage<'_> {
         self.out.line("")?;
         let mut answers = Vec::new();
         for Runtime { node_id, address, .. } in &self.running {
-            let Some((status, body)) = request(*address, "POST", "/v1/tool", CALL) else {
+            let answer = address.and_then(|address| Some((address, post(address, "/v1/tool", CALL)?)));
+            let Some((address, (status, body))) = answer else {
                 let defect = || failed(format!("the runtime of `{node_id}` does not answer"));
                 return Err(if self.is_interrupted() { stopped() } else { defect() });
             };
@@ -347,20 +349,21 @@ fn terminate(process: &Child) {
     let _ = rustix::process::kill_process(rustix::process::Pid::from_child(process), rustix::process::Signal::TERM);
 }
 
-/// A loopback address whose port is free now.
-fn free_address() -> Result<SocketAddr, CliError> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    listener.map_err(|error| failed(format!("no free port on 127.0.0.1: {error}")))
+/// Where a runtime says that it listens, once it does: a port that was free before may be somebody else's by then.
+fn listening_on(said: &str) -> Option<SocketAddr> {
+    // Whole lines alone.
+    let lines = said.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    lines.filter_map(|line| line.strip_prefix("listening on http://")).find_map(|address| address.parse().ok())
 }
 
 /// One HTTP/1.1 request; `None` when there is no whole answer.
-fn request(address: SocketAddr, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+fn post(address: SocketAddr, path: &str, body: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
     )
     .ok()?;
     let mut answer = String::new();
