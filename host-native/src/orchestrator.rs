@@ -8,6 +8,7 @@ mod lookups;
 #[cfg(feature = "schema")]
 mod openapi;
 mod rollouts;
+mod tags;
 mod waiting;
 
 use std::{
@@ -36,11 +37,7 @@ pub use access::{Access, AccessError, Caller, Role};
 #[cfg(feature = "schema")]
 pub use openapi::openapi;
 
-use self::{
-    lease::{Offer, Signer},
-    lookups::Lookups,
-    waiting::Waiting,
-};
+use self::{lease::Signer, lookups::Lookups, tags::Held, waiting::Waiting};
 use crate::{
     ErrorClass,
     enrollment::{
@@ -249,6 +246,32 @@ impl Operation {
         Self::DirectiveOf,
     ];
 
+    /// Whether [`tags::tag`] gives its answers their tags. Lists too: a console asks for its page again and again, and to digest
+    /// a full one takes less than to read it.
+    fn is_tagged(self) -> bool {
+        match self {
+            Self::List
+            | Self::LookUp
+            | Self::History
+            | Self::Count
+            | Self::Rollouts
+            | Self::Rollout
+            | Self::Directive
+            | Self::DirectiveOf => true,
+            // Has a tag of its own, so that who holds a lease costs no signature.
+            Self::Lease => false,
+            // A client has what came before its cursor, and asks for what it does not have.
+            Self::Changes => false,
+            // They change something.
+            Self::Enroll
+            | Self::Revoke
+            | Self::SetRollout
+            | Self::CreateRollout
+            | Self::CommandRollout
+            | Self::Report => false,
+        }
+    }
+
     fn route(self) -> Route<Arc<Orchestrator>> {
         match self {
             Self::List => Route::get(ENROLLMENTS, list),
@@ -274,7 +297,10 @@ impl Operation {
 /// The orchestrator's routes: `/v1/…` for who has a token; `/healthz`, `/readyz` and `/metrics` for everybody.
 fn router(orchestrator: Arc<Orchestrator>, readiness: Readiness) -> Router {
     let metrics = Arc::clone(&orchestrator.metrics);
-    let api = Route::router(Operation::ALL.map(Operation::route))
+    let (tagged, others): (Vec<_>, Vec<_>) = Operation::ALL.into_iter().partition(|operation| operation.is_tagged());
+    let api = Route::router(tagged.into_iter().map(Operation::route))
+        .route_layer(middleware::from_fn(tags::tag))
+        .merge(Route::router(others.into_iter().map(Operation::route)))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&orchestrator), admit))
         .with_state(orchestrator);
     let serves = "an orchestrator serves `/v1/enrollments` and what else `docs/src/spec/orchestrator.md` has, and for tools `/healthz`, \
@@ -574,8 +600,7 @@ async fn lease(
         return Err(Refusal::of(&StoreError::NotEnrolled { node_id, close: None }));
     };
     let offer = app.signer.offer(row.enrollment, now_ms());
-    let is_held = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
-    let is_held = is_held.flat_map(|tags| tags.split(',')).any(|tag| tag.trim().trim_start_matches("W/") == offer.etag);
+    let is_held = Held::of(&headers).has(&offer.etag);
     let mut response = Response::new(if is_held { Body::empty() } else { Body::from(app.signer.sign(&offer)) });
     if is_held {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -584,12 +609,7 @@ async fn lease(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // A cache between gives it again, and only to who sends the same token.
     headers.insert(header::VARY, HeaderValue::from_static("authorization"));
-    let Offer { etag, max_age_s, .. } = offer;
-    for (name, value) in [(header::ETAG, etag), (header::CACHE_CONTROL, format!("public, max-age={max_age_s}"))] {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(name, value);
-        }
-    }
+    tags::describe(headers, &offer.etag, &format!("public, max-age={}", offer.max_age_s));
     Ok(response)
 }
 

@@ -4,6 +4,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt as _,
     thread,
@@ -340,6 +341,109 @@ fn what_is_malformed_is_refused_with_its_remedy() {
     }
     let count = service.connect().exchange("GET", "/v1/count", &operator, "").unwrap();
     assert_eq!(count, (200, json!({"count": 0})));
+}
+
+#[test]
+fn what_a_client_has_is_not_sent_again_until_it_is_another() {
+    let home = fleet();
+    // A quarter of a day lies between a lease's tag and the next.
+    let service = orchestrator(&home, "--listen 127.0.0.1:0 --lease-ttl-ms 86400000");
+    let operator = authorization(&home, "operator.token");
+    let mut connection = service.connect();
+    let mut ask = |method: &str, path: &str, headers: &str, body: &str| {
+        let headers = format!("{operator}{headers}");
+        let (status, head, answer) = connection.exchange_with_head(method, path, &headers, body).unwrap();
+        let of = |name: &str| head.iter().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        assert_eq!(of("content-length: ").is_some(), status != 304, "{method} {path} {headers} {head:?}");
+        (status, of("etag: "), of("cache-control: "), answer)
+    };
+    assert_eq!(ask("PUT", "/v1/enrollments/robot-7", "if-none-match: *\r\n", r#"{"enrollment_ref":"fleet-a"}"#).0, 200);
+    let bundle = format!("registry.example/fleet/policies@sha256:{}", "0".repeat(64));
+    let order = json!({"bundle": bundle, "selector": "all", "canary_percent": null}).to_string();
+    let (_, no_tag, _, rollout) = ask("POST", "/v1/rollouts", "if-none-match: *\r\n", &order);
+    assert_eq!(no_tag, None, "what was changed was not read");
+    let id = rollout["rollout_id"].as_str().unwrap();
+    let paths = [
+        "/v1/enrollments/robot-7",
+        "/v1/enrollments?limit=10",
+        "/v1/enrollments/robot-7/history",
+        "/v1/count?status=active",
+        "/v1/rollouts",
+        &format!("/v1/rollouts/{id}"),
+        "/v1/directives/robot-7",
+        &format!("/v1/directives/robot-7/{id}"),
+        "/v1/leases/robot-7",
+    ];
+    let read = paths.map(|path| {
+        let (status, tag, keep, body) = ask("GET", path, "", "");
+        let tag = tag.unwrap_or_else(|| panic!("{path} has no tag"));
+        assert_eq!(status, 200, "{path}: {body}");
+        if path.starts_with("/v1/leases/") {
+            assert!(keep.as_deref().unwrap().starts_with("public, max-age="), "{keep:?}");
+        } else {
+            assert_eq!(keep.as_deref(), Some("private, no-cache"), "{path}");
+        }
+        for held in [
+            format!("if-none-match: {tag}\r\n"),
+            format!("if-none-match: W/{tag}\r\n"),
+            format!("if-none-match: \"a\", W/\"b,c\",{tag} , \"d\"\r\n"),
+            format!("if-none-match: \"a\"\r\nif-none-match: {tag}\r\n"),
+            "if-none-match: *\r\n".to_owned(),
+        ] {
+            let again = ask("GET", path, &held, "");
+            assert_eq!((again.0, again.1.as_ref(), again.3), (304, Some(&tag), json!("")), "{path} {held}");
+            assert_eq!(again.2.is_some(), keep.is_some(), "{path} {held}");
+        }
+        let digits = tag.trim_matches('"');
+        for other in ["\"a\"", "", digits, &format!("w/{tag}"), &format!("\"{digits}x\""), "\"*\""] {
+            let again = ask("GET", path, &format!("if-none-match: {other}\r\n"), "");
+            assert_eq!((again.0, again.1.as_ref(), &again.3), (200, Some(&tag), &body), "{path} {other}");
+        }
+        (path, tag, body)
+    });
+    let texts: BTreeSet<_> = read.iter().map(|(_, _, body)| body.to_string()).collect();
+    let tags: BTreeSet<_> = read.iter().map(|(_, tag, _)| tag).collect();
+    assert_eq!(tags.len(), texts.len(), "another answer, another tag: {tags:?}");
+
+    assert_eq!(ask("POST", "/v1/enrollments/robot-7/revoke", "", "").0, 200);
+    for (path, tag, body) in &read {
+        let (held, end) = (format!("if-none-match: {tag}\r\n"), Instant::now() + PATIENCE);
+        // What follows from a revoke is done within a second or so.
+        let (status, new, _, answer) = loop {
+            let answer = ask("GET", path, &held, "");
+            if answer.0 != 304 {
+                break answer;
+            }
+            assert!(Instant::now() < end, "{path} stays what it was");
+            thread::sleep(Duration::from_millis(20));
+        };
+        let new = new.unwrap();
+        assert!(status == 200 && new != *tag && answer != *body, "{path}: {status} {new} {answer}");
+        assert_eq!(ask("GET", path, &format!("if-none-match: {tag}, {new}\r\n"), "").0, 304, "{path}");
+    }
+
+    // A tag opens nothing, and hides nothing.
+    for (token, path, status) in [
+        ("operator", "/v1/leases/nobody", 404),
+        ("operator", "/v1/enrollments?limit=0", 400),
+        ("operator", "/v1/changes?after=0", 200),
+        ("robot-8", "/v1/enrollments/robot-7", 403),
+        ("robot-8", "/v1/leases/robot-7", 403),
+    ] {
+        let headers = format!("{}if-none-match: *\r\n", authorization(&home, &format!("{token}.token")));
+        let (found, head, answer) = service.connect().exchange_with_head("GET", path, &headers, "").unwrap();
+        assert_eq!(found, status, "{path}: {answer}");
+        assert!(!head.iter().any(|line| line.starts_with("etag: ")), "{path}: {head:?}");
+    }
+    // A head is that of the same answer, of which no contract speaks.
+    let mut connection = Connection::open(&service.address).unwrap();
+    for (held, status) in [("\"a\"", 200), ("*", 304)] {
+        let headers = format!("{operator}if-none-match: {held}\r\n");
+        let (found, head, _) = connection.exchange_with_head("HEAD", paths[0], &headers, "").unwrap();
+        assert_eq!(found, status);
+        assert_eq!(head.iter().any(|line| line.starts_with("content-length: ")), status == 200, "{head:?}");
+        assert!(head.iter().any(|line| line.starts_with("etag: ")), "{head:?}");
+    }
 }
 
 #[test]

@@ -140,6 +140,17 @@ impl Connection {
 
     /// Sends a request with these header lines, and gives the status and the answer, which is JSON but for what is text.
     pub(crate) fn exchange(&mut self, method: &str, path: &str, headers: &str, body: &str) -> Result<(u16, Value)> {
+        self.exchange_with_head(method, path, headers, body).map(|(status, _, answer)| (status, answer))
+    }
+
+    /// The same, with the lines of the answer's head in lower case.
+    pub(crate) fn exchange_with_head(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> Result<(u16, Vec<String>, Value)> {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {}\r\n\r\n{body}",
             body.len()
@@ -148,7 +159,12 @@ impl Connection {
     }
 
     /// Sends these bytes for a request, and gives the same.
-    pub(crate) fn exchange_raw(&mut self, method: &str, path: &str, request: &str) -> Result<(u16, Value)> {
+    pub(crate) fn exchange_raw(
+        &mut self,
+        method: &str,
+        path: &str,
+        request: &str,
+    ) -> Result<(u16, Vec<String>, Value)> {
         self.stream.get_mut().write_all(request.as_bytes())?;
         let mut head = Vec::new();
         loop {
@@ -159,17 +175,20 @@ impl Connection {
             if line == "\r\n" {
                 break;
             }
-            head.push(line.to_lowercase());
+            head.push(line.trim_end().to_lowercase());
         }
         let status = head[0].split(' ').nth(1).unwrap().parse().unwrap();
-        let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")).unwrap().trim();
-        let mut body = vec![0; length.parse().unwrap()];
+        let length = match (method, status) {
+            ("HEAD", _) | (_, 304) => 0,
+            _ => head.iter().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap(),
+        };
+        let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
         let text = |_| Value::from(String::from_utf8_lossy(&body));
         let answer = serde_json::from_slice(&body).unwrap_or_else(text);
         if let Some(witness) = &self.witness {
             witness(method, path, status, &answer);
         }
-        Ok((status, answer))
+        Ok((status, head, answer))
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 /// What each status means, wherever it is answered.
 const MEANINGS: [(u16, &str); 12] = [
     (200, "done; where something was to be changed, the change is on disk"),
-    (304, "the lease is the one whose tag was sent"),
+    (304, "there is what a tag of `if-none-match` stands for"),
     (400, "a malformed node id, query or body; nothing was changed"),
     (401, "the token is missing or wrong, or has expired"),
     (403, "the token's role may not do this, or the request comes from a web page"),
@@ -38,7 +38,10 @@ const ALWAYS: [u16; 8] = [200, 400, 401, 403, 405, 429, 500, 503];
 
 impl Operation {
     fn document(self) -> Value {
-        let answers = |good, others: &[u16]| openapi::answers(&MEANINGS, content(good), &[&ALWAYS, others].concat());
+        let has_tag = self.is_tagged() || matches!(self, Self::Lease);
+        let unchanged: &[u16] = if has_tag { &[304] } else { &[] };
+        let answers =
+            |good, others: &[u16]| openapi::answers(&MEANINGS, content(good), &[&ALWAYS, unchanged, others].concat());
         let node_id = || path("node_id", "NodeId");
         let rollout_id = || path("rollout_id", "RolloutId");
         let limit = || query("limit", json!({"type": "integer", "minimum": 1, "maximum": PAGE, "default": 100}));
@@ -74,7 +77,7 @@ impl Operation {
             ),
             Self::Count => ("count", "how many rows there are", vec![status()], None, answers("Count", &[])),
             Self::Lease => {
-                ("lease", "a node's row, signed for a while", vec![node_id()], None, answers("Envelope", &[304, 404]))
+                ("lease", "a node's row, signed for a while", vec![node_id()], None, answers("Envelope", &[404]))
             }
             Self::Changes => (
                 "changes",
@@ -129,6 +132,7 @@ impl Operation {
                 answers("Current", &[]),
             ),
         };
+        let (parameters, responses) = if has_tag { tagged(parameters, responses) } else { (parameters, responses) };
         let mut operation =
             json!({"operationId": id, "summary": summary, "parameters": parameters, "responses": responses});
         if let (Some(name), Some(members)) = (body, operation.as_object_mut()) {
@@ -189,4 +193,16 @@ fn path(name: &str, of: &str) -> Value {
 
 fn query(name: &str, schema: Value) -> Value {
     json!({"name": name, "in": "query", "required": false, "schema": schema})
+}
+
+/// With the tag that an answer has, and the question whether it is still that.
+fn tagged(mut parameters: Vec<Value>, mut answers: Value) -> (Vec<Value>, Value) {
+    let tag = json!({"type": "string"});
+    for status in ["200", "304"] {
+        if let Some(answer) = answers.get_mut(status).and_then(Value::as_object_mut) {
+            answer.insert("headers".to_owned(), json!({"etag": {"required": true, "schema": tag}}));
+        }
+    }
+    parameters.push(json!({"name": "if-none-match", "in": "header", "required": false, "schema": tag}));
+    (parameters, answers)
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::{Router, body::Body};
-use http::{HeaderValue, Request, Response, Version, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -89,7 +89,13 @@ async fn answer(request: Request<Incoming>, mut router: Router, limits: &Limits)
         }
     };
     match tokio::time::timeout(limits.handler_timeout, router.call(Request::from_parts(head, body))).await {
-        Ok(Ok(response)) => response,
+        Ok(Ok(mut response)) => {
+            if response.status() == StatusCode::NOT_MODIFIED {
+                // The router says 0 of what has no body; it would be the length of what is not sent (RFC 9110, section 8.6).
+                response.headers_mut().remove(header::CONTENT_LENGTH);
+            }
+            response
+        }
         Err(_) => {
             let max = limits.handler_timeout;
             let error =
