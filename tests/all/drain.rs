@@ -1,6 +1,6 @@
 //! The log arrives, whatever the collector answers and whenever the drain is killed.
 
-mod collector;
+pub(crate) mod collector;
 mod otelcol;
 
 use std::{

@@ -18,6 +18,7 @@ mod crash;
 mod drain;
 mod host;
 mod independent;
+mod metrics;
 mod module;
 mod nginx;
 mod orchestrator;

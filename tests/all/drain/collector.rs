@@ -89,22 +89,22 @@ fn attributes(bytes: &[u8], at: u64) -> BTreeMap<String, String> {
 
 /// A record as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Arrived {
-    pub(super) id: String,
-    pub(super) event_name: String,
-    pub(super) severity: (u64, String),
-    pub(super) unix_ns: u64,
-    pub(super) body: String,
-    pub(super) attributes: BTreeMap<String, String>,
-    pub(super) resource: BTreeMap<String, String>,
+pub(crate) struct Arrived {
+    pub(crate) id: String,
+    pub(crate) event_name: String,
+    pub(crate) severity: (u64, String),
+    pub(crate) unix_ns: u64,
+    pub(crate) body: String,
+    pub(crate) attributes: BTreeMap<String, String>,
+    pub(crate) resource: BTreeMap<String, String>,
 }
 
 /// One request to the collector.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
-    pub(super) head: String,
-    pub(super) records: Vec<Arrived>,
-    pub(super) at: Instant,
+pub(crate) struct Asked {
+    pub(crate) head: String,
+    pub(crate) records: Vec<Arrived>,
+    pub(crate) at: Instant,
 }
 
 impl Asked {
@@ -139,31 +139,31 @@ impl Asked {
         Some(Self { head, records, at: Instant::now() })
     }
 
-    pub(super) fn ids(&self) -> Vec<&str> {
+    pub(crate) fn ids(&self) -> Vec<&str> {
         self.records.iter().map(|record| record.id.as_str()).collect()
     }
 
-    pub(super) fn holds(&self, seqs: &[u64]) -> bool {
+    pub(crate) fn holds(&self, seqs: &[u64]) -> bool {
         self.records.iter().any(|record| seqs.contains(&seq(&record.id)))
     }
 }
 
-pub(super) fn seq(id: &str) -> u64 {
+pub(crate) fn seq(id: &str) -> u64 {
     id.rsplit_once(':').unwrap().1.parse().unwrap()
 }
 
 /// A collector that answers what it is told to, byte for byte; nothing is a cut connection.
-pub(super) struct Collector {
-    pub(super) address: String,
+pub(crate) struct Collector {
+    pub(crate) address: String,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Collector {
-    pub(super) fn start(answer: impl FnMut(usize, &Asked) -> Vec<u8> + Send + 'static) -> Self {
+    pub(crate) fn start(answer: impl FnMut(usize, &Asked) -> Vec<u8> + Send + 'static) -> Self {
         Self::listen(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
     }
 
-    pub(super) fn listen(
+    pub(crate) fn listen(
         listener: TcpListener,
         mut answer: impl FnMut(usize, &Asked) -> Vec<u8> + Send + 'static,
     ) -> Self {
@@ -184,31 +184,31 @@ impl Collector {
         Self { address, asked }
     }
 
-    pub(super) fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 
     /// Every record of every request, in the order of arrival.
-    pub(super) fn arrived(&self) -> Vec<Arrived> {
+    pub(crate) fn arrived(&self) -> Vec<Arrived> {
         self.asked().into_iter().flat_map(|asked| asked.records).collect()
     }
 
-    pub(super) fn drain(&self, home: &Home, flags: &str) -> Output {
+    pub(crate) fn drain(&self, home: &Home, flags: &str) -> Output {
         home.run(&format!("wal drain --output json --to http://{} {flags}", self.address))
     }
 }
 
-pub(super) fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 
-pub(super) fn ok() -> Vec<u8> {
+pub(crate) fn ok() -> Vec<u8> {
     answer("200 OK", "content-type: application/x-protobuf\r\n", b"")
 }
 
 /// `ExportLogsServiceResponse` with a partial success.
-pub(super) fn in_part(rejected: u8, message: &str) -> Vec<u8> {
+pub(crate) fn in_part(rejected: u8, message: &str) -> Vec<u8> {
     let length = |bytes: &[u8]| u8::try_from(bytes.len()).unwrap();
     let message = [&[0x12, length(message.as_bytes())], message.as_bytes()].concat();
     let partial = [&[0x08, rejected], message.as_slice()].concat();
