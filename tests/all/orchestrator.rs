@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     fs,
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket},
     os::unix::fs::PermissionsExt as _,
     thread,
     time::{Duration, Instant},
@@ -15,7 +17,7 @@ use crate::{
     contract::Contract,
     nginx::Nginx,
     service::{Connection, PATIENCE, Service},
-    support::{Home, free_address},
+    support::{Home, free_address, succeeded},
 };
 
 const ECHO: &str = r#"{"kind":"tool.echo","params":{"text":"hello"}}"#;
@@ -486,6 +488,51 @@ fn an_orchestrator_that_others_could_read_or_nobody_may_ask_does_not_start() {
         assert_eq!(ran.status.code(), Some(code), "{line}: {error}");
         assert!(!home.path("x.token").exists(), "{line}");
     }
+}
+
+/// The address by which others reach this machine, where it has one.
+fn own_address() -> IpAddr {
+    // Nothing is sent: a route is looked up.
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    match socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()) {
+        Ok(address) => address.ip(),
+        Err(_) => Ipv4Addr::LOCALHOST.into(),
+    }
+}
+
+#[test]
+fn an_orchestrator_with_tls_and_tokens_answers_on_every_address_of_its_machine_and_by_tls_alone() {
+    let home = fleet();
+    certificates(&home);
+    let service = orchestrator(&home, "--listen 0.0.0.0:0 --tls-cert server.pem --tls-key server.key");
+    let port = service.address.strip_prefix("0.0.0.0:").unwrap();
+    let host = own_address();
+    println!("it is asked by way of {host}");
+    // The certificate is of another address, by which it is asked for.
+    let ask = |url: &str, headers: &[&str]| {
+        let mut curl = home.program("curl");
+        curl.args(["--silent", "--show-error", "--write-out", " %{http_code} %{remote_ip}", "--cacert", "ca.pem"]);
+        curl.args(["--connect-to", &format!("127.0.0.1:{port}:{host}:{port}")]);
+        curl.args(headers.iter().flat_map(|header| ["--header", header.trim_end()]));
+        curl.arg(format!("{url}://127.0.0.1:{port}/v1/count")).output().unwrap()
+    };
+    let reader = authorization(&home, "reader.token");
+    let answer = succeeded("with a token", ask("https", &[&reader]));
+    assert_eq!(answer, format!("{{\"count\":0}} 200 {host}"));
+    let refused = succeeded("without one", ask("https", &[]));
+    assert!(
+        refused.starts_with("{\"error\":\"the token is missing or wrong: ") && refused.contains(" 401 "),
+        "{refused}"
+    );
+    let plain = ask("http", &[&reader]);
+    assert!(!plain.status.success(), "{plain:?}");
+    let mut stream = TcpStream::connect(format!("{host}:{port}")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(format!("GET /v1/count HTTP/1.1\r\nhost: a\r\n{reader}\r\n").as_bytes()).unwrap();
+    let mut said = Vec::new();
+    // It may be cut, too.
+    let _ = stream.read_to_end(&mut said);
+    assert!(said.len() < 16 && !said.windows(4).any(|bytes| bytes == b"HTTP"), "an alert at most: {said:?}");
 }
 
 #[test]
