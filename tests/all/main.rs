@@ -23,6 +23,7 @@ mod module;
 mod nginx;
 mod orchestrator;
 mod postgres;
+mod progress;
 mod published;
 mod registry;
 mod rollout;
