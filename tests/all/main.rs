@@ -28,6 +28,7 @@ mod published;
 mod registry;
 mod rollout;
 mod runbook;
+mod secrets;
 mod service;
 mod support;
 mod wasmi;

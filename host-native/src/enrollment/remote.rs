@@ -259,7 +259,7 @@ mod tests {
             ("http://10.0.0.1:7779", "is neither https nor on this machine: use https"),
             ("http://127.0.0.1.example.com", "is neither https nor on this machine: use https"),
             ("ftp://127.0.0.1", "does not start with `http://` or `https://`"),
-            ("https://me:secret@fleet.example.com", "holds credentials"),
+            ("https://me:secret@fleet.example.com", "url `https://***@fleet.example.com/` holds credentials"),
             ("", "does not start with"),
         ] {
             let error = new(url).unwrap_err();

@@ -2,7 +2,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use gate_core::Digest;
 
-use crate::{ErrorClass, client::SetUpError, file};
+use crate::{ErrorClass, client::SetUpError, file, tool::url::without_credentials};
 
 /// Why a bundle could not be pushed or pulled.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +11,7 @@ pub enum OciError {
     /// A reference that does not parse.
     #[error(
         "reference `{}` {rule}: use `<host>[:<port>]/<repository>:<tag>`, or `oci:<directory>[:<tag>]`, or `@sha256:<digest>` in the place of the tag",
-        .reference.escape_debug()
+        without_credentials(.reference).escape_debug()
     )]
     Reference {
         /// What was given.

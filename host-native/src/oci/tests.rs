@@ -170,6 +170,15 @@ mod reference {
             assert!(error.to_string().contains(rule), "{error}");
             assert!(!error.to_string().contains('\n'), "{error}");
         }
+        for (text, shown) in [
+            ("me:se/cret@registry.example/p:1", "`***@registry.example/p:1`"),
+            ("https://me:se@cret@registry.example/p:1", "`https://***@registry.example/p:1`"),
+            ("me:secret@registry.example/p@sha256:abc", "`***@registry.example/p@sha256:abc`"),
+            ("registry.example/p@sha256:abc", "`registry.example/p@sha256:abc`"),
+        ] {
+            let error = Reference::parse(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("reference {shown} ")), "{error}");
+        }
         for hex in ["A".repeat(64), "a".repeat(63), "a".repeat(65), "g".repeat(64)] {
             Reference::parse(&format!("oci:dir@sha256:{hex}")).unwrap_err();
         }

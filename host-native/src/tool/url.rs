@@ -24,7 +24,19 @@ pub struct ParseUrlError {
 
 impl ParseUrlError {
     fn new(url: &str, fault: &'static str) -> Self {
-        Self { url: url.chars().take(200).flat_map(char::escape_debug).collect(), fault }
+        Self { url: without_credentials(url).chars().take(200).flat_map(char::escape_debug).collect(), fault }
+    }
+}
+
+/// A text that should have been a URL or a reference, as a log may have it: what stands before the host of one that somebody
+/// put a password into is left out. The `@` before a digest is no such sign.
+pub(crate) fn without_credentials(text: &str) -> String {
+    let (scheme, rest) = text.split_at(text.find("://").map_or(0, |at| at + "://".len()));
+    let is_host = |(_, after): &(&str, &str)| !after.starts_with("@sha256:");
+    let ats = rest.rmatch_indices('@').map(|(at, _)| rest.split_at(at));
+    match ats.into_iter().find(is_host) {
+        Some((_, host)) => format!("{scheme}***{host}"),
+        None => text.to_owned(),
     }
 }
 
