@@ -735,6 +735,12 @@ fn a_revoke_comes_through_a_cache_that_answers_again_what_it_keeps() {
 
 #[test]
 fn the_signing_key_is_changed_without_a_denied_call_and_the_old_one_counts_for_nothing_afterwards() {
+    for engine in ["native", "wasm"] {
+        change_the_signing_key(engine);
+    }
+}
+
+fn change_the_signing_key(engine: &str) {
     let home = fleet();
     home.ok("key generate --out next.pem");
     let address = free_address();
@@ -745,7 +751,7 @@ fn the_signing_key_is_changed_without_a_denied_call_and_the_old_one_counts_for_n
     let start = |keys: &str| {
         let line = format!(
             "runtime start --listen 127.0.0.1:0 --bundle bundle.tar --mode enforce --node-id robot-7 {keys} \
-             --orchestrator-url http://{address} --orchestrator-token-file robot-7.token"
+             --engine {engine} --orchestrator-url http://{address} --orchestrator-token-file robot-7.token"
         );
         Service::start(&home, &line)
     };
