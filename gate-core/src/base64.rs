@@ -7,8 +7,8 @@ use alloc::{string::String, vec::Vec};
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// The bytes; `None` for a text that [`encode`] does not write.
-pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
-    let (groups, []) = text.as_bytes().as_chunks::<4>() else {
+pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
+    let (groups, []) = text.as_chunks::<4>() else {
         return None;
     };
     let mut bytes = Vec::with_capacity(groups.len() * 3);

@@ -3,7 +3,6 @@
 //! <https://github.com/secure-systems-lab/dsse>, protocol and envelope, version 1.0.
 
 use alloc::{string::String, vec::Vec};
-use serde::Serialize;
 
 use crate::{
     base64, json,
@@ -102,15 +101,12 @@ display_text!(EnvelopeError);
 
 impl core::error::Error for EnvelopeError {}
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct WireEnvelope {
     payload: String,
     payload_type: String,
     signatures: Vec<WireSignature>,
 }
 
-#[derive(Serialize)]
 struct WireSignature {
     keyid: String,
     sig: String,
@@ -118,6 +114,23 @@ struct WireSignature {
 
 crate::read_object!(WireEnvelope { payload, payload_type = "payloadType", signatures });
 crate::read_object!(WireSignature { keyid, sig });
+
+impl WireEnvelope {
+    /// In its one form. Of what is written none needs escaping: base64, hexadecimal digits, and a media type.
+    fn to_json(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        json::put(
+            &mut out,
+            &["{\"payload\":\"", &self.payload, "\",\"payloadType\":\"", &self.payload_type, "\",\"signatures\":["],
+        );
+        for (at, WireSignature { keyid, sig }) in self.signatures.iter().enumerate() {
+            let start = if at == 0 { "{\"keyid\":\"" } else { ",{\"keyid\":\"" };
+            json::put(&mut out, &[start, keyid, "\",\"sig\":\"", sig, "\"}"]);
+        }
+        json::put(&mut out, &["]}"]);
+        out
+    }
+}
 
 /// The bytes that are signed: DSSE's pre-authentication encoding of a payload and its type.
 pub fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
@@ -139,18 +152,18 @@ impl Envelope {
         }
         let wire: WireEnvelope = json::read(bytes).map_err(|error| EnvelopeError::Malformed(line(&error.text())))?;
         // Compact JSON of these members in this order; base64 that decodes at all has one form.
-        if json::write(&wire).as_bytes() != bytes {
+        if wire.to_json() != bytes {
             return Err(EnvelopeError::NotCanonical);
         }
         if wire.signatures.len() > limits::SIGNATURES {
             return Err(EnvelopeError::TooMany(wire.signatures.len()));
         }
-        let payload = base64::decode(&wire.payload)
+        let payload = base64::decode(wire.payload.as_bytes())
             .ok_or_else(|| EnvelopeError::Malformed("`payload` is not padded standard base64".into()))?;
         let mut signatures = Vec::with_capacity(wire.signatures.len());
         for WireSignature { keyid, sig } in wire.signatures {
             let id = KeyId::from_hex(&keyid).ok_or_else(|| EnvelopeError::KeyId(cut(&keyid, 80).into()))?;
-            let signature = base64::decode(&sig).and_then(|bytes| bytes.try_into().ok());
+            let signature = base64::decode(sig.as_bytes()).and_then(|bytes| bytes.try_into().ok());
             signatures.push((id, signature.ok_or(EnvelopeError::Signature(id))?));
         }
         Ok(Self { payload_type: wire.payload_type, payload, signatures })
@@ -167,7 +180,7 @@ impl Envelope {
                 .map(|(id, signature)| WireSignature { keyid: id.text(), sig: base64::encode(signature) })
                 .collect(),
         };
-        json::write(&wire).into_bytes()
+        wire.to_json()
     }
 
     /// Checks the payload's type and that enough distinct trusted keys have signed; gives their ids.

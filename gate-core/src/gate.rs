@@ -140,7 +140,7 @@ impl Gate {
                     not_before_ms: lease.issued_at_ms.saturating_sub(self.config.freshness.max_skew_ms),
                     not_after_ms: lease.expires_at_ms,
                 };
-                self.set_enrollment_fact(EnrollmentFact::Enrolled { enrollment: lease.enrollment(), validity });
+                self.set_enrollment_fact(EnrollmentFact::Enrolled { enrollment: lease.into_enrollment(), validity });
                 Ok(())
             }
             Err(error) => {
@@ -174,8 +174,8 @@ impl Gate {
         frames.push(b'[');
         if logged != Some(self.facts_id()) {
             frames.push(b'{');
-            self.facts_frame(audit_id.clone()).write_members(frames);
-            frames.extend_from_slice(b"},");
+            frame::write_head(frames, Kind::Facts, &audit_id);
+            json::put(frames, &[&parts.node_id, &self.facts_attrs(), "},"]);
         }
         let decided = decision::decide_with(self.config.mode, &self.known, tool, policy, now_ms, |attrs| {
             frames.push(b'{');
@@ -207,12 +207,16 @@ impl Gate {
 
     /// The frame that writes the facts down. It must be durable no later than the first decision on them.
     pub fn facts_frame(&self, audit_id: AuditId) -> Frame {
+        Frame { kind: Kind::Facts, audit_id, node_id: self.facts().node_id.clone(), attrs: self.facts_attrs() }
+    }
+
+    fn facts_attrs(&self) -> String {
         let mut attrs = String::from("{\"id\":");
         attrs.push_str(&json::write(&self.facts_id()));
         attrs.push_str(",\"facts\":");
         attrs.push_str(&self.facts().to_json());
         attrs.push('}');
-        Frame { kind: Kind::Facts, audit_id, node_id: self.facts().node_id.clone(), attrs }
+        attrs
     }
 
     /// What the gate was told once.

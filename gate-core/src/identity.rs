@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     json, limits,
-    text::{cut, decimal, display_text, fill, hexadecimal, shown},
+    text::{cut, decimal, display_text, fill, hexadecimal, shown, shown_char},
 };
 
 /// Why a text is not a name of the wanted kind.
@@ -39,15 +39,10 @@ impl ParseNameError {
             Fault::OuterSpace => fill("{} `{}` starts or ends with a space: remove it", &[kind, value]),
             Fault::LookAlikeDash(c) => {
                 let (number, looks) = (hexadecimal(*c, 4), "), which only looks like `-`: type a plain `-`");
-                let (dash, number) = (&mut [0; 4], &number.to_ascii_uppercase());
-                fill("{} `{}` holds `{}` (U+{}{}", &[kind, value, c.encode_utf8(dash), number, looks])
+                fill("{} `{}` holds `{}` (U+{}{}", &[kind, value, &shown_char(*c), &number.to_ascii_uppercase(), looks])
             }
-            Fault::Forbidden(c) => {
-                fill("{} `{}` holds `{}`: {}", &[kind, value, &shown(c.encode_utf8(&mut [0; 4])), rule])
-            }
-            Fault::First(first) => {
-                fill("{} `{}` starts with `{}`: {}", &[kind, &self.value, first.encode_utf8(&mut [0; 4]), rule])
-            }
+            Fault::Forbidden(c) => fill("{} `{}` holds `{}`: {}", &[kind, value, &shown_char(*c), rule]),
+            Fault::First(c) => fill("{} `{}` starts with `{}`: {}", &[kind, value, &shown_char(*c), rule]),
         }
     }
 }
@@ -105,11 +100,12 @@ impl Rule {
         if value.len() > self.max_bytes {
             return Some(Fault::TooLong { bytes: value.len() });
         }
-        if value.starts_with(char::is_whitespace) || value.ends_with(char::is_whitespace) {
-            return Some(Fault::OuterSpace);
-        }
         if let Some(c) = value.chars().find(|c| !(self.allows)(c.encode_utf8(&mut [0; 4]).as_bytes())) {
-            return Some(if is_look_alike_dash(c) { Fault::LookAlikeDash(c) } else { Fault::Forbidden(c) });
+            return Some(match c {
+                c if c.is_whitespace() && (value.starts_with(c) || value.ends_with(c)) => Fault::OuterSpace,
+                c if is_look_alike_dash(c) => Fault::LookAlikeDash(c),
+                c => Fault::Forbidden(c),
+            });
         }
         self.not_first.filter(|first| value.starts_with(*first)).map(Fault::First)
     }
@@ -254,6 +250,14 @@ impl AuditId {
     }
 }
 
+/// A ref up to the slashes at its end.
+fn without_slashes(mut text: &[u8]) -> &[u8] {
+    while let [rest @ .., b'/'] = text {
+        text = rest;
+    }
+    text
+}
+
 impl EnrollmentRef {
     /// Names the mistake people really make when two refs that should be equal are not.
     pub(crate) fn likely_mistake(&self, other: &Self) -> Option<&'static str> {
@@ -268,8 +272,7 @@ impl EnrollmentRef {
         if a.bytes().map(dashes).eq(b.bytes().map(dashes)) {
             return Some("they differ only in `-` and `_`");
         }
-        let is_slash = |c| c == '/';
-        if a.trim_end_matches(is_slash) == b.trim_end_matches(is_slash) {
+        if without_slashes(a.as_bytes()) == without_slashes(b.as_bytes()) {
             return Some("they differ only in a trailing `/`");
         }
         if a.starts_with(b) || b.starts_with(a) {

@@ -125,13 +125,8 @@ impl Lease {
     }
 
     /// The row that the lease carries.
-    pub fn enrollment(&self) -> Enrollment {
-        Enrollment {
-            node_id: self.node_id.clone(),
-            enrollment_ref: self.enrollment_ref.clone(),
-            status: self.status.clone(),
-            rollout_state: self.rollout_state.clone(),
-            serial: self.serial,
-        }
+    pub fn into_enrollment(self) -> Enrollment {
+        let Self { node_id, enrollment_ref, status, rollout_state, serial, .. } = self;
+        Enrollment { node_id, enrollment_ref, status, rollout_state, serial }
     }
 }

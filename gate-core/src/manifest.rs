@@ -43,11 +43,12 @@ display_text!(SchemaVersion, ManifestError);
 impl FromStr for SchemaVersion {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let version = text
-            .split_once('.')
-            .and_then(|(major, minor)| Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? }));
+        let add = |number: u16, digit: &u8| number.checked_mul(10)?.checked_add(digit.wrapping_sub(b'0').into());
+        let number = |digits: &[u8]| digits.iter().try_fold(0, add);
+        let (major, minor) = cut_at(text.as_bytes(), b'.');
+        let version = number(major).zip(number(minor.unwrap_or_default())).map(|(major, minor)| Self { major, minor });
         match version {
-            // Printing it back refuses `01.2`, `+1.2` and the like.
+            // Printing it back refuses `01.2`, `+1.2`, `a.b` and the like.
             Some(version) if version.text() == text => Ok(version),
             _ => Err(fill("schema version `{}` is not `<major>.<minor>`", &[&shown(cut(text, 40))])),
         }
@@ -348,8 +349,10 @@ fn is_semantic_version(text: &[u8]) -> bool {
 
 /// What is before the first `byte`, and what is after it, where there is one.
 fn cut_at(text: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
-    let mut halves = text.splitn(2, |other| *other == byte);
-    (halves.next().unwrap_or_default(), halves.next())
+    match text.iter().position(|other| *other == byte) {
+        Some(at) => (text.get(..at).unwrap_or_default(), text.get(at + 1..)),
+        None => (text, None),
+    }
 }
 
 fn parts(text: &[u8], between: u8) -> impl Iterator<Item = &[u8]> {

@@ -37,6 +37,13 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
+/// As [`shown`], of one character.
+pub(crate) fn shown_char(c: char) -> String {
+    let mut shown = String::new();
+    show(c, &mut shown);
+    shown
+}
+
 fn show(c: char, out: &mut String) {
     match c {
         '\n' => out.push_str("\\n"),

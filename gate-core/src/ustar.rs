@@ -336,9 +336,26 @@ fn name(block: &[u8; BLOCK]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or(field)
 }
 
-/// What is not printable ASCII, escaped.
+/// What is not printable ASCII, escaped as [`u8::escape_ascii`] does, whose table would be a part of gate.wasm.
 fn escaped(bytes: &[u8]) -> String {
-    bytes.escape_ascii().map(char::from).collect()
+    let mut text = String::new();
+    for byte in bytes {
+        match byte {
+            b'\t' => text.push_str("\\t"),
+            b'\n' => text.push_str("\\n"),
+            b'\r' => text.push_str("\\r"),
+            b'\\' | b'\'' | b'"' => {
+                text.push('\\');
+                text.push(char::from(*byte));
+            }
+            b' '..=b'~' => text.push(char::from(*byte)),
+            _ => {
+                text.push_str("\\x");
+                text.extend(crate::digest::hex(*byte).map(char::from));
+            }
+        }
+    }
+    text
 }
 
 /// The name among these that lies above or below this one: unpacked to a disk, one of the two is lost.

@@ -5,11 +5,14 @@
 
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
+use lol_alloc::{AssumeSingleThreaded, FreeListAllocator};
 
 use crate::instance::{ABI, INPUT_BYTES, Instance, MALFORMED};
 
 #[global_allocator]
-static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
+// SAFETY: the module is built without threads.
+static ALLOCATOR: AssumeSingleThreaded<FreeListAllocator> =
+    unsafe { AssumeSingleThreaded::new(FreeListAllocator::new()) };
 
 /// There is nobody to tell: the module imports nothing. The host sees a trap.
 #[panic_handler]

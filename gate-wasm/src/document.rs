@@ -5,6 +5,7 @@ use gate_core::{
     AuditId, Digest, EnrollmentRef, Facts, Mode, NodeId, PolicyRef, ToolName,
     facts::SubCheck,
     json,
+    key::KeyId,
     manifest::{Channel, SchemaVersion},
     read_object,
     reason::Reason,
@@ -154,7 +155,8 @@ pub struct Bundle<'a> {
     /// Its files in the order of their paths, without the manifest and its envelope.
     pub files: Vec<File<'a>>,
     /// The ids of the trusted keys that have signed.
-    pub signers: Vec<String>,
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
+    pub signers: Vec<KeyId>,
 }
 
 /// Where a file lies in the tar that was given.

@@ -113,14 +113,13 @@ impl Instance {
             Err(error) => return self.fail(REFUSED, &error.text()),
         };
         let manifest = &bundle.manifest;
-        let files = bundle.files.iter().filter_map(|file| {
-            Some(document::File {
-                path: file.path,
-                digest: manifest.files.digest(file.path)?,
-                offset: (file.data.as_ptr() as usize).checked_sub(tar.as_ptr() as usize)?,
-                size: file.data.len(),
-            })
-        });
+        let mut files = Vec::new();
+        // Both are in the order of their paths, and have the same ones.
+        for (file, (_, digest)) in bundle.files.iter().zip(manifest.files.iter()) {
+            // It lies in the tar.
+            let offset = file.data.as_ptr() as usize - tar.as_ptr() as usize;
+            files.push(document::File { path: file.path, digest: *digest, offset, size: file.data.len() });
+        }
         let description = document::Bundle {
             digest: bundle.digest,
             name: &manifest.name,
@@ -130,8 +129,8 @@ impl Instance {
             schema_version: manifest.schema_version,
             policy_ref: manifest.policy_ref(),
             enrollment_ref: manifest.declared_ref(),
-            files: files.collect(),
-            signers: bundle.signers.iter().map(|id| id.text()).collect(),
+            files,
+            signers: bundle.signers,
         };
         self.say(&description)
     }

@@ -1,5 +1,7 @@
 //! Builds `gate.wasm`: compiled, finished, shrunk, checked, and put where bindings and host-native pick it up.
 
+mod arrange;
+
 use sha2::{Digest as _, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,7 +33,7 @@ const TRAPPING: &str = "target/gate-trap.wasm";
 const OTHER_ABI: &str = "target/gate-abi-2.wasm";
 
 /// Largest module, in bytes, as it is and compressed by `gzip -9`.
-const MOST_BYTES: (usize, usize) = (96 * 1024, 43 * 1024);
+const MOST_BYTES: (usize, usize) = (96 * 1024, 40 * 1024);
 
 /// Its contract, whose table of exports is all that the module may export: another name is another ABI.
 const CONTRACT: &str = "docs/src/spec/abi.md";
@@ -77,7 +79,7 @@ pub fn write_doctored(root: &Path) -> Result<()> {
 }
 
 fn build(root: &Path, features: &[&str]) -> Result<Vec<u8>> {
-    shrink(root, &finish(&compile(root, features)?)?)
+    arrange::arrange(&shrink(root, &finish(&compile(root, features)?)?)?)
 }
 
 /// The module, saying that it has this major version of the ABI.
@@ -129,11 +131,13 @@ pub fn compile(root: &Path, features: &[&str]) -> Result<Vec<u8>> {
             flags.extend(["--remap-path-prefix".into(), remap]);
         }
     }
-    // SHA-2 in loops, not unrolled; 128 KiB of stack, at the bottom of the memory, where its overflow traps; a value of more
+    // SHA-2 in loops, not unrolled; the curve in the few operations of 64-bit words; 128 KiB of stack, at the bottom of the memory, where its overflow traps; a value of more
     // than a word is copied and cleared by one instruction, not word by word; no load or store is doubled to leave a loop or a
     // branch.
-    let rest = ["--cfg", r#"sha2_backend_soft="compact""#, "-C", "link-arg=-zstack-size=131072"];
-    flags.extend(rest.map(OsString::from));
+    for choice in [r#"sha2_backend_soft="compact""#, r#"curve25519_dalek_bits="64""#] {
+        flags.extend(["--cfg", choice].map(OsString::from));
+    }
+    flags.extend(["-C", "link-arg=-zstack-size=131072"].map(OsString::from));
     let smaller = "-max-store-memcpy=1 -max-store-memset=1 -enable-load-pre=false -disable-licm-promotion";
     flags.extend(["-C".into(), format!("llvm-args={smaller}").into()]);
     let mut cargo = ci::cargo(root);
@@ -230,14 +234,10 @@ impl Reencode for Finish {
 
     fn parse_custom_section(
         &mut self,
-        module: &mut wasm_encoder::Module,
-        section: wasmparser::CustomSectionReader<'_>,
+        _: &mut wasm_encoder::Module,
+        _: wasmparser::CustomSectionReader<'_>,
     ) -> std::result::Result<(), reencode::Error<Infallible>> {
-        match section.name() {
-            // By which `shrink` orders them.
-            "name" => reencode::utils::parse_custom_section(self, module, section),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -249,10 +249,10 @@ pub fn shrink(root: &Path, module: &[u8]) -> Result<Vec<u8>> {
     let mut shrink = Command::new(tools.join("node_modules/.bin/wasm-opt"));
     // No value lies in the first KiB: the stack ends there.
     shrink.args(["--low-memory-unused", "-Oz", "--converge", "--flatten", "--rereloop", "-Oz", "-Oz"]);
-    // What does alike work then lies together, where gzip finds it again.
-    shrink.args(["--reorder-functions-by-name", "--strip-debug", "--strip-producers", "--strip-target-features"]);
-    // HotSpot never compiles a method of more than 8,000 bytes of bytecode: a large function stays apart from its one caller.
-    shrink.arg("--one-caller-inline-max-function-size=400");
+    shrink.args(["--strip-debug", "--strip-producers", "--strip-target-features"]);
+    // A function stays apart from its one caller: alike ones can then stand together, and HotSpot never compiles a method of
+    // more than 8,000 bytes of bytecode.
+    shrink.arg("--one-caller-inline-max-function-size=0");
     // What rustc's target has by default, and nothing beyond: every engine of the bindings knows these.
     for feature in
         ["bulk-memory", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext"]

@@ -347,7 +347,11 @@ impl<T: Read> Read for Option<T> {
 
 impl<T: Read> Read for Vec<T> {
     fn read(value: Value<'_>) -> Self {
-        value.items().map(T::read).collect()
+        let mut all = Self::new();
+        for item in value.items() {
+            all.push(T::read(item));
+        }
+        all
     }
 }
 

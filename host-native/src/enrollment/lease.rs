@@ -71,7 +71,7 @@ impl VerifiedLease {
 
     /// Whether it says the same of the node, its serial among it.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
-        self.0.enrollment() == other.0.enrollment()
+        self.0.clone().into_enrollment() == other.0.clone().into_enrollment()
     }
 
     /// What it says while it counts, by a clock that may be behind by so much: observed, as far as whoever asked is concerned, at
@@ -86,6 +86,6 @@ impl VerifiedLease {
             return Answer::Unavailable { why };
         }
         let observed_at_ms = now_ms.saturating_sub(now_ms % refresh_ms.max(1));
-        Answer::Enrolled { enrollment: self.0.enrollment(), observed_at_ms }
+        Answer::Enrolled { enrollment: self.0.clone().into_enrollment(), observed_at_ms }
     }
 }

@@ -74,7 +74,8 @@ mod tests {
         let first = signer.offer(row(1), now);
         let bytes = signer.sign(&first);
         let lease = Lease::verify(&bytes, Some(&keys), Some(&node_id), 0).unwrap();
-        assert_eq!((lease.enrollment(), lease.issued_at_ms, lease.expires_at_ms), (row(1), now, now + 60_000));
+        assert_eq!((lease.issued_at_ms, lease.expires_at_ms), (now, now + 60_000));
+        assert_eq!(lease.into_enrollment(), row(1));
         assert_eq!(first.max_age_s, 15);
         for (later, max_age_s) in [(1, 14), (step - 1001, 1), (step - 1, 0)] {
             let again = signer.offer(row(1), now + later);
