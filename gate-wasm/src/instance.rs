@@ -250,7 +250,7 @@ impl Instance {
         let from = self.output.len();
         decision.write_start(&mut self.output);
         if let (Some(call), Some(start)) = (parts, self.output.get(from..)) {
-            let found = Found { number, facts: decision.facts, verdict: decision.verdict.map(|verdict| verdict.0) };
+            let found = Found { number, facts: decision.facts, asked: decision.verdict.is_some() };
             self.recent.remember(call, found, start, &self.frames);
         }
         self.output.extend_from_slice(&self.frames);

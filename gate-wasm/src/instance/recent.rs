@@ -21,17 +21,20 @@ const FRAMES: &[u8] = b"[{\"kind\":\"autonomy.decision\",\"audit_id\":\"";
 /// What ends them, behind the time of the last one, unless it has a detail.
 const END: &[u8] = b"}}]";
 
-/// The last calls of a gate, whose mode never changes.
+/// Some of the last calls of a gate, whose mode never changes.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     written: Vec<Written>,
-    /// The one that goes when another comes.
-    oldest: usize,
+    /// Which one goes when another comes. If it were the oldest, one kind of call more than there is room for, in turn, and none
+    /// would ever be found.
+    chance: u32,
 }
 
 /// What was written of a call.
 #[derive(Debug)]
 struct Written {
+    /// Of `shared`, so that few others have to be compared with it.
+    hash: u64,
     /// The call, from behind its audit id.
     shared: Vec<u8>,
     found: Found,
@@ -46,8 +49,8 @@ pub(super) struct Found {
     pub(super) number: i32,
     /// What it was decided on.
     pub(super) facts: Digest,
-    /// What the gate found; `None` when it was not asked. Of what is remembered it is a pass.
-    pub(super) verdict: Option<Verdict>,
+    /// Whether the gate was asked. It found a pass, then: a decision that it has something against is not remembered.
+    pub(super) asked: bool,
 }
 
 /// A call's text in its parts.
@@ -58,6 +61,7 @@ pub(super) struct Parts<'a> {
     audit_id: &'a [u8],
     /// From behind the audit id.
     shared: &'a [u8],
+    hash: u64,
 }
 
 impl<'a> Parts<'a> {
@@ -72,7 +76,7 @@ impl<'a> Parts<'a> {
             return None;
         }
         let now_ms = now.iter().fold(0, |number, digit| number * 10 + u64::from(digit & 15));
-        Some(Self { now, now_ms, audit_id, shared })
+        Some(Self { now, now_ms, audit_id, shared, hash: hash(shared) })
     }
 }
 
@@ -81,12 +85,19 @@ fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     text.split_at_checked(text.iter().position(|byte| *byte == at)?)
 }
 
+/// A number for a text. Two texts may have the same one: then they are compared for nothing.
+fn hash(text: &[u8]) -> u64 {
+    let (words, rest) = text.as_chunks::<8>();
+    let words = words.iter().map(|word| u64::from_le_bytes(*word)).chain(rest.iter().map(|byte| u64::from(*byte)));
+    words.fold(0, |hash: u64, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95))
+}
+
 impl Recent {
     /// Appends the decision on a call like one before, and gives its number.
     pub(super) fn write_to(&self, out: &mut Vec<u8>, gate: &Gate, call: Parts<'_>) -> Option<i32> {
-        let written = self.written.iter().find(|written| written.shared == call.shared)?;
+        let written = self.written.iter().find(|written| written.hash == call.hash && written.shared == call.shared)?;
         let Written { found, parts: [start, middle], .. } = written;
-        if found.facts != gate.facts_id() || found.verdict.is_some_and(|verdict| verdict != gate.verdict(call.now_ms)) {
+        if found.facts != gate.facts_id() || (found.asked && gate.verdict(call.now_ms) != Verdict::Pass) {
             return None;
         }
         for part in [start, FRAMES, call.audit_id, middle, call.now, END, b"}"] {
@@ -102,12 +113,16 @@ impl Recent {
         let middle = after.and_then(|rest| rest.strip_suffix(END)?.strip_suffix(call.now));
         let Some(middle) = middle else { return };
         // None has the same text: it would have been found, or it was written on other facts, whose id is in the text.
-        let written = Written { shared: call.shared.into(), found, parts: [start.into(), middle.into()] };
+        let written =
+            Written { hash: call.hash, shared: call.shared.into(), found, parts: [start.into(), middle.into()] };
         if self.written.len() < CALLS {
             self.written.push(written);
-        } else if let Some(oldest) = self.written.get_mut(self.oldest) {
-            *oldest = written;
-            self.oldest = (self.oldest + 1) % CALLS;
+            return;
+        }
+        // Numerical Recipes, "An Even Quicker Generator": its highest bits are the best.
+        self.chance = self.chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        if let Some(other) = self.written.get_mut((self.chance >> 27) as usize) {
+            *other = written;
         }
     }
 }
@@ -161,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_calls_are_remembered_than_there_is_room_for_and_the_oldest_goes() {
+    fn no_more_calls_are_remembered_than_there_is_room_for_and_some_other_goes() {
         let (mut instance, facts) = gate();
         let call = |tool: usize| {
             format!(
@@ -176,10 +191,17 @@ mod tests {
         for tool in 0..3 * CALLS {
             assert!(!is_known(&instance, tool));
             assert_eq!(instance.decide(call(tool).as_bytes()), 0);
-            let known: Vec<_> = (0..3 * CALLS).filter(|tool| is_known(&instance, *tool)).collect();
-            let oldest = (tool + 1).saturating_sub(CALLS);
-            assert_eq!(known, (oldest..=tool).collect::<Vec<_>>());
+            assert!(is_known(&instance, tool));
+            let known = (0..3 * CALLS).filter(|tool| is_known(&instance, *tool)).count();
+            assert_eq!(known, CALLS.min(tool + 1));
         }
+        // One kind more than there is room for, in turn: with the oldest gone each time, none would ever be found.
+        let mut found = 0;
+        for at in 0..100 * (CALLS + 1) {
+            found += usize::from(is_known(&instance, at % (CALLS + 1)));
+            instance.decide(call(at % (CALLS + 1)).as_bytes());
+        }
+        assert!(found > 90 * CALLS, "{found} were found");
         assert_eq!(instance.configure(br#"{"mode":"enforce"}"#), 0);
         assert!((0..3 * CALLS).all(|tool| !is_known(&instance, tool)), "the mode is another");
     }
