@@ -151,6 +151,8 @@ impl Envelope {
             return Err(EnvelopeError::Malformed("it is too large to be one".into()));
         }
         let wire: WireEnvelope = json::read(bytes).map_err(|error| EnvelopeError::Malformed(line(&error.text())))?;
+        let payload = base64::decode(wire.payload.as_bytes())
+            .ok_or_else(|| EnvelopeError::Malformed("`payload` is not padded standard base64".into()))?;
         // Compact JSON of these members in this order; base64 that decodes at all has one form.
         if wire.to_json() != bytes {
             return Err(EnvelopeError::NotCanonical);
@@ -158,8 +160,6 @@ impl Envelope {
         if wire.signatures.len() > limits::SIGNATURES {
             return Err(EnvelopeError::TooMany(wire.signatures.len()));
         }
-        let payload = base64::decode(wire.payload.as_bytes())
-            .ok_or_else(|| EnvelopeError::Malformed("`payload` is not padded standard base64".into()))?;
         let mut signatures = Vec::with_capacity(wire.signatures.len());
         for WireSignature { keyid, sig } in wire.signatures {
             let id = KeyId::from_hex(&keyid).ok_or_else(|| EnvelopeError::KeyId(cut(&keyid, 80).into()))?;
