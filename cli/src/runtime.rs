@@ -306,7 +306,13 @@ fn warn(context: &mut Context<'_>, config: &Config, gate: &Gate) -> Result<(), C
     match (gate.mode(), failing) {
         (Mode::Off, _) | (_, None) => Ok(()),
         (Mode::Advisory | Mode::Enforce, Some(SubCheck { reason, found, .. })) => {
-            let remedy = mistyped(config, reason).map_or_else(|| reason.remedy().into(), |error| error.to_string());
+            let remedy = match mistyped(config, reason) {
+                Some(error) => error.to_string(),
+                None if reason == Attestation::BundleUnverified && config.policy_dir().is_some() => {
+                    "policies of a directory are in no bundle: build one with `autonomy bundle build`, and give it by `--bundle`".into()
+                }
+                None => reason.remedy().into(),
+            };
             out.warning(format_args!(
                 "as things stand the gate fails every call with `{reason}` (found {}): {remedy}",
                 found.as_deref().unwrap_or("nothing")

@@ -151,10 +151,7 @@ impl Gate {
         source: Option<Box<dyn Source>>,
         wal: Arc<Wal>,
     ) -> Result<Self, OpenError> {
-        let mut core = gate_core::Gate::new(config.clone());
-        if let Policies::Directory(_) = &policies {
-            core.set_unverified("policies come from a directory, not from a bundle");
-        }
+        let core = gate_core::Gate::new(config.clone());
         Self::start(Box::new(core), config, policies, source, wal).await
     }
 
