@@ -57,7 +57,7 @@ pub(super) fn write(directory: &Path, engine: &Engine, module: &[u8], compiled: 
     }
 }
 
-fn place(directory: &Path, engine: &Engine, module: &[u8]) -> PathBuf {
+pub(super) fn place(directory: &Path, engine: &Engine, module: &[u8]) -> PathBuf {
     let mut compatibility = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut compatibility);
     let digest: String = Sha256::digest(module).iter().map(|byte| format!("{byte:02x}")).collect();

@@ -140,14 +140,12 @@ impl Instance for WasmtimeInstance {
     fn call(&mut self, export: Export, input: &[u8]) -> Result<i32, WasmError> {
         let ticks = if export == Export::LoadBundle { BUNDLE_TICKS } else { CALL_TICKS };
         self.store.set_epoch_deadline(ticks);
-        let len = u32::try_from(input.len()).map_err(|_| WasmError::Refused("the input is too large".into()))?;
+        let len = u32::try_from(input.len()).map_err(|_| WasmError::Trap("the input is too large for it".into()))?;
         if input.len() > self.buffer.bytes {
             let at = self.input.call(&mut self.store, len).map_err(trap)?;
             if at == 0 {
-                return Err(WasmError::Refused(format!(
-                    "`{}` bytes are too many for the module: give less, or more memory",
-                    input.len()
-                )));
+                // It read nothing, so what it was told before would stand: as a trap, it is gone with the instance.
+                return Err(WasmError::Trap(format!("`{}` bytes are too many for it", input.len())));
             }
             self.buffer = Buffer { at: at as usize, bytes: input.len() };
         }
@@ -225,7 +223,10 @@ fn line(error: &wasmtime::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wasm::{Gate, MODULE};
+    use crate::{
+        gate::Core,
+        wasm::{Gate, MODULE},
+    };
     use gate_core::{Freshness, Mode};
     use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc, time::Instant};
 
@@ -269,26 +270,34 @@ mod tests {
 
     /// A module with the ABI's exports, whose `gate_configure` does this.
     fn doctored(major: i32, configure: &str) -> Vec<u8> {
+        doctored_at(major, Export::Configure, configure)
+    }
+
+    /// One of whose exports does this. `gate_verdict` gives what that has put into `$asked`.
+    fn doctored_at(major: i32, doctored: Export, does: &str) -> Vec<u8> {
         let takes_input: String = Export::ALL
             .iter()
-            .filter(|export| **export != Export::Configure)
-            .map(|export| format!("(func (export \"{}\") (param i32) (result i32) i32.const 0)", export.name()))
+            .map(|export| {
+                let does = if *export == doctored { does } else { "i32.const 0" };
+                format!("(func (export \"{}\") (param i32) (result i32) {does})", export.name())
+            })
             .collect();
         let takes_time: String = [TimedExport::Verdict, TimedExport::Explain]
             .iter()
-            .map(|export| format!("(func (export \"{}\") (param f64) (result i32) i32.const 0)", export.name()))
+            .map(|export| format!("(func (export \"{}\") (param f64) (result i32) global.get $asked)", export.name()))
             .collect();
         let text = format!(
             "(module (memory (export \"memory\") 1) (global (export \"gate_abi_major\") i32 (i32.const {major}))
+               (global $asked (mut i32) (i32.const 0))
                (func (export \"gate_input\") (param i32) (result i32) i32.const 1024)
                (func (export \"gate_output_ptr\") (result i32) i32.const 0)
                (func (export \"gate_output_len\") (result i32) i32.const -1)
-               (func (export \"gate_configure\") (param i32) (result i32) {configure}) {takes_input} {takes_time})"
+               {takes_input} {takes_time})"
         );
         wat::parse_str(text).unwrap()
     }
 
-    fn refused_by(module: &[u8]) -> WasmError {
+    fn gate(module: &[u8]) -> Result<Gate, WasmError> {
         let config = gate_core::Config {
             mode: Mode::Enforce,
             node_id: None,
@@ -296,7 +305,11 @@ mod tests {
             lease_keys: None,
             freshness: Freshness::default(),
         };
-        Wasmtime::new(module, None).and_then(|engine| Gate::new(Arc::new(engine), &config)).unwrap_err()
+        Wasmtime::new(module, None).and_then(|engine| Gate::new(Arc::new(engine), &config))
+    }
+
+    fn refused_by(module: &[u8]) -> WasmError {
+        gate(module).unwrap_err()
     }
 
     #[test]
@@ -331,5 +344,67 @@ mod tests {
         assert!(matches!(refused_by(&grown), WasmError::Trap(why) if why.contains("unreachable")));
         let error = refused_by(&doctored(1, "i32.const -1")).to_string();
         assert!(error.contains("its output lies outside of its memory"), "{error}");
+    }
+
+    #[test]
+    fn a_decision_that_does_not_end_or_takes_too_much_is_none_and_a_new_instance_takes_over() {
+        for (does, why) in [
+            ("(global.set $asked (i32.const 1)) (loop (br 0)) i32.const 0", "interrupt"),
+            (
+                "(global.set $asked (i32.const 1))
+                 (loop (br_if 0 (i32.ne (memory.grow (i32.const 64)) (i32.const -1)))) unreachable",
+                "unreachable",
+            ),
+        ] {
+            let mut gate = gate(&doctored_at(1, Export::Decide, does)).unwrap();
+            let call = gate_core::Call {
+                audit_id: gate_core::AuditId::parse("a-1").unwrap(),
+                tool: gate_core::ToolName::parse("tool.echo").unwrap(),
+                policy: gate_core::PolicyAnswer {
+                    policy_ref: None,
+                    reason: gate_core::reason::Policy::Allowed,
+                    detail: None,
+                },
+            };
+            let Err(none) = Core::decide(&mut gate, call, 1_000, None) else { panic!("it decided: {does}") };
+            assert!(none.to_string().contains(why), "{none}");
+            // The old one has `$asked` set.
+            assert_eq!(gate.verdict(1_000).unwrap(), gate_core::Verdict::Pass);
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_to_be_told_does_not_leave_the_answer_before_it() {
+        let mut gate = gate(MODULE).unwrap();
+        let before = gate.explain(1_000).unwrap();
+        gate.set_enrollment(&gate_core::Answer::NotEnrolled { observed_at_ms: 1_000 }).unwrap();
+        assert_ne!(gate.explain(1_000).unwrap().facts, before.facts);
+        let error = gate.set_lease(&vec![b' '; 68 * 1024 * 1024]).unwrap_err().to_string();
+        assert!(error.starts_with("the module failed (`71303168` bytes are too many for it)"), "{error}");
+        assert_eq!(gate.explain(1_000).unwrap().facts, before.facts);
+    }
+
+    #[test]
+    fn what_another_version_or_for_another_processor_was_compiled_is_compiled_again() {
+        let home = tempfile::tempdir().unwrap();
+        let place = |engine: &wasmtime::Engine| cache::place(home.path(), engine, MODULE);
+        let ours = wasmtime::Engine::new(&config(WHOLE_RESERVATION)).unwrap();
+        let mut version = config(WHOLE_RESERVATION);
+        version.module_version(wasmtime::ModuleVersionStrategy::Custom("0.0.1".into())).unwrap();
+        let version = wasmtime::Engine::new(&version).unwrap();
+        // Of a named target nothing is known but what is said, as of a processor that has less.
+        let mut processor = config(WHOLE_RESERVATION);
+        processor.target(&format!("{}-unknown-linux-gnu", std::env::consts::ARCH)).unwrap();
+        let processor = wasmtime::Engine::new(&processor).unwrap();
+        assert_eq!(place(&ours), place(&wasmtime::Engine::new(&config(WHOLE_RESERVATION)).unwrap()));
+        assert_ne!(place(&version), place(&ours));
+        assert_ne!(place(&processor), place(&ours));
+        // Even where it has our name.
+        let compiled = Module::new(&version, MODULE).unwrap();
+        cache::write(home.path(), &version, MODULE, &compiled);
+        fs::rename(place(&version), place(&ours)).unwrap();
+        let from_cache = || Wasmtime::new(MODULE, Some(home.path())).unwrap().is_from_cache();
+        assert!(!from_cache());
+        assert!(from_cache(), "it is made again");
     }
 }
