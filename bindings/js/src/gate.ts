@@ -162,11 +162,11 @@ export abstract class BaseGate {
       mode,
       node_id: nodeId,
       bundle_keys: list(options.trustedKeys),
-      bundle_threshold: options.threshold ?? 1,
+      bundle_threshold: whole("threshold", options.threshold ?? 1),
       lease_keys: list(options.leaseKeys),
-      lease_threshold: options.leaseThreshold ?? 1,
-      ...(maxStalenessMs === undefined ? {} : { max_staleness_ms: maxStalenessMs }),
-      ...(maxSkewMs === undefined ? {} : { max_skew_ms: maxSkewMs }),
+      lease_threshold: whole("leaseThreshold", options.leaseThreshold ?? 1),
+      ...(maxStalenessMs === undefined ? {} : { max_staleness_ms: whole("maxStalenessMs", maxStalenessMs) }),
+      ...(maxSkewMs === undefined ? {} : { max_skew_ms: whole("maxSkewMs", maxSkewMs) }),
     };
     this.nodeId = nodeId;
     this.mode = mode;
@@ -221,8 +221,8 @@ export abstract class BaseGate {
    * What is malformed or does not hold throws, and the enrollment is then unavailable or untrusted: it denies.
    */
   setEnrollment(answer: Answer | Lease | string): void {
-    if (isLease(answer)) {
-      const lease = typeof answer.lease === "string" ? new TextEncoder().encode(answer.lease) : new Uint8Array(answer.lease);
+    const lease = isLease(answer) ? bytesOf(answer.lease) : undefined;
+    if (lease !== undefined) {
       this.#told.enrollment = lease;
       this.#guarded("the lease was read", (engine) => engine.setLease(lease));
       this.#told.lease = lease;
@@ -388,8 +388,19 @@ export function isLease(answer: Answer | Lease | string): answer is Lease {
   return typeof answer === "object" && answer !== null && "lease" in answer;
 }
 
+/** `undefined` for what is neither text nor bytes. */
+function bytesOf(lease: Lease["lease"]): Uint8Array | undefined {
+  if (typeof lease === "string") return new TextEncoder().encode(lease);
+  try {
+    return ArrayBuffer.isView(lease) || (lease as unknown) instanceof ArrayBuffer ? new Uint8Array(lease) : undefined;
+  } catch {
+    // Its bytes were handed to another thread.
+    return undefined;
+  }
+}
+
 /** What is no document becomes one that is refused. @internal */
-export function jsonOf(answer: Answer): string {
+export function jsonOf(answer: Answer | Lease): string {
   try {
     return JSON.stringify(answer) ?? "null";
   } catch {
@@ -399,6 +410,14 @@ export function jsonOf(answer: Answer): string {
 
 function isTrapped(error: unknown): boolean {
   return error instanceof GateError && error.code === "trapped";
+}
+
+/** In JSON, what is no number is as good as absent: it must not be taken for the default. */
+function whole(name: string, given: number): number {
+  if (!Number.isSafeInteger(given) || given < 0) {
+    throw new GateError("malformed", `\`${name}\` is \`${String(given)}\`: give a whole number from 0 to 2^53 - 1`);
+  }
+  return given;
 }
 
 function list(keys: string | readonly string[] | undefined): string[] {

@@ -260,7 +260,7 @@ export class Guard {
       this.#told = observed;
     } catch (error) {
       // What does not hold has been told as that, and denies.
-      if (!(error instanceof GateError) || error.code !== "trapped") return;
+      if (error instanceof GateError && error.code !== "trapped") return;
       this.gate.setEnrollment({ answer: "unavailable", why: line(error) });
     }
   }

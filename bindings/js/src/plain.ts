@@ -44,6 +44,9 @@ const SHARED = ["tool", "policy", "policy_ref", "policy_detail", "facts_logged"]
 /** What stands between quotes as it is. */
 const PLAIN_TEXT = /^[ !#-[\]-~]*$/;
 
+/** What stands for a value that has no JSON: no member of a call is an object, so it is malformed, and never as if absent. */
+const NOT_JSON = "{}";
+
 const encoder = new TextEncoder();
 // A mark at the beginning is a character like any other, and bytes that are no text are a defect.
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -118,11 +121,11 @@ class PlainEngine implements Engine {
   }
 
   setEnrollment(json: string): void {
-    this.#done(this.#exports.gate_set_enrollment(this.#text(json)));
+    this.#done(this.#exports.gate_set_enrollment(this.#told(() => this.#text(json))));
   }
 
   setLease(envelope: Uint8Array): void {
-    this.#done(this.#exports.gate_set_lease(this.#bytes(envelope)));
+    this.#done(this.#exports.gate_set_lease(this.#told(() => this.#bytes(envelope))));
   }
 
   verdict(nowMs: number): number {
@@ -159,6 +162,16 @@ class PlainEngine implements Engine {
 
   verifySignature(input: Uint8Array): boolean {
     return this.#exports.gate_verify_signature(this.#bytes(input)) === 0;
+  }
+
+  /** What does not fit is no answer, and the one before must not stand: no text at all is told in its place. */
+  #told(write: () => number): number {
+    try {
+      return write();
+    } catch (error) {
+      this.#exports.gate_set_enrollment(0);
+      throw error;
+    }
   }
 
   #done(number: number): void {
@@ -257,5 +270,10 @@ class PlainEngine implements Engine {
 
 function value(value: unknown): string {
   if (typeof value === "string" && PLAIN_TEXT.test(value)) return `"${value}"`;
-  return Number.isSafeInteger(value) ? `${value}` : (JSON.stringify(value) ?? "null");
+  if (Number.isSafeInteger(value)) return `${value}`;
+  try {
+    return JSON.stringify(value) ?? NOT_JSON;
+  } catch {
+    return NOT_JSON;
+  }
 }

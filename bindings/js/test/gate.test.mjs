@@ -60,6 +60,43 @@ for (const [name, { Gate }] of Object.entries({ plain, bindgen, inline })) {
     await assert.rejects(load(Gate, { trustedKeys: [] }), { code: "refused" });
   });
 
+  test(`an answer that cannot even be read takes the place of the one before, ${name}`, async () => {
+    const gate = await load(Gate);
+    const large = 68 * 2 ** 20;
+    const gone = new Uint8Array(8);
+    structuredClone(gone, { transfer: [gone.buffer] });
+    const leases = [5, -1, 2 ** 53, 5n, null, undefined, Symbol("x"), {}, gone, new Uint8Array(large), "x".repeat(large)];
+    const unread = { toJSON: () => assert.fail("it throws") };
+    for (const answer of [...leases.map((lease) => ({ lease })), "x".repeat(large), unread, 5n]) {
+      gate.setEnrollment(enrolled());
+      assert.equal(gate.verdict(), "pass");
+      assert.throws(() => gate.setEnrollment(answer), { name: "GateError" });
+      assert.match(gate.verdict(), /^attestation: enrollment_un(available|trusted)$/);
+    }
+  });
+
+  test(`a number that is none is not taken for an absent one, ${name}`, async () => {
+    for (const option of ["threshold", "leaseThreshold", "maxStalenessMs", "maxSkewMs"]) {
+      for (const given of [NaN, Infinity, -1, 1.5, "1", 1n, null]) {
+        // An absent threshold is 1, and so is one that is `null`.
+        if (given === null && option.endsWith("hreshold")) continue;
+        const message = `\`${option}\` is \`${given}\`: give a whole number from 0 to 2^53 - 1`;
+        await assert.rejects(load(Gate, { [option]: given }), { name: "GateError", code: "malformed", message });
+      }
+    }
+  });
+
+  test(`a call that has no JSON is malformed, and no trap, ${name}`, async () => {
+    const gate = await load(Gate);
+    gate.setEnrollment(enrolled());
+    const throwing = { toJSON: () => assert.fail("it throws") };
+    for (const call of [{ tool: throwing }, { tool: "t", auditId: throwing }, { tool: "t", policyDetail: 5n }, { tool: "t", policyRef: Symbol("x") }]) {
+      assert.throws(() => gate.decide(call), { name: "GateError", code: "malformed" });
+      assert.throws(() => gate.decide({ ...call, nowMs: "now" }), { name: "GateError", code: "malformed" });
+    }
+    assert.equal(gate.decide({ tool: "tool.echo" }).effect, "allow");
+  });
+
   test(`a refused bundle leaves the one that is active, ${name}`, async () => {
     const gate = await load(Gate);
     gate.setEnrollment(enrolled());

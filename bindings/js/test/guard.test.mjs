@@ -96,6 +96,20 @@ test("a source that fails, is slow or lies has not answered", async () => {
   }
 });
 
+test("what a source answers after an answer that allowed is never read as that one", async () => {
+  const throwing = {
+    get answer() {
+      throw new Error("it throws");
+    },
+  };
+  for (const nonsense of [{ lease: -1 }, { lease: 2 ** 53 }, { lease: 5n }, { lease: {} }, throwing, "x".repeat(68 * 2 ** 20)]) {
+    const answers = [{ answer: "enrolled", enrollment: row(), observed_at_ms: Date.now() }, nonsense];
+    const { guard } = await rig({ source: { lookUp: async () => answers.shift() } });
+    await guard.ask({ tool: "tool.echo" });
+    await denied(guard.ask({ tool: "tool.echo" }), "attestation: enrollment_unavailable");
+  }
+});
+
 test("an append that fails in any way denies, in every mode", async () => {
   const sinks = {
     fails: async () => {
