@@ -1,6 +1,10 @@
 //! What the gate would say: eval and explain.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    process::{Command, Stdio},
+};
 
 use crate::harness::{BINARY, Home, Run};
 
@@ -161,4 +165,32 @@ fn the_module_says_what_gate_core_says() {
     assert_eq!(Run::from(shell.output().unwrap()).code, 0);
     let refused = home.fails(2, "attestation eval --bundle bundle.tar --node-id robot-7 --engine jvm");
     assert!(refused.contains("flag `--engine`") && refused.contains("`jvm`"), "{refused}");
+}
+
+/// Whoever comes last has written it whole, and nobody has read a part.
+#[test]
+fn processes_that_compile_the_module_at_once_leave_one_that_holds() {
+    let home = Home::ready();
+    let eval = ["attestation", "eval", "--bundle", "bundle.tar", "--node-id", "robot-7", "--engine", "wasm"];
+    let kept = || {
+        let entries: Vec<_> =
+            fs::read_dir(home.path("cache/wasm")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let [entry] = <[_; 1]>::try_from(entries).unwrap();
+        entry
+    };
+    for damage in [false, true] {
+        if damage {
+            let bytes = fs::read(kept()).unwrap();
+            fs::write(kept(), &bytes[..bytes.len() / 2]).unwrap();
+        }
+        let at_once =
+            (0..6).map(|_| home.command(&eval).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        for child in at_once.collect::<Vec<_>>() {
+            let run = Run::from(child.wait_with_output().unwrap());
+            assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{run:?}");
+        }
+        let written = fs::metadata(kept()).unwrap().ino();
+        assert_eq!(home.run_words(&eval).code, 0);
+        assert_eq!(fs::metadata(kept()).unwrap().ino(), written, "it holds, so it is not made again");
+    }
 }
