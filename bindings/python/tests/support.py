@@ -321,9 +321,11 @@ def serving(arguments, says, **options):
 
 
 @contextlib.contextmanager
-def host(place, listen="127.0.0.1:0"):
-    """`autonomy host serve`, as `serving` gives it."""
+def host(place, listen="127.0.0.1:0", file_kib=None):
+    """`autonomy host serve`, as `serving` gives it. No file of it may grow beyond `file_kib`, which is to it as a full disk."""
     arguments = ["host", "serve", "--listen", listen, "--token-file", "host.token"]
     program = [AUTONOMY, "--home", str(place / "home"), *arguments]
+    if file_kib is not None:
+        program = ["bash", "-c", f'ulimit -f {file_kib}; exec "$0" "$@"', *program]
     with serving(program, r"listening on (http://\S+)", cwd=place) as served:
         yield served
