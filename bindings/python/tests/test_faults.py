@@ -282,6 +282,23 @@ def test_a_trap_that_does_not_come_again_is_denied_and_written_down(monkeypatch,
     assert gate.decide("tool.echo").verdict == ("pass" if mode == "enforce" else None)
 
 
+@pytest.mark.fault("trap")
+@pytest.mark.parametrize("mode", MODES)
+def test_where_no_instance_can_be_told_a_call_is_denied(side, mode, monkeypatch):
+    host = side.memory_host()
+    host.enroll(NODE_ID, ENROLLMENT_REF)
+    asked = side.guard(load(mode=mode), source=host, sink=host)
+
+    def trapping(*_):
+        raise RuntimeError("unreachable")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(asked.gate._instance), "set_enrollment", trapping)
+        denied(side, asked, Reason.WAL_UNAVAILABLE)
+    assert host.frames == []
+    side.ask(asked)
+
+
 def check_all(permits, frames):
     ids = [permit.audit_id for permit in permits]
     assert len(set(ids)) == 6400

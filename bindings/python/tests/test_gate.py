@@ -92,6 +92,12 @@ def test_a_misspelt_argument_raises(gate):
         load(node="robot-7")
 
 
+def test_a_bundle_that_is_no_bytes_raises(gate):
+    with pytest.raises(TypeError):
+        gate.load_bundle(1 << 50)
+    assert gate.decide("tool.echo").allowed
+
+
 @pytest.mark.parametrize("answer", ["[]", b"\xff", "\ud800", {"answer": "maybe"}, None, 7, {"answer": object()}])
 def test_an_answer_that_is_none_makes_the_enrollment_unavailable(gate, answer):
     with pytest.raises(MalformedError, match="malformed"):
@@ -99,11 +105,12 @@ def test_an_answer_that_is_none_makes_the_enrollment_unavailable(gate, answer):
     assert gate.verdict() is Reason.ENROLLMENT_UNAVAILABLE
 
 
-@pytest.mark.parametrize("envelope", [b"{}", "{}", b"", "\u00e9"])
+@pytest.mark.parametrize("envelope", [b"{}", "{}", b"", "\u00e9", "\ud800", None, 7])
 def test_a_lease_that_does_not_hold_is_untrusted(gate, envelope):
     with pytest.raises(RefusedError):
         gate.set_enrollment(Lease(envelope))
     assert gate.verdict() is Reason.ENROLLMENT_UNTRUSTED
+    assert gate.decide("tool.echo").reason is Reason.ENROLLMENT_UNTRUSTED
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,15 @@ def test_the_policy_is_asked_and_one_without_an_answer_denies(side, answer, reas
     assert host.frames[-1]["attrs"].get("detail") == detail
 
 
+def test_an_error_of_a_policy_that_is_no_text_is_written_down_all_the_same(side):
+    def policy(*_):
+        raise FileNotFoundError("rules-\udcff.json")
+
+    host, guard = rig(side, policy=policy)
+    denied(side, guard, Reason.EVALUATION_FAILED)
+    assert host.frames[-1]["attrs"]["detail"] == "rules-?.json"
+
+
 def test_a_policy_that_was_asked_already_is_not_asked_again(side):
     _, guard = rig(side, policy=lambda *_: pytest.fail("it was asked"))
     side.ask(guard, policy=PolicyAnswer(Reason.ALLOWED))

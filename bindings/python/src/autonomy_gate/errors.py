@@ -68,6 +68,6 @@ class Denied(Exception):  # noqa: N818 - an answer, and the word for it in every
 
 
 def line(error: BaseException) -> str:
-    """Somebody else's error as one line."""
+    """Somebody else's error as one line. A file's name in it may be no text."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text[:LONGEST_LINE]
+    return text[:LONGEST_LINE].encode(errors="replace").decode()

@@ -116,7 +116,7 @@ class Gate:
     def load_bundle(self, tar: bytes) -> Bundle:
         """Makes a tar the active bundle. One that is refused raises, and the bundle that was active stays so."""
         # The bytes of a buffer may change, and the next instance must be told the same.
-        tar = bytes(tar)
+        tar = bytes(memoryview(tar))
         with self._lock:
             try:
                 document = self._guarded("read the bundle", lambda instance: instance.load_bundle(tar))
@@ -136,7 +136,7 @@ class Gate:
 
         What is malformed or does not hold raises, and the enrollment is then unavailable or untrusted: it denies.
         """
-        told = answer if isinstance(answer, Lease) else json_of(answer)
+        told = Lease(json_of(answer.envelope)) if isinstance(answer, Lease) else json_of(answer)
         with self._lock:
             self._enrollment = told
             self._guarded("read the enrollment", lambda instance: _tell(instance, told))
@@ -277,22 +277,21 @@ class Gate:
             _again(lambda: _tell(instance, told))
 
 
-def json_of(answer: Answer) -> bytes:
-    """An answer as JSON. What is no document becomes one that the gate refuses."""
-    if isinstance(answer, bytes):
-        return answer
-    if isinstance(answer, str):
-        return answer.encode(errors="surrogatepass")
+def json_of(document: object) -> bytes:
+    """A document as JSON. What is none becomes one that the gate refuses."""
+    if isinstance(document, bytes):
+        return document
+    if isinstance(document, str):
+        return document.encode(errors="surrogatepass")
     try:
-        return compact(answer).encode()
+        return compact(document).encode()
     except (TypeError, ValueError, RecursionError):
         return b"null"
 
 
 def _tell(instance: Instance, told: Lease | bytes) -> None:
     if isinstance(told, Lease):
-        envelope = told.envelope
-        instance.set_lease(envelope.encode() if isinstance(envelope, str) else envelope)
+        instance.set_lease(json_of(told.envelope))
     else:
         instance.set_enrollment(told)
 

@@ -6,6 +6,7 @@ other by awaiting. It is a generator of steps, so that the order in which things
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Generator
@@ -205,7 +206,9 @@ class Protocol:
             self.gate.set_enrollment(answer)
             self._told = observed
         except TrappedError as error:
-            self.gate.set_enrollment(_unavailable(line(error)))
+            # Where it traps as well, no instance can be told, and every call is denied.
+            with contextlib.suppress(TrappedError):
+                self.gate.set_enrollment(_unavailable(line(error)))
         except GateError:
             # What does not hold has been told as that, and denies.
             return
