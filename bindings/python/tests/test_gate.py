@@ -276,6 +276,34 @@ if child:
     subprocess.run([sys.executable, "-W", "error", "-c", code, Path(__file__).parent], check=True, timeout=60)
 
 
+def test_a_process_that_forks_while_other_threads_ask_goes_on_asking():
+    code = """
+import os, signal, sys, threading
+sys.path.insert(0, sys.argv[1])
+from support import ENROLLMENT_REF, NODE_ID, load
+from autonomy_gate import Guard, MemoryHost
+host = MemoryHost()
+host.enroll(NODE_ID, ENROLLMENT_REF)
+guard = Guard(load(), source=host, sink=host)
+def ask():
+    while True:
+        guard.ask("tool.echo")
+        host.frames.clear()
+for _ in range(8):
+    threading.Thread(target=ask, daemon=True).start()
+for _ in range(20):
+    child = os.fork()
+    if not child:
+        signal.alarm(30)
+        guard.ask("tool.echo")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    # From 3.12 on, Python warns of any fork beside threads.
+    command = [sys.executable, "-W", "ignore", "-c", code, Path(__file__).parent]
+    subprocess.run(command, check=True, timeout=300)
+
+
 def test_the_reasons_are_the_modules(gate):
     assert gate.info()["reasons"] == REASONS_DIGEST
     assert [reason.number for reason in REASONS.values()] == list(REASONS)

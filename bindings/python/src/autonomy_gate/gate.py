@@ -25,6 +25,7 @@ from .documents import (
 )
 from .engine import Instance, Module
 from .errors import GateError, MalformedError, TrappedError, line
+from .fork import told_of_forks
 from .reasons import REASONS, PolicyReason, Reason
 
 T = TypeVar("T")
@@ -93,6 +94,7 @@ class Gate:
         self._bundle: Bundle | None = None
         # `None` after a trap: the next call makes a new one.
         self._instance: Instance | None = None
+        told_of_forks(self)
         self._guarded("was made", lambda _: None)
         if bundle is not None:
             self.load_bundle(bundle)
@@ -202,6 +204,11 @@ class Gate:
             facts=document["facts"],
             sub_checks=tuple(SubCheck(Reason(reason), *rest) for reason, *rest in checks),
         )
+
+    def forked(self) -> None:
+        """A process that forked while another thread was in the gate has what that thread left behind."""
+        self._lock = Lock()
+        self._instance = None
 
     def _decide(self, document: bytes, audit_id: str) -> Decision:
         try:

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, Union
 from .audit import clock_ms, new_audit_id
 from .documents import Answer, Decision, Frames, Lease, Outcome, Unavailable, compact
 from .errors import Denied, FactsNotLoggedError, GateError, TrappedError, line
+from .fork import told_of_forks
 from .gate import Gate, json_of
 from .reasons import PolicyReason, Reason
 
@@ -116,6 +117,7 @@ class Protocol:
         self._known: Known | None = None
         self._told: Observation | None = None
         self._facts_logged: str | None = None
+        told_of_forks(self)
 
     def ask(self, call: ToolCall) -> Steps:
         """What is to be done for a call."""
@@ -142,6 +144,11 @@ class Protocol:
         attrs = {"tool": tool, "outcome": outcome, "took_ms": took_ms}
         frame = {"kind": "autonomy.action", "audit_id": audit_id, "node_id": self.gate.node_id, "attrs": attrs}
         return Frames(compact([frame]))
+
+    def forked(self) -> None:
+        """A process that forked while another thread told the gate something cannot know what."""
+        self._lock = Lock()
+        self._told = None
 
     def _policy(self, call: ToolCall) -> Generator[Step, Any, PolicyAnswer]:
         answer: Any = call.policy
