@@ -231,7 +231,18 @@ public final class Guard {
         } catch (GateException e) {
             // What does not hold has been told as that, and denies.
             if (e.kind() == GateException.Kind.TRAPPED) {
-                gate.setEnrollment(Answer.unavailable(GateException.line(e)));
+                tellUnavailable(GateException.line(e));
+            }
+        }
+    }
+
+    private void tellUnavailable(String why) {
+        try {
+            gate.setEnrollment(Answer.unavailable(why));
+        } catch (GateException e) {
+            // Where it traps as well, no instance can be told, and every call is denied.
+            if (e.kind() != GateException.Kind.TRAPPED) {
+                throw e;
             }
         }
     }

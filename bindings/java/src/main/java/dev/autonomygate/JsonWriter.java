@@ -69,8 +69,12 @@ final class JsonWriter {
                 out.append('\\').append(next);
             } else if (next < ' ') {
                 out.append(String.format("\\u%04x", (int) next));
+            } else if (Character.isHighSurrogate(next) && Character.isSupplementaryCodePoint(value.codePointAt(at))) {
+                out.append(value, at, at + 2);
+                at += 1;
             } else {
-                out.append(next);
+                // Half a pair is no text, and would be encoded as a question mark, which names may have.
+                out.append(Character.isSurrogate(next) ? '\uFFFD' : next);
             }
         }
         out.append('"');

@@ -31,6 +31,7 @@ class JsonTest {
         in.more();
         in.name();
         assertEquals(text, in.string());
+        assertEquals("{\"a\":\"\ufffdb\ufffd\"}", new JsonWriter().member("a", "\ud800b\udc00").end());
         assertEquals("\u00e9/", new JsonReader("\"\\u00e9\\/\"").string());
     }
 

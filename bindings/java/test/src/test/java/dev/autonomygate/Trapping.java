@@ -37,6 +37,24 @@ public enum Trapping {
         return builder.load(configuration -> (begun.getAndSet(true) ? whole : trapping).create(configuration));
     }
 
+    /**
+     * A gate that traps on it in its first instance; there is room for another one only when it is said.
+     *
+     * @param builder what it is told
+     * @param room whether there is
+     * @return the gate
+     */
+    public Gate without(Gate.Builder builder, AtomicBoolean room) {
+        Engine.Factory engines = engines();
+        AtomicBoolean begun = new AtomicBoolean();
+        return builder.load(configuration -> {
+            if (begun.getAndSet(true) && !room.get()) {
+                throw new OutOfMemoryError("no room for an instance");
+            }
+            return engines.create(configuration);
+        });
+    }
+
     private Engine.Factory engines() {
         if (this == COMPILED) {
             return Engine.compiled(TrappingModule.load(), TrappingModule::create);

@@ -23,6 +23,7 @@ import dev.autonomygate.ToolCall;
 import dev.autonomygate.Trapping;
 import java.time.Duration;
 import java.util.List;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Collectors;
 import org.junit.jupiter.api.BeforeEach;
@@ -123,6 +124,25 @@ class TrapTest {
         assertEquals(Effect.DENY, batch.get(1).decision().effect());
         assertEquals(GateException.Kind.MALFORMED, batch.get(2).error().orElseThrow().kind());
         assertEquals(Effect.ALLOW, batch.get(3).decision().effect());
+    }
+
+    @ParameterizedTest
+    @EnumSource(Trapping.class)
+    void whereNoInstanceCanBeMadeEachCallIsDenied(Trapping engine) throws Exception {
+        for (Mode mode : Mode.values()) {
+            AtomicBoolean room = new AtomicBoolean();
+            Guard guard = guard(engine.without(Support.good().mode(mode), room));
+            allowed(guard, 1);
+            assertEquals(Reason.WAL_UNAVAILABLE, denied(guard).reason());
+            // An answer that is new must be told, and cannot be.
+            host.enroll(Enrollment.of(Support.NODE, "other"));
+            assertEquals(Reason.WAL_UNAVAILABLE, denied(guard).reason());
+            enroll();
+            assertEquals(Reason.WAL_UNAVAILABLE, denied(guard).reason());
+            room.set(true);
+            allowed(guard, 10);
+        }
+        Support.withstood("trap");
     }
 
     /** A guard that gives an interpreter its time. */
