@@ -324,13 +324,12 @@ func TestTheReadmeRuns(t *testing.T) {
 	if len(blocks) != 3 {
 		t.Fatalf("the README has %d blocks of Go", len(blocks))
 	}
-	first := strings.TrimSpace(strings.ReplaceAll("\n"+blocks[0][1], "\n", "\n\t"))
-	if !strings.Contains(string(read(t, "bindings/go/example_test.go")), "func Example() {\n\t"+first+"\n\t// Output:") {
+	_, first, _ := strings.Cut(blocks[0][1], "\nfunc main() {\n")
+	if !strings.Contains(string(read(t, "bindings/go/example_test.go")), "func Example() {\n"+strings.TrimSuffix(first, "}\n")+"\t// Output:") {
 		t.Errorf("the package's example is not\n%s", first)
 	}
 	place := newModule(t)
-	write(t, place, "main.go", "package main\n\nimport (\n\"context\"\n\"fmt\"\n\"log\"\n\n"+
-		"autonomygate \"github.com/autonomy-gate/autonomy-gate/bindings/go\"\n)\n\nfunc main() {\n"+blocks[0][1]+"}\n")
+	write(t, place, "main.go", blocks[0][1])
 	found := run(t, place, "go", "run", ".")
 	if want := "the call is denied: attestation: bundle_unverified\n"; found != want {
 		t.Errorf("found %q, expected %q", found, want)
