@@ -59,7 +59,10 @@ func (h *MemoryHost) Frames() []Frame {
 }
 
 // LookUp is what an EnrollmentSource does.
-func (h *MemoryHost) LookUp(_ context.Context, nodeID string) (Answer, error) {
+func (h *MemoryHost) LookUp(ctx context.Context, nodeID string) (Answer, error) {
+	if err := ctx.Err(); err != nil {
+		return Answer{}, err
+	}
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
 	if h.fault != nil {
@@ -72,7 +75,10 @@ func (h *MemoryHost) LookUp(_ context.Context, nodeID string) (Answer, error) {
 }
 
 // Append is what a DecisionSink does.
-func (h *MemoryHost) Append(_ context.Context, frames Frames) error {
+func (h *MemoryHost) Append(ctx context.Context, frames Frames) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	read, err := frames.Read()
 	if err != nil {
 		return err

@@ -239,6 +239,12 @@ func TestACallThatIsGivenUpIsNoAnswer(t *testing.T) {
 		t.Error(err)
 	}
 	guard.Source = host
+	if _, err := guard.Ask(ctx, autonomygate.ToolCall{Tool: "tool.echo"}); !errors.Is(err, autonomygate.ReasonWALUnavailable) {
+		t.Error(err)
+	}
+	if err := host.Append(ctx, "[]"); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
 	allows(t, guard, "tool.echo")
 }
 
