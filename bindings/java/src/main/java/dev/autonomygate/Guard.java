@@ -107,7 +107,12 @@ public final class Guard {
         PolicyAnswer answered = call.policy().orElseGet(() -> policyOf(call));
         String auditId = call.auditId().orElseGet(() -> AuditId.of(System.currentTimeMillis()));
         Call asked = Call.of(call.tool()).withPolicy(answered).withAuditId(auditId);
-        Answer answer = lookUp();
+        Answer answer;
+        try {
+            answer = lookUp();
+        } catch (InterruptedException e) {
+            throw new DeniedException(Reason.WAL_UNAVAILABLE, auditId, answered.ref().orElse(null), e);
+        }
         Decision decision = decide(asked.withFactsLogged(factsLogged), answer);
         Exception failure = append(decision);
         if (failure instanceof FactsNotLoggedException) {
@@ -158,7 +163,8 @@ public final class Guard {
         }
     }
 
-    private Answer lookUp() {
+    /** Throws where whoever called has given up: that must not count as an answer, for other calls. */
+    private Answer lookUp() throws InterruptedException {
         String nodeId = gate.nodeId().orElse(null);
         if (nodeId == null) {
             // There is nobody to ask for, and the verdict fails before it looks at the answer.
@@ -179,6 +185,8 @@ public final class Guard {
             if (answer == null) {
                 answer = Answer.unavailable("the source gave no answer");
             }
+        } catch (InterruptedException e) {
+            throw e;
         } catch (Exception e) {
             answer = Answer.unavailable(GateException.line(e));
         }
@@ -309,7 +317,9 @@ public final class Guard {
             Thread.currentThread().interrupt();
             throw e;
         } catch (ExecutionException e) {
-            throw e.getCause() instanceof Exception ? (Exception) e.getCause() : e;
+            // An interrupt of that thread is none of this one.
+            boolean told = e.getCause() instanceof Exception && !(e.getCause() instanceof InterruptedException);
+            throw told ? (Exception) e.getCause() : e;
         } finally {
             // Interrupts what takes too long; nothing where it is over.
             task.cancel(true);

@@ -195,7 +195,10 @@ public final class NativeHost implements EnrollmentSource, DecisionSink {
             throw new GateException(
                     GateException.Kind.MALFORMED, "`" + url + "` is no address: give one like `http://127.0.0.1:7778`", e);
         }
-        if (!"http".equals(address.getScheme()) || address.getHost() == null) {
+        boolean alone = address.getRawUserInfo() == null
+                && address.getRawQuery() == null
+                && ("".equals(address.getRawPath()) || "/".equals(address.getRawPath()));
+        if (!"http".equals(address.getScheme()) || address.getHost() == null || !alone) {
             throw GateException.malformed("`" + url + "` is no address: give one like `http://127.0.0.1:7778`");
         }
         if (!LOOPBACK.matcher(address.getHost()).matches()) {

@@ -1,6 +1,7 @@
 package dev.autonomygate.consumer;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
@@ -26,6 +27,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.stream.Collectors;
 import org.junit.jupiter.api.BeforeEach;
@@ -191,6 +193,37 @@ class GuardTest {
         DeniedException denied = denied(guard, Reason.WAL_UNAVAILABLE);
         assertTrue(Thread.interrupted());
         assertEquals(InterruptedException.class, denied.getCause().getClass());
+    }
+
+    @Test
+    void anInterruptedLookUpIsNoAnswerForOtherCalls() throws Exception {
+        AtomicBoolean slow = new AtomicBoolean(true);
+        Guard guard = builder()
+                .source(node -> {
+                    if (slow.get()) {
+                        TimeUnit.MINUTES.sleep(1);
+                    }
+                    return host.lookUp(node);
+                })
+                .maxAge(Duration.ofHours(1))
+                .build();
+        Thread.currentThread().interrupt();
+        DeniedException denied = denied(guard, Reason.WAL_UNAVAILABLE);
+        assertTrue(Thread.interrupted());
+        assertEquals(InterruptedException.class, denied.getCause().getClass());
+        slow.set(false);
+        guard.ask("tool.echo").finish(Outcome.COMPLETED);
+    }
+
+    @Test
+    void aSourceThatWasInterruptedItselfHasNotAnswered() {
+        Guard guard = builder()
+                .source(node -> {
+                    throw new InterruptedException();
+                })
+                .build();
+        denied(guard, Reason.ENROLLMENT_UNAVAILABLE);
+        assertFalse(Thread.interrupted());
     }
 
     @Test

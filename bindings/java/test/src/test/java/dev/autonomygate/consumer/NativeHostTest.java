@@ -124,7 +124,8 @@ class NativeHostTest {
     void theTokenIsSentOverLoopbackAlone() {
         for (String url : new String[] {
             "http://example.com", "http://10.0.0.1:7778", "https://127.0.0.1", "ftp://127.0.0.1", "127.0.0.1:7778",
-            "http://127.0.0.1.example.com", "http://localhost@example.com", "not a url"
+            "http://127.0.0.1.example.com", "http://localhost@example.com", "http://me@127.0.0.1:7778",
+            "http://127.0.0.1:7778/v1", "http://127.0.0.1:7778?a", "mailto:a", "not a url"
         }) {
             assertThrows(GateException.class, () -> NativeHost.withToken(url, FakeHost.TOKEN), url);
         }
