@@ -108,7 +108,9 @@ static void misuse_is_an_error(const bundle *bundle) {
   CHECK(ag_gate_load_bundle(gate, NULL, 12) == AG_MALFORMED);
   CHECK(ag_gate_load_bundle(gate, bundle->tar, (size_t)-1) == AG_MALFORMED);
   CHECK(ag_gate_verdict(NULL, NOW_MS) < 0);
-  CHECK(ag_gate_verdict(gate, (uint64_t)-1) < 0);
+  CHECK_TEXT(ag_error(), "`gate` is NULL: it must be given");
+  CHECK(ag_gate_verdict(gate, UINT64_MAX) == AG_MALFORMED);
+  CHECK_TEXT(ag_error(), "`18446744073709551615` is not a time: give milliseconds since the Unix epoch, up to 2^53 - 1");
   CHECK(ag_verify_signature(bundle->tar, 95) == AG_MALFORMED);
   CHECK(ag_reason_text(0) == NULL && ag_reason_text(-1) == NULL && ag_reason_remedy(1000) == NULL);
   CHECK(ag_reason_number("policy: denied") == AG_POLICY_DENIED && ag_reason_number(NULL) == 0);

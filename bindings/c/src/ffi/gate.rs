@@ -291,8 +291,12 @@ pub unsafe extern "C" fn ag_gate_verdict(gate: *const ag_gate, now_ms: u64) -> i
     let mut verdict = ag_reason::AG_ATTESTATION_ENROLLMENT_UNAVAILABLE as i32;
     let status = entry(|| {
         // What does not fit is no time of this millennium either.
-        let now_ms = now_ms as f64;
-        verdict = unsafe { handle("gate", gate) }?.0.verdict(now_ms);
+        verdict = unsafe { handle("gate", gate) }?.0.verdict(now_ms as f64);
+        if verdict < 0 {
+            let wrong =
+                format_args!("`{now_ms}` is not a time: give milliseconds since the Unix epoch, up to 2^53 - 1");
+            return Err(Error::malformed(wrong).into());
+        }
         Ok(())
     });
     if status == ag_status::AG_MALFORMED { ag_status::AG_MALFORMED as i32 } else { verdict }
