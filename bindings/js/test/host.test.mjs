@@ -1,4 +1,4 @@
-// `autonomy host serve`, the real one: a real token, a real log, and a real kill.
+// `autonomy host serve`, the real one: a real token, a real log, a real kill, and a disk that is full.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -23,9 +23,11 @@ async function install(t) {
   await cli("host", "token");
   await cli("node", "enroll", "--node-id", nodeId, "--enrollment-ref", enrollmentRef);
   const the = { cli, socket, listen: "127.0.0.1:0", tokenFile: join(home, "host.token") };
-  the.start = async () => {
+  // No file of it may grow beyond so many KiB, which is to it as a full disk.
+  the.start = async (fileKib = "unlimited") => {
     const args = ["--home", home, "host", "serve", "--listen", the.listen, "--socket", socket];
-    the.process = spawn(autonomy, args, { stdio: ["ignore", "pipe", "inherit"] });
+    const limited = ["-c", `ulimit -f ${fileKib}; exec "$0" "$@"`, autonomy, ...args];
+    the.process = spawn("bash", limited, { stdio: ["ignore", "pipe", "inherit"] });
     the.listen = await listening(the.process);
   };
   the.end = async (signal) => {
@@ -116,6 +118,32 @@ for (const by of ["url", "socket"]) {
     assert.deepEqual([action.attrs.tool, action.attrs.outcome], ["tool.echo", "failed"]);
   });
 }
+
+test("a node whose disk is full: a call is denied, and nothing that ran is missing in the log", async (t) => {
+  const node = await install(t);
+  await node.end("SIGTERM");
+  await node.start(64);
+  const host = new NativeHost({ socket: node.socket, tokenFile: node.tokenFile });
+  const guard = new Guard({ gate: await loadGate(), source: host, sink: host });
+  const ran = [];
+  // Not finished: it is a decision that finds no room.
+  const call = async () => ran.push((await guard.ask({ tool: "tool.echo" })).auditId);
+  const untilDenied = async () => {
+    for (let calls = 0; calls < 1000; calls += 1) await call();
+  };
+  const full = await denied(untilDenied(), "audit: wal_unavailable");
+  assert.match(full.cause.message, /`503`.*ulimit -f/);
+  assert(ran.length > 10, `${ran.length} calls`);
+  await denied(call(), "audit: wal_unavailable");
+  await node.end("SIGTERM");
+  await node.start();
+  await call();
+  await node.end("SIGTERM");
+  await node.cli("wal", "verify");
+  const log = await node.cli("wal", "inspect", "--output", "json");
+  assert.deepEqual(ran.filter((auditId) => !log.includes(auditId)), []);
+  assert(!log.includes(full.auditId));
+});
 
 test("the example: a server on a node", async (t) => {
   const node = await install(t);
