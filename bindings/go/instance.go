@@ -354,7 +354,17 @@ func (i *instance) setEnrollment(answer Answer) error {
 	if answer.lease {
 		fn = fnSetLease
 	}
-	return i.run(fn, []byte(answer.text))
+	length, err := i.write([]byte(answer.text))
+	if errors.Is(err, ErrMalformed) {
+		// There is no room for it, and what was told before must not stand: no text at all is told in its place.
+		if told := i.done(fnSetEnrollment, 0); !errors.Is(told, ErrMalformed) {
+			return told
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return i.done(fn, length)
 }
 
 func (i *instance) explain(nowMs int64) (*Explanation, error) {

@@ -310,6 +310,7 @@ mod tests {
                 "a\u{2010}\u{7}",
                 "node id `a\u{2010}\\u{7}` holds `\u{2010}` (U+2010), which only looks like `-`: type a plain `-`",
             ),
+            ("a\\b", "node id `a\\\\b` holds `\\\\`: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`"),
             ("a\nb", "node id `a\\nb` holds `\\n`: use 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with `.`"),
         ];
         for (text, message) in cases {

@@ -29,10 +29,7 @@ fn is_unseen(c: char) -> bool {
 pub fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        match c {
-            '\\' => shown.push_str("\\\\"),
-            c => show(c, &mut shown),
-        }
+        shown.push_str(&shown_char(c));
     }
     shown
 }
@@ -40,7 +37,10 @@ pub fn shown(text: &str) -> String {
 /// As [`shown`], of one character.
 pub(crate) fn shown_char(c: char) -> String {
     let mut shown = String::new();
-    show(c, &mut shown);
+    match c {
+        '\\' => shown.push_str("\\\\"),
+        c => show(c, &mut shown),
+    }
     shown
 }
 

@@ -216,7 +216,7 @@ pub fn router(host: Arc<Host>, readiness: Readiness) -> Router {
         // The listener's own limit holds; this one is of the library.
         .layer(DefaultBodyLimit::disable())
         .with_state(host);
-    let serves = "a host serves `/v1/enrollments/<node id>`, `/v1/frames` and `/v1/health`, and for tools `/healthz`, `/readyz` and \
+    let serves = "a host serves `/v1/enrollments/<node id>`, `/v1/frames` and `/v1/health`, and for monitoring `/healthz`, `/readyz` and \
                   `/metrics`: see `docs/src/spec/host.md`";
     fallbacks(api.merge(health_routes(readiness, metrics)), serves)
 }

@@ -303,7 +303,7 @@ fn router(orchestrator: Arc<Orchestrator>, readiness: Readiness) -> Router {
         .merge(Route::router(others.into_iter().map(Operation::route)))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&orchestrator), admit))
         .with_state(orchestrator);
-    let serves = "an orchestrator serves `/v1/enrollments` and what else `docs/src/spec/orchestrator.md` has, and for tools `/healthz`, \
+    let serves = "an orchestrator serves `/v1/enrollments` and what else `docs/src/spec/orchestrator.md` has, and for monitoring `/healthz`, \
                   `/readyz` and `/metrics`";
     fallbacks(api.merge(health_routes(readiness, metrics)), serves)
 }

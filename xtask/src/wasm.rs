@@ -131,9 +131,9 @@ pub fn compile(root: &Path, features: &[&str]) -> Result<Vec<u8>> {
             flags.extend(["--remap-path-prefix".into(), remap]);
         }
     }
-    // SHA-2 in loops, not unrolled; the curve in the few operations of 64-bit words; 128 KiB of stack, at the bottom of the memory, where its overflow traps; a value of more
-    // than a word is copied and cleared by one instruction, not word by word; no load or store is doubled to leave a loop or a
-    // branch.
+    // SHA-2 in loops, not unrolled; the curve in the few operations of 64-bit words; 128 KiB of stack, at the bottom of the
+    // memory, where its overflow traps; a value of more than a word is copied and cleared by one instruction, not word by word;
+    // no load or store is doubled to leave a loop or a branch.
     for choice in [r#"sha2_backend_soft="compact""#, r#"curve25519_dalek_bits="64""#] {
         flags.extend(["--cfg", choice].map(OsString::from));
     }

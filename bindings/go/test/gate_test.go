@@ -197,6 +197,27 @@ func TestEveryInstanceIsToldEverything(t *testing.T) {
 	}
 }
 
+func TestAnAnswerThatIsTooLargeDoesNotLeaveTheOneBeforeIt(t *testing.T) {
+	config, ref := fixture(t)
+	gate := load(t, config)
+	large := strings.Repeat("x", 68<<20)
+	for _, answer := range []autonomygate.Answer{autonomygate.AnswerJSON(large), autonomygate.Lease([]byte(large))} {
+		if err := gate.SetEnrollment(enrolled(ref, "active")); err != nil {
+			t.Fatal(err)
+		}
+		if verdict, err := gate.Verdict(time.Now()); verdict != autonomygate.Pass || err != nil {
+			t.Fatal(verdict, err)
+		}
+		if err := gate.SetEnrollment(answer); !errors.Is(err, autonomygate.ErrMalformed) {
+			t.Fatal(err)
+		}
+		verdict, err := gate.Verdict(time.Now())
+		if verdict != autonomygate.ReasonEnrollmentUnavailable || err != nil {
+			t.Errorf("found %s, %v", verdict, err)
+		}
+	}
+}
+
 func TestALeaseBelowOneThatWasTakenIsUntrustedOnEveryInstance(t *testing.T) {
 	var corpus decisionCorpus
 	parse(t, read(t, "tests/corpus/decision.json"), &corpus)

@@ -261,7 +261,11 @@ export class Guard {
     } catch (error) {
       // What does not hold has been told as that, and denies.
       if (error instanceof GateError && error.code !== "trapped") return;
-      this.gate.setEnrollment({ answer: "unavailable", why: line(error) });
+      try {
+        this.gate.setEnrollment({ answer: "unavailable", why: line(error) });
+      } catch {
+        // It trapped as well: no instance can be told, and every call is denied.
+      }
     }
   }
 

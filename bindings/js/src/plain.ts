@@ -271,6 +271,8 @@ class PlainEngine implements Engine {
 function value(value: unknown): string {
   if (typeof value === "string" && PLAIN_TEXT.test(value)) return `"${value}"`;
   if (Number.isSafeInteger(value)) return `${value}`;
+  // JSON would make `null` of it, which is as good as absent.
+  if (typeof value === "number" && !Number.isFinite(value)) return NOT_JSON;
   try {
     return JSON.stringify(value) ?? NOT_JSON;
   } catch {

@@ -90,7 +90,7 @@ for (const [name, { Gate }] of Object.entries({ plain, bindgen, inline })) {
     const gate = await load(Gate);
     gate.setEnrollment(enrolled());
     const throwing = { toJSON: () => assert.fail("it throws") };
-    for (const call of [{ tool: throwing }, { tool: "t", auditId: throwing }, { tool: "t", policyDetail: 5n }, { tool: "t", policyRef: Symbol("x") }]) {
+    for (const call of [{ tool: throwing }, { tool: "t", auditId: throwing }, { tool: "t", policyDetail: 5n }, { tool: "t", policyRef: Symbol("x") }, { tool: "t", policyRef: NaN }]) {
       assert.throws(() => gate.decide(call), { name: "GateError", code: "malformed" });
       assert.throws(() => gate.decide({ ...call, nowMs: "now" }), { name: "GateError", code: "malformed" });
     }

@@ -105,6 +105,15 @@ def test_an_answer_that_is_none_makes_the_enrollment_unavailable(gate, answer):
     assert gate.verdict() is Reason.ENROLLMENT_UNAVAILABLE
 
 
+@pytest.mark.parametrize("answer", ["x" * (68 << 20), Lease(b"x" * (68 << 20))], ids=["answer", "lease"])
+def test_an_answer_that_is_too_large_does_not_leave_the_one_before_it(gate, answer):
+    assert gate.decide("tool.echo").allowed
+    with pytest.raises(MalformedError, match="larger than the gate takes"):
+        gate.set_enrollment(answer)
+    assert gate.verdict() is Reason.ENROLLMENT_UNAVAILABLE
+    assert gate.decide("tool.echo").reason is Reason.ENROLLMENT_UNAVAILABLE
+
+
 @pytest.mark.parametrize("envelope", [b"{}", "{}", b"", "\u00e9", "\ud800", None, 7])
 def test_a_lease_that_does_not_hold_is_untrusted(gate, envelope):
     with pytest.raises(RefusedError):

@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use gate_core::{AuditId, Digest, Gate, Verdict};
 
 /// Most that are remembered: what the tools of a node are called with, again and again.
-const CALLS: usize = 32;
+const CALLS: usize = 1 << CALLS_BITS;
+const CALLS_BITS: u32 = 5;
 
 /// Longest text behind the audit id: room for the longest names and a digest.
 const SHARED_BYTES: usize = 1024;
@@ -25,8 +26,8 @@ const END: &[u8] = b"}}]";
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     written: Vec<Written>,
-    /// Which one goes when another comes. If it were the oldest, one kind of call more than there is room for, in turn, and none
-    /// would ever be found.
+    /// Says which one goes when another comes. If it were the oldest, one kind of call more than there is room for, in turn, and
+    /// none would ever be found.
     chance: u32,
 }
 
@@ -121,7 +122,7 @@ impl Recent {
         }
         // Numerical Recipes, "An Even Quicker Generator": its highest bits are the best.
         self.chance = self.chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        if let Some(other) = self.written.get_mut((self.chance >> 27) as usize) {
+        if let Some(other) = self.written.get_mut((self.chance >> (u32::BITS - CALLS_BITS)) as usize) {
             *other = written;
         }
     }

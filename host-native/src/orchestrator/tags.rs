@@ -2,17 +2,16 @@
 
 use axum::{body::Body, extract::Request, middleware::Next, response::Response};
 use gate_core::Digest;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt as _;
 
 /// Gives what was read a tag made from its bytes, and 304 in its place to who has those bytes.
 ///
 /// The store is asked all the same: what is spared is the way to the client, and the client's work.
 pub(super) async fn tag(request: Request, next: Next) -> Response {
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let held = Held::of(request.headers());
     let response = next.run(request).await;
-    if !is_read || response.status() != StatusCode::OK {
+    if response.status() != StatusCode::OK {
         return response;
     }
     let (head, body) = response.into_parts();

@@ -148,11 +148,15 @@ final class Engine {
     }
 
     void tell(Answer answer) {
-        if (answer.lease != null) {
-            done(call(setLease, answer.lease));
-        } else {
-            done(call(setEnrollment, utf8(answer.json)));
+        byte[] bytes = answer.lease != null ? answer.lease : utf8(answer.json);
+        try {
+            reserve(bytes.length);
+        } catch (GateException noRoom) {
+            // What was told before must not stand: no text at all is told in its place.
+            setEnrollment.apply(0);
+            throw noRoom;
         }
+        done(call(answer.lease != null ? setLease : setEnrollment, bytes));
     }
 
     int verdict(double nowMs) {

@@ -197,6 +197,7 @@ public final class NativeHost implements EnrollmentSource, DecisionSink {
         }
         boolean alone = address.getRawUserInfo() == null
                 && address.getRawQuery() == null
+                && address.getRawFragment() == null
                 && ("".equals(address.getRawPath()) || "/".equals(address.getRawPath()));
         if (!"http".equals(address.getScheme()) || address.getHost() == null || !alone) {
             throw GateException.malformed("`" + url + "` is no address: give one like `http://127.0.0.1:7778`");

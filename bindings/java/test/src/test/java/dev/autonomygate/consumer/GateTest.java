@@ -75,6 +75,18 @@ class GateTest {
     }
 
     @Test
+    void anAnswerThatIsTooLargeDoesNotLeaveTheOneBeforeIt() {
+        String large = "x".repeat(68 << 20);
+        for (Answer answer : List.of(Answer.json(large), Answer.lease(large))) {
+            Gate gate = enrolled();
+            assertEquals(Verdict.PASS, gate.verdict());
+            assertEquals(GateException.Kind.MALFORMED, assertThrows(
+                    GateException.class, () -> gate.setEnrollment(answer)).kind());
+            assertEquals(Reason.ENROLLMENT_UNAVAILABLE, gate.verdict().reason().orElseThrow());
+        }
+    }
+
+    @Test
     void serialsAreExactUpToTheirLast() {
         Gate gate = Support.good().load();
         gate.setEnrollment(Answer.enrolled(
