@@ -153,7 +153,8 @@ impl Envelope {
         let wire: WireEnvelope = json::read(bytes).map_err(|error| EnvelopeError::Malformed(line(&error.text())))?;
         let payload = base64::decode(wire.payload.as_bytes())
             .ok_or_else(|| EnvelopeError::Malformed("`payload` is not padded standard base64".into()))?;
-        // Compact JSON of these members in this order; base64 that decodes at all has one form.
+        // Compact JSON of these members in this order; base64 that decodes at all has one form. A text that stands there with
+        // an escape is longer than it is here, so that nothing with one is the same.
         if wire.to_json() != bytes {
             return Err(EnvelopeError::NotCanonical);
         }
