@@ -107,6 +107,7 @@ pub fn test(root: &Path) -> Result<()> {
     wasm::write_doctored(root)?;
     build_by_go(root)?;
     step("all tests", cargo(root).args(["test", "--locked", "--quiet", "--workspace"]))?;
+    fuzz::test(root)?;
     bindings::test_all(root)
 }
 
