@@ -596,10 +596,12 @@ async fn lease(
 ) -> Answer {
     let node_id = node(path)?;
     caller.to_read(&node_id)?;
+    // Before the store is asked: what is revoked while it thinks is over when a lease that was signed before would be.
+    let asked_ms = now_ms();
     let Some(row) = app.lookups.row(node_id.clone()).await? else {
         return Err(Refusal::of(&StoreError::NotEnrolled { node_id, close: None }));
     };
-    let offer = app.signer.offer(row.enrollment, now_ms());
+    let offer = app.signer.offer(row.enrollment, asked_ms);
     let is_held = Held::of(&headers).has(&offer.etag);
     let mut response = Response::new(if is_held { Body::empty() } else { Body::from(app.signer.sign(&offer)) });
     if is_held {
