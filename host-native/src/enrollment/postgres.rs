@@ -104,7 +104,7 @@ impl PostgresStore {
     ) -> Result<T, StoreError> {
         let done = self.server.call(async |Session { client, commits, .. }| {
             let transaction = within_call(client.transaction()).await?;
-            let State { version, revision } = State::read(&within_call(transaction.query_typed(LOCK, &[])).await?)?;
+            let State { version, revision } = State::lock(&transaction).await?;
             // A newer version may have migrated the database since it was connected to.
             if version != SCHEMA_VERSION {
                 return Err(PostgresError::Schema { version }.into());
@@ -371,7 +371,7 @@ async fn migrate(session: &mut Session) -> Result<(), Fault> {
     let is_there = transaction.query_typed(is_there, &[]).await?;
     let version = match is_there.as_slice() {
         [] => 0,
-        _ => State::read(&transaction.query_typed(LOCK, &[]).await?)?.version,
+        _ => State::lock(&transaction).await?.version,
     };
     if version > SCHEMA_VERSION {
         return Err(PostgresError::Schema { version }.into());
@@ -390,6 +390,17 @@ struct State {
 }
 
 impl State {
+    /// Locks it as well.
+    async fn lock(transaction: &Transaction<'_>) -> Result<Self, Fault> {
+        let answer = timeout(CALL, transaction.query_typed(LOCK, &[])).await;
+        let rows = answer.map_err(|_| PostgresError::Late { within: CALL })?.map_err(|error| match error.code() {
+            // Who waits behind others begins to wait anew with each of them, until the statement's own time is up.
+            Some(&SqlState::QUERY_CANCELED) => PostgresError::Locked.into(),
+            _ => Fault::from(error),
+        })?;
+        Ok(Self::read(&rows)?)
+    }
+
     fn read(rows: &[tokio_postgres::Row]) -> Result<Self, PostgresError> {
         let number = |index| u64::try_from(rows.first()?.try_get::<_, i64>(index).ok()?).ok();
         let state = || Some(Self { version: number(0)?, revision: number(1)? });

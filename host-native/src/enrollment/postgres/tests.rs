@@ -445,6 +445,18 @@ fn who_holds_a_lock_and_a_standby_that_is_silent_are_not_waited_for_without_end(
         assert!(begun.elapsed() < CALL * 4, "{:?}", begun.elapsed());
         let row = store.get(&node("n")).unwrap().unwrap();
         assert_eq!(row.enrollment.status, Status::Active, "readers do not wait for writers");
+        // Those who wait for each other are told the same, whosever turn it came to be.
+        let store = &store;
+        thread::scope(|scope| {
+            let late = |ms| {
+                thread::sleep(Duration::from_millis(ms));
+                store.revoke(&node("n"), "ana", 2).unwrap_err().to_string()
+            };
+            let waiting = [0, 500, 1000, 1500, 2000, 2500].map(|ms| scope.spawn(move || late(ms)));
+            for waiting in waiting {
+                assert_eq!(waiting.join().unwrap(), refused);
+            }
+        });
     });
     // A rollout that is given up when it is written down, and its directives are not.
     while_held(&cluster, "LOCK TABLE autonomy.directive IN SHARE MODE", || {
