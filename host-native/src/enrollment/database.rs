@@ -19,7 +19,12 @@ use super::{StoreError, record::Record};
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"AGen");
 
 /// Each entry takes the schema from its index to the next version. An entry that was released never changes.
-const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+    include_str!("schema/4.sql"),
+];
 
 /// The columns of a row, in the order of [`record::row`](super::record::row).
 pub(super) const ROW: &str =

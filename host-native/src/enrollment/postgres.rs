@@ -40,6 +40,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/postgres/1.sql"),
     include_str!("schema/postgres/2.sql"),
     include_str!("schema/postgres/3.sql"),
+    include_str!("schema/postgres/4.sql"),
 ];
 
 /// The version that [`MIGRATIONS`] lead to.

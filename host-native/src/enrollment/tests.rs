@@ -109,7 +109,7 @@ mod store {
         assert_eq!(pragma("synchronous"), "Integer(2)");
         assert_eq!(pragma("foreign_keys"), "Integer(1)");
         assert_eq!(pragma("trusted_schema"), "Integer(0)");
-        assert_eq!(pragma("user_version"), "Integer(3)");
+        assert_eq!(pragma("user_version"), "Integer(4)");
         assert_eq!(pragma("application_id"), format!("Integer({})", i32::from_be_bytes(*b"AGen")));
         assert_eq!(pragma("integrity_check"), "Text(\"ok\")");
     }
@@ -136,11 +136,11 @@ mod store {
     fn a_later_schema_is_refused() {
         let (_dir, path) = place();
         drop(SqliteStore::open(&path).unwrap());
-        edit(&path, "PRAGMA user_version = 4");
+        edit(&path, "PRAGMA user_version = 5");
         for opened in [SqliteStore::open(&path), SqliteStore::open_read_only(&path)] {
             let message = opened.unwrap_err().to_string();
             assert!(
-                message.ends_with("has schema version 4 and this version knows 3: use a newer `autonomy`"),
+                message.ends_with("has schema version 5 and this version knows 4: use a newer `autonomy`"),
                 "{message}"
             );
         }
@@ -150,14 +150,14 @@ mod store {
     fn a_file_migrated_while_open_is_not_written_any_more() {
         let (_dir, path) = place();
         let store = SqliteStore::open(&path).unwrap();
-        edit(&path, "PRAGMA user_version = 4");
+        edit(&path, "PRAGMA user_version = 5");
         let error = store.enroll(&node("n"), &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap_err();
-        assert!(matches!(error, StoreError::NewerSchema { found: 4, known: 3, .. }), "{error}");
+        assert!(matches!(error, StoreError::NewerSchema { found: 5, known: 4, .. }), "{error}");
     }
 
     #[test]
     fn a_file_of_another_program_is_refused_and_left_as_it_was() {
-        for sql in ["CREATE TABLE bookmarks (url)", "PRAGMA application_id = 7", "PRAGMA user_version = 4"] {
+        for sql in ["CREATE TABLE bookmarks (url)", "PRAGMA application_id = 7", "PRAGMA user_version = 5"] {
             let (_dir, path) = place();
             edit(&path, sql);
             let before = fs::read(&path).unwrap();
@@ -676,7 +676,7 @@ mod source {
     #[test]
     fn a_later_schema_is_unavailable() {
         let (_dir, path, _store, mut source) = asked();
-        edit(&path, "PRAGMA user_version = 4");
+        edit(&path, "PRAGMA user_version = 5");
         let why = status(source.observe(1002));
         assert!(why.ends_with("use a newer `autonomy`"), "{why}");
     }

@@ -128,7 +128,7 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
     let row = "INSERT INTO autonomy.enrollment VALUES ('a', 'r', 'active', 'failed', 7, 1, 1)";
     cluster.psql("postgres", row);
     let store = open(&cluster);
-    assert_eq!(cluster.psql("postgres", "SELECT schema_version FROM autonomy.state"), "3");
+    assert_eq!(cluster.psql("postgres", "SELECT schema_version FROM autonomy.state"), "4");
     assert_eq!(store.create(&everybody(), "ana", 2).unwrap().rest.pending, 1);
     assert_eq!(store.get(&node("a")).unwrap().unwrap().enrollment.serial, 8);
 }
@@ -151,6 +151,14 @@ fn the_schema_lets_a_directive_go_on_as_the_store_does_and_keeps_what_was() {
             assert_eq!(cluster.try_psql("postgres", &set(to)).is_some(), may_become(from, to), "{from} to {to}");
         }
     }
+    let trigger = |what| format!("ALTER TABLE autonomy.rollout {what} TRIGGER rollout_goes_on");
+    let set = |phase: Phase| format!("UPDATE autonomy.rollout SET phase = '{phase}'");
+    for &from in Phase::ALL {
+        for &to in Phase::ALL.iter().filter(|to| **to != from) {
+            cluster.psql("postgres", &format!("{}; {}; {}", trigger("DISABLE"), set(from), trigger("ENABLE")));
+            assert_eq!(cluster.try_psql("postgres", &set(to)).is_some(), rollout::conformance::may_follow(from, to));
+        }
+    }
     let again = store.create(&everybody(), "ana", 3).unwrap().rollout_id;
     enroll(&store, "m").unwrap();
     for sql in [
@@ -165,13 +173,14 @@ fn the_schema_lets_a_directive_go_on_as_the_store_does_and_keeps_what_was() {
         "DELETE FROM autonomy.directive",
         "DELETE FROM autonomy.rollout",
         "TRUNCATE autonomy.rollout, autonomy.rollout_history, autonomy.directive",
-        &format!("INSERT INTO autonomy.directive VALUES ('{again}', 'x', 'rest', 'pending', NULL, true, 1)"),
-        &format!("INSERT INTO autonomy.directive VALUES ('{again}', 'n', 'rest', 'pending', NULL, false, 1)"),
+        &format!("INSERT INTO autonomy.directive VALUES ('{again}', 'x', 'rest', '<none>', NULL, true, 1)"),
+        &format!("INSERT INTO autonomy.directive VALUES ('{again}', 'n', 'rest', '<none>', NULL, false, 1)"),
+        &format!("INSERT INTO autonomy.directive VALUES ('{again}', 'm', 'rest', 'active', NULL, true, 1)"),
         "INSERT INTO autonomy.rollout_history (rollout_id, phase, who, at_ms) VALUES ('x', 'running', 'ana', 1)",
     ] {
         assert_eq!(cluster.try_psql("postgres", sql), None, "{sql}");
     }
-    let into = format!("INSERT INTO autonomy.directive VALUES ('{again}', 'm', 'rest', 'pending', NULL, true, 1)");
+    let into = format!("INSERT INTO autonomy.directive VALUES ('{again}', 'm', 'rest', '<none>', NULL, true, 1)");
     cluster.psql("postgres", &into);
     cluster.psql("postgres", "UPDATE autonomy.rollout SET selector = 'some'");
     let error = store.rollout(&again).unwrap_err().to_string();
@@ -378,8 +387,8 @@ fn a_database_of_a_newer_version_or_an_older_state_is_refused() {
     cluster.psql("postgres", "ALTER TABLE autonomy.state DISABLE TRIGGER state_grows");
     let end_sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'autonomy'";
 
-    cluster.psql("postgres", "UPDATE autonomy.state SET schema_version = 4");
-    let newer = "the database has schema version 4, and this version uses 3: use a newer `autonomy`";
+    cluster.psql("postgres", "UPDATE autonomy.state SET schema_version = 5");
+    let newer = "the database has schema version 5, and this version uses 4: use a newer `autonomy`";
     for error in
         [enroll(&store, "m").unwrap_err(), PostgresStore::open(&cluster.url("postgres"), None, None).unwrap_err()]
     {
@@ -387,7 +396,7 @@ fn a_database_of_a_newer_version_or_an_older_state_is_refused() {
     }
     cluster.psql("postgres", end_sessions);
     until(|| store.revision().err().filter(|error| error.to_string() == newer));
-    cluster.psql("postgres", "UPDATE autonomy.state SET schema_version = 3");
+    cluster.psql("postgres", "UPDATE autonomy.state SET schema_version = 4");
     assert_eq!(enroll(&store, "m").unwrap(), 1);
 
     // As after a restore, or where an old primary comes back: what was acknowledged is not there.

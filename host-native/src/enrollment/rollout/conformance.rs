@@ -17,6 +17,17 @@ pub(in crate::enrollment) fn bundle() -> Pinned {
     Pinned::parse(&format!("registry.example/fleet/policies@sha256:{}", "0".repeat(64))).unwrap()
 }
 
+/// Whether a command, or what nodes do, brings a rollout from one phase to the other.
+pub(in crate::enrollment) fn may_follow(from: Phase, to: Phase) -> bool {
+    let asked_for = [Command::Pause, Command::Resume, Command::Rollback];
+    let by_itself = match from {
+        Phase::Running => matches!(to, Phase::Stopped | Phase::Finished),
+        Phase::Paused => to == Phase::Stopped,
+        Phase::Stopped | Phase::Finished | Phase::RolledBack => false,
+    };
+    by_itself || asked_for.iter().any(|command| command.applied_to(from) == Some(Some(to)))
+}
+
 /// Runs the suite. `new` gives an empty store each time.
 pub(in crate::enrollment) fn check(new: &dyn Fn() -> Box<dyn Store>) {
     for part in [

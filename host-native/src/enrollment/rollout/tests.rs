@@ -62,6 +62,36 @@ fn the_schema_lets_a_directive_go_on_as_the_store_does() {
 }
 
 #[test]
+fn the_schema_lets_a_rollout_go_on_as_the_store_does_and_its_directives_begin_by_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("enrollment.db");
+    let store = SqliteStore::open(&path).unwrap();
+    for id in ["n", "m"] {
+        store.enroll(&node(id), &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
+    }
+    let selector = Selector::Nodes([node("n")].into());
+    store.create(&Order { bundle: bundle(), selector, canary_percent: None }, "ana", 2).unwrap();
+    let shell = Connection::open(&path).unwrap();
+    let schema = include_str!("../schema/4.sql");
+    let trigger = schema.split("CREATE TRIGGER ").find(|text| text.starts_with("rollout_goes_on")).unwrap();
+    let set = |phase: Phase| shell.execute("UPDATE rollout SET phase = ?1", [phase.as_str()]);
+    for &from in Phase::ALL {
+        for &to in Phase::ALL.iter().filter(|to| **to != from) {
+            shell.execute_batch("DROP TRIGGER rollout_goes_on").unwrap();
+            set(from).unwrap();
+            shell.execute_batch(&format!("CREATE TRIGGER {trigger}")).unwrap();
+            assert_eq!(set(to).is_ok(), conformance::may_follow(from, to), "{from} to {to}");
+        }
+    }
+    for state in RolloutState::KNOWN {
+        shell.execute_batch("BEGIN").unwrap();
+        let sql = "INSERT INTO directive SELECT rollout_id, 'm', 'rest', ?1, NULL, 1, 1 FROM rollout";
+        assert_eq!(shell.execute(sql, [state.as_str()]).is_ok(), *state == RolloutState::None, "{state}");
+        shell.execute_batch("ROLLBACK").unwrap();
+    }
+}
+
+#[test]
 fn a_command_is_taken_in_the_phases_that_allow_it() {
     use Command::{Pause, Resume, Rollback};
     use Phase::{Finished, Paused, RolledBack, Running, Stopped};
