@@ -228,11 +228,21 @@ async fn listen(config: &Config) -> Result<Listener, CliError> {
 
 /// The store to serve, and where it is.
 fn store(config: &Config) -> Result<(Arc<dyn Store>, String), CliError> {
+    let config::Orchestrator { database, database_password_file, database_ca, .. } = config.orchestrator();
     let Some(url) = config.orchestrator_database() else {
         let path = config.store_path();
+        // Whoever set one of them means a database: a file that nobody looked at would be a fleet where nobody is enrolled.
+        let of_a_database = [
+            ("orchestrator.database_password_file", "--database-password-file", database_password_file),
+            ("orchestrator.database_ca", "--database-ca", database_ca),
+        ];
+        if let Some((name, flag, _)) = of_a_database.iter().find(|(.., file)| database.is_none() && file.is_some()) {
+            return Err(CliError::usage(format!(
+                "`{name}` is set, and no database: name the database with `--database URL`, or leave `{flag}` out"
+            )));
+        }
         return Ok((Arc::new(SqliteStore::open(&path)?), path.display().to_string()));
     };
-    let config::Orchestrator { database_password_file, database_ca, .. } = config.orchestrator();
     let store = tokio::task::block_in_place(|| {
         PostgresStore::open(url, database_password_file.as_deref(), database_ca.as_deref())
     })?;

@@ -136,6 +136,12 @@ fn replicas_over_one_database_are_one_orchestrator_and_nobody_is_shown_the_passw
         ("config show --config secret.toml".to_owned(), 2, "the url holds a password"),
         ("config show --config broken.toml".to_owned(), 2, "TOML parse error at line 2"),
         (format!("{serve} --store fleet.sqlite"), 2, "--store"),
+        (
+            serve.replace(&format!("--database {}", tcp(&cluster.address())), ""),
+            2,
+            "`orchestrator.database_password_file` is set, and no database: name the database with `--database URL`, or leave \
+             `--database-password-file` out",
+        ),
     ] {
         let refused = home.run(&line);
         let error = String::from_utf8(refused.stderr).unwrap();
