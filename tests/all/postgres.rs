@@ -126,7 +126,11 @@ fn replicas_over_one_database_are_one_orchestrator_and_nobody_is_shown_the_passw
     fs::write(home.path("broken.toml"), format!("[orchestrator]\ndatabase = {with}\n")).unwrap();
     for (line, code, message) in [
         (serve.replace("db.password", "wrong.password"), 3, "password authentication failed for user \"postgres\""),
-        (serve.replace("--database-password-file db.password", ""), 3, "password missing"),
+        (
+            serve.replace("--database-password-file db.password", ""),
+            3,
+            "password missing): check that its primary runs, `orchestrator.database` and `orchestrator.database_password_file`",
+        ),
         (
             serve.replace("postgres@", &format!("postgres:{PASSWORD}@")),
             2,

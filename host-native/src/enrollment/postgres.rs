@@ -516,7 +516,9 @@ pub enum PostgresError {
     #[error("cannot ask the database ({0}): free some memory, processes or files")]
     Resources(io::Error),
     /// No address leads to a server that may be written to.
-    #[error("cannot reach the database ({why}): check that its primary runs, and `orchestrator.database`")]
+    #[error(
+        "cannot reach the database ({why}): check that its primary runs, `orchestrator.database` and `orchestrator.database_password_file`"
+    )]
     Unreachable {
         /// Each address, and what happened there.
         why: String,
