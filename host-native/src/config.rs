@@ -178,7 +178,7 @@ impl Config {
     }
 
     /// How often each token may ask the orchestrator.
-    pub fn requests_per_second(&self) -> u32 {
+    pub fn requests_per_second(&self) -> u64 {
         self.settings.orchestrator.requests_per_second.unwrap_or(1_000)
     }
 

@@ -469,7 +469,11 @@ fn no_body(bytes: &Bytes, what: &str) -> Result<(), Refusal> {
 }
 
 fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
-    let Query(query) = query.map_err(|error| Refusal::bad(format!("query: {}; correct it", error.body_text())))?;
+    let Query(query) = query.map_err(|error| {
+        let said = error.body_text();
+        let why = said.strip_prefix("Failed to deserialize query string: ").unwrap_or(&said);
+        Refusal::bad(format!("query: {why}; correct it"))
+    })?;
     Ok(query)
 }
 
@@ -658,6 +662,24 @@ async fn changes(
         // A service that stops does not have thousands who waited ask the store once more.
         if !is_woken || !waits.borrow().goes_on {
             return Ok(found(&changes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_query_is_said_in_our_words() {
+        for (asked, said) in [
+            ("limit=x", "query: limit: invalid digit found in string; correct it"),
+            ("limit=1&limit=2", "query: duplicate field `limit`; correct it"),
+            ("afer=a", "query: afer: unknown field `afer`, expected one of `status`, `after`, `limit`; correct it"),
+        ] {
+            let uri = format!("/v1/enrollments?{asked}").parse().unwrap();
+            let Refusal(status, why) = query(Query::<ListQuery>::try_from_uri(&uri)).unwrap_err();
+            assert_eq!((status, why.as_str()), (StatusCode::BAD_REQUEST, said));
         }
     }
 }

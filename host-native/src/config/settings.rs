@@ -127,7 +127,7 @@ pub struct Orchestrator {
     /// How long a lease counts, in milliseconds.
     pub lease_ttl_ms: Option<u64>,
     /// How often each token may ask.
-    pub requests_per_second: Option<u32>,
+    pub requests_per_second: Option<u64>,
     /// Its certificate, with those that lead to a root.
     pub tls_cert: Option<PathBuf>,
     /// That certificate's private key.

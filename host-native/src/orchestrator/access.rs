@@ -208,7 +208,7 @@ read_object!(Line { name, role, node_id, hash, expires_at_ms });
 /// Forum's traffic management 4.1, section 4.4.2).
 #[derive(Debug)]
 struct Pace {
-    per_second: u32,
+    per_second: u64,
     /// When each token's next request is due, at its steady pace. As many as there are tokens.
     due: Mutex<BTreeMap<String, Instant>>,
 }
@@ -219,7 +219,8 @@ impl Pace {
         const SECOND: Duration = Duration::from_secs(1);
         let mut all = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         let due = all.get(name).copied().unwrap_or(now).max(now);
-        let next = due.checked_add(SECOND / self.per_second.max(1)).unwrap_or(due);
+        let apart = Duration::from_nanos(1_000_000_000 / self.per_second.max(1));
+        let next = due.checked_add(apart).unwrap_or(due);
         match next.saturating_duration_since(now).checked_sub(SECOND) {
             Some(wait) if !wait.is_zero() => Err(wait),
             _ => {
@@ -235,7 +236,7 @@ impl Access {
     ///
     /// # Errors
     /// Why it cannot be used.
-    pub fn open(path: impl Into<PathBuf>, per_second: u32) -> Result<Self, AccessError> {
+    pub fn open(path: impl Into<PathBuf>, per_second: u64) -> Result<Self, AccessError> {
         let path = path.into();
         let read = Mutex::new(read(&path)?);
         Ok(Self { path, read, pace: Pace { per_second, due: Mutex::default() } })
@@ -414,6 +415,8 @@ mod tests {
         assert_eq!(pace.take("b", at(0)), Ok(()), "another token's pace is its own");
         assert_eq!((0..40).filter(|n| pace.take("a", at(100 + n * 25)).is_ok()).count(), 10, "so many in a second");
         assert_eq!((0..15).filter(|_| pace.take("a", at(60_000)).is_ok()).count(), 10, "a pause saves up no more");
+        let pace = Pace { per_second: u64::MAX, due: Mutex::default() };
+        assert!((0..10_000).all(|_| pace.take("a", at(0)).is_ok()), "no number is too large");
     }
 
     #[test]
