@@ -5,7 +5,8 @@
 //! asks says what they mean to it.
 
 use std::{
-    fmt, io,
+    error::Error as _,
+    fmt, io, iter,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -311,7 +312,7 @@ impl Client {
         let (sender, connection) = handshake.map_err(no_answer)?;
         let mut driver = JoinSet::new();
         // What ends it, the one who waits for the answer or its body is told.
-        driver.spawn(async move { drop(connection.await) });
+        driver.spawn(connection);
         Ok(Connection { sender, driver })
     }
 
@@ -337,7 +338,8 @@ impl Client {
 }
 
 fn no_answer(error: hyper::Error) -> ClientError {
-    ClientError::NoAnswer(error.to_string())
+    let causes = iter::successors(error.source(), |&cause| cause.source()).map(|cause| format!(": {cause}"));
+    ClientError::NoAnswer(iter::once(error.to_string()).chain(causes).collect())
 }
 
 /// What one exchange after the other is made over.
@@ -345,7 +347,7 @@ fn no_answer(error: hyper::Error) -> ClientError {
 struct Connection<B> {
     sender: http1::SendRequest<B>,
     /// Dropped with it, and the socket is closed with it.
-    driver: JoinSet<()>,
+    driver: JoinSet<hyper::Result<()>>,
 }
 
 impl<B: Body + 'static> Connection<B> {
@@ -355,8 +357,19 @@ impl<B: Body + 'static> Connection<B> {
         let host = host.map_err(|error| ClientError::Connect(format!("bad host: {error}")))?;
         request.headers_mut().insert(header::HOST, host);
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("autonomy-gate"));
-        self.sender.ready().await.map_err(no_answer)?;
-        self.sender.send_request(request).await.map_err(no_answer)
+        let answered = match self.sender.ready().await {
+            Ok(()) => self.sender.send_request(request).await,
+            Err(error) => Err(error),
+        };
+        match answered {
+            Ok(answer) => Ok(answer),
+            // It ended before it took the request, and knows why: a server may not want the certificate, or want one.
+            Err(error) if self.sender.is_closed() => match self.driver.join_next().await {
+                Some(Ok(Err(cause))) => Err(no_answer(cause)),
+                Some(Ok(Ok(())) | Err(_)) | None => Err(no_answer(error)),
+            },
+            Err(error) => Err(no_answer(error)),
+        }
     }
 }
 
@@ -380,7 +393,7 @@ pub(crate) struct Answer {
     pub(crate) head: http::response::Parts,
     body: Incoming,
     /// Dropped with the answer, and the connection is closed with it.
-    _driver: JoinSet<()>,
+    _driver: JoinSet<hyper::Result<()>>,
 }
 
 impl Answer {

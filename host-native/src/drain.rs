@@ -100,7 +100,7 @@ pub enum DrainError {
     #[error("{0}")]
     Wal(#[from] WalError),
     /// Nobody took anything for too long.
-    #[error("the collector at `{to}` takes nothing ({why}): check that it runs, then drain again")]
+    #[error("the collector at `{to}` takes nothing ({why}): check that it runs{}, then drain again", if to.starts_with("https://") { ", and `drain.ca`" } else { "" })]
     Unavailable {
         /// Where.
         to: String,

@@ -192,6 +192,8 @@ fn a_collector_that_stays_busy_or_away_is_given_up_and_nothing_is_lost() {
     assert!(stderr.contains(&message), "{stderr}");
     let (code, _, stderr) = done(&home.run(&format!("wal drain --to http://{} --patience-ms 0", free_address())));
     assert_eq!((code, position(&home)), (3, None), "{stderr}");
+    let (code, _, stderr) = done(&home.run(&format!("wal drain --to https://{} --patience-ms 0", free_address())));
+    assert!(code == 3 && stderr.contains("): check that it runs, and `drain.ca`, then drain again"), "{stderr}");
     assert_eq!(done(&Collector::start(|_, _| ok()).drain(&home, "--patience-ms 0")).1["sent"], 3);
 }
 

@@ -10,6 +10,7 @@
 
 mod book;
 mod checkpoint;
+mod client;
 mod cluster;
 mod conformance;
 mod contract;

@@ -1,0 +1,31 @@
+//! What becomes of a command whose orchestrator does not simply answer.
+
+use crate::{
+    orchestrator::{certificates, fleet},
+    service::Service,
+    support::Home,
+};
+
+fn orchestrator(home: &Home, flags: &str) -> Service {
+    let serve = "orchestrator serve --store fleet.sqlite --signing-key lease.pem --listen 127.0.0.1:0";
+    Service::start(home, &format!("{serve} {flags}"))
+}
+
+#[test]
+fn who_is_refused_for_the_certificate_that_it_does_not_show_is_told_so() {
+    let home = fleet();
+    certificates(&home);
+    let running = orchestrator(&home, "--tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem");
+    let asks = format!(
+        "--orchestrator-url https://{} --orchestrator-ca ca.pem --orchestrator-token-file operator.token",
+        running.address
+    );
+    // It is told before it has asked, or after.
+    for _ in 0..5 {
+        let refused = home.run(&format!("node list {asks}"));
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(error.contains("received fatal alert: CertificateRequired"), "{error}");
+        assert_eq!((refused.status.code(), error.lines().count()), (Some(3), 1), "{error}");
+    }
+    home.ok(&format!("node list {asks} --orchestrator-client-cert client.pem --orchestrator-client-key client.key"));
+}
