@@ -12,6 +12,17 @@ fn orchestrator(home: &Home, flags: &str) -> Service {
 }
 
 #[test]
+fn a_command_that_asks_for_more_than_its_token_may_in_a_second_takes_longer() {
+    let home = fleet();
+    let running = orchestrator(&home, "--requests-per-second 5");
+    let asks = format!("--orchestrator-url http://{} --orchestrator-token-file operator.token", running.address);
+    let nodes: String = (1..=12).map(|at| format!("--node-id robot-{at} ")).collect();
+    let judged = home.run(&format!("attestation eval --bundle bundle.tar {nodes} {asks}"));
+    let printed = String::from_utf8(judged.stdout).unwrap();
+    assert!(printed.contains("attestation: not_enrolled  12"), "{printed} {:?}", judged.stderr);
+}
+
+#[test]
 fn who_is_refused_for_the_certificate_that_it_does_not_show_is_told_so() {
     let home = fleet();
     certificates(&home);

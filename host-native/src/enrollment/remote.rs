@@ -102,6 +102,11 @@ pub enum RemoteError {
 }
 
 impl RemoteError {
+    /// Whether nothing was done because the token asked too often.
+    fn is_too_often(&self) -> bool {
+        matches!(self, Self::Refused { status: 429, .. })
+    }
+
     /// Whose turn it is.
     pub fn class(&self) -> ErrorClass {
         match self {
@@ -110,7 +115,7 @@ impl RemoteError {
             }
             Self::Token(error) => error.class(),
             Self::Tls(error) => error.class(),
-            Self::Refused { status, .. } if *status < 500 && *status != 429 => ErrorClass::Usage,
+            Self::Refused { status, .. } if *status < 500 && !self.is_too_often() => ErrorClass::Usage,
             Self::Resources(_) | Self::Unreachable { .. } | Self::Refused { .. } | Self::Nonsense { .. } => {
                 ErrorClass::Unavailable
             }

@@ -3,7 +3,8 @@
 use std::{
     ops::ControlFlow,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use gate_core::{
@@ -23,6 +24,9 @@ use crate::{
         wire::{Count, Enroll, Found, History, PAGE, Page, SetRollout},
     },
 };
+
+/// How long to wait where a token asks too often: after it, as many requests as in a second are taken at once.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The store that an orchestrator keeps. The history says the token's name for who made a change, and the orchestrator's time.
 ///
@@ -68,7 +72,15 @@ impl RemoteStore {
         // Who asks at the same time has a connection of their own.
         let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = std::mem::take(&mut *lock());
-        let answer = self.executor.block_on(self.client.ask(&mut kept, method, path, body, total_timeout));
+        let begun = Instant::now();
+        let answer = loop {
+            let answer = self.client.ask(&mut kept, method.clone(), path, body.clone(), total_timeout);
+            match self.executor.block_on(answer) {
+                // Nothing was done: a fleet in pages may be more than a token may ask for in a second.
+                Err(error) if error.is_too_often() && begun.elapsed() < TOTAL_TIMEOUT => thread::sleep(PAUSE),
+                answer => break answer,
+            }
+        };
         *lock() = kept;
         Ok(answer?)
     }
