@@ -1,6 +1,10 @@
 //! `autonomy attestation preview` and `autonomy attestation replay`: questions about what the log holds.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use clap::{
     Args,
@@ -52,6 +56,18 @@ impl PreviewArgs {
     pub(crate) fn run(self, context: &mut Context<'_>) -> Result<Exit, CliError> {
         let Self { since, wal_dirs, mode } = self;
         let preview = |wal_dir: &Path| progress::reading(wal_dir, |log| audit::preview(log, mode, since));
+        let mut seen = BTreeSet::new();
+        for wal_dir in &wal_dirs {
+            // What is not there is named by who reads it.
+            let place = fs::canonicalize(wal_dir).unwrap_or_else(|_| wal_dir.clone());
+            if !seen.insert(place) {
+                let message = format!(
+                    "log `{}` is named twice: its calls would be counted twice; name it once",
+                    wal_dir.display()
+                );
+                return Err(CliError::usage(message));
+            }
+        }
         let preview = match wal_dirs.split_first() {
             None => preview(&context.config(&Flags::default())?.wal_dir())?,
             Some((first, others)) => others

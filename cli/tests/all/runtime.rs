@@ -60,7 +60,12 @@ fn a_rollout_from_advisory_to_enforce_can_be_followed_in_the_log() {
     assert!(preview.stdout.contains("SAFE      no\n") && preview.stdout.contains("robot-8"), "{preview:?}");
     let (code, preview) = home.json("attestation preview");
     assert_eq!((code, &preview["failing"], &preview["safe"]), (1, &1.into(), &false.into()));
-    let (_, both) = home.json("attestation preview --wal-dir wal --wal-dir wal");
+    let twice = home.run("attestation preview --wal-dir wal --wal-dir ./wal/.");
+    let message = "error: log `./wal/.` is named twice: its calls would be counted twice; name it once\n";
+    assert_eq!((twice.code, twice.stderr.as_str()), (2, message));
+    let copied = Command::new("cp").arg("-r").args([home.path("wal"), home.path("copy")]).status().unwrap();
+    assert!(copied.success());
+    let (_, both) = home.json("attestation preview --wal-dir wal --wal-dir copy");
     assert_eq!((&both["calls"], &both["failing"], &both["findings"][0]["calls"]), (&2.into(), &2.into(), &2.into()));
     assert_eq!(both["findings"][0]["last_audit_id"], preview["findings"][0]["last_audit_id"]);
     let warning: Value = serde_json::from_str(&runtime.stop()).unwrap();
