@@ -35,7 +35,8 @@ fn who_is_refused_for_the_certificate_that_it_does_not_show_is_told_so() {
     for _ in 0..5 {
         let refused = home.run(&format!("node list {asks}"));
         let error = String::from_utf8(refused.stderr).unwrap();
-        assert!(error.contains("received fatal alert: CertificateRequired"), "{error}");
+        let remedy = "CertificateRequired; check that it runs, `orchestrator.url`, `orchestrator.ca` and `orchestrator.client_cert`\n";
+        assert!(error.contains("received fatal alert: ") && error.ends_with(remedy), "{error}");
         assert_eq!((refused.status.code(), error.lines().count()), (Some(3), 1), "{error}");
     }
     home.ok(&format!("node list {asks} --orchestrator-client-cert client.pem --orchestrator-client-key client.key"));

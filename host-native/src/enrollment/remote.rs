@@ -59,7 +59,7 @@ pub enum RemoteError {
     Resources(io::Error),
     /// No answer.
     #[error(
-        "cannot ask the orchestrator at `{url}`: {cause}; check that it runs, and `orchestrator.url` and `orchestrator.ca`"
+        "cannot ask the orchestrator at `{url}`: {cause}; check that it runs, `orchestrator.url`, `orchestrator.ca` and `orchestrator.client_cert`"
     )]
     Unreachable {
         /// Where it was looked for.
