@@ -147,12 +147,13 @@ impl DecisionAttrs {
     fn to_json_with(&self, parts: &Parts) -> String {
         // Room for most, so that they are not moved while they grow.
         let mut out = Vec::with_capacity(512);
-        self.write_to(&mut out, parts);
+        self.write_to(&mut out, parts, |_| ());
         String::from_utf8(out).unwrap_or_default()
     }
 
-    /// Appends [`Self::to_json`]. `policy_ref` and `detail` can need escaping.
-    pub(crate) fn write_to(&self, out: &mut Vec<u8>, parts: &Parts) {
+    /// Appends [`Self::to_json`], and tells `ends` where in `out` the tool and the time end. `policy_ref` and `detail` can need
+    /// escaping.
+    pub(crate) fn write_to(&self, out: &mut Vec<u8>, parts: &Parts, mut ends: impl FnMut(usize)) {
         let layer = match self.layer {
             Layer::Policy => "{\"layer\":\"policy\",\"tool\":\"",
             Layer::Attestation => "{\"layer\":\"attestation\",\"tool\":\"",
@@ -162,10 +163,13 @@ impl DecisionAttrs {
             Outcome::Deny => "\",\"outcome\":\"deny\",\"reason\":\"",
         };
         let enforced = if self.enforced { "\",\"enforced\":true" } else { "\",\"enforced\":false" };
-        put(out, &[layer, self.tool.as_str(), outcome, self.reason.as_str(), "\",\"policy_ref\":"]);
+        put(out, &[layer, self.tool.as_str()]);
+        ends(out.len());
+        put(out, &[outcome, self.reason.as_str(), "\",\"policy_ref\":"]);
         json::write_to(out, &self.policy_ref);
         put(out, &[&parts.bundle_digest, self.mode.as_str(), enforced, &parts.facts]);
         json::write_to(out, &self.now_ms);
+        ends(out.len());
         if let Some(detail) = &self.detail {
             put(out, &[",\"detail\":"]);
             json::write_to(out, detail.as_str());

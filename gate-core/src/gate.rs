@@ -162,9 +162,13 @@ impl Gate {
 
     /// Decides as [`Self::decide`] does, and appends the frames as a JSON list: for a host that hands them on as text. That of
     /// the facts comes first, unless `logged` is their id.
+    ///
+    /// `ends` is told where in `frames` the audit id, the tool and the time of each decision frame end, in this order: what else
+    /// stands in it follows from the facts, the policy's answer and the verdict, and, where that is `enrollment_stale`, the time.
     pub fn decide_to(
         &self,
         frames: &mut Vec<u8>,
+        mut ends: impl FnMut(usize),
         call: Call,
         logged: Option<Digest>,
         now_ms: u64,
@@ -180,8 +184,9 @@ impl Gate {
         let decided = decision::decide_with(self.config.mode, &self.known, tool, policy, now_ms, |attrs| {
             frames.push(b'{');
             frame::write_head(frames, Kind::Decision, &audit_id);
+            ends(frames.len());
             json::put(frames, &[&parts.node_id]);
-            attrs.write_to(frames, parts);
+            attrs.write_to(frames, parts, &mut ends);
             frames.extend_from_slice(b"},");
         });
         // The comma behind the last one.

@@ -1,6 +1,6 @@
 //! The names that decide: parsed once at the door, compared byte for byte, never normalised.
 
-use alloc::{borrow::ToOwned, string::String};
+use alloc::{borrow::ToOwned, string::String, vec::Vec};
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
@@ -268,8 +268,16 @@ impl EnrollmentRef {
         if a.eq_ignore_ascii_case(b) {
             return Some("they differ only in upper and lower case");
         }
-        let dashes = |byte: u8| if byte == b'_' { b'-' } else { byte };
-        if a.bytes().map(dashes).eq(b.bytes().map(dashes)) {
+        let dashes = |text: &str| {
+            let mut text = Vec::from(text);
+            for byte in &mut text {
+                if *byte == b'_' {
+                    *byte = b'-';
+                }
+            }
+            text
+        };
+        if dashes(a) == dashes(b) {
             return Some("they differ only in `-` and `_`");
         }
         if without_slashes(a.as_bytes()) == without_slashes(b.as_bytes()) {

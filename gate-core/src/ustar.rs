@@ -351,7 +351,9 @@ fn escaped(bytes: &[u8]) -> String {
             b' '..=b'~' => text.push(char::from(*byte)),
             _ => {
                 text.push_str("\\x");
-                text.extend(crate::digest::hex(*byte).map(char::from));
+                for digit in crate::digest::hex(*byte) {
+                    text.push(char::from(digit));
+                }
             }
         }
     }

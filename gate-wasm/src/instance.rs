@@ -8,6 +8,7 @@ use gate_core::{
     key::KeyError,
     limits,
     manifest::SCHEMA_VERSION,
+    reason::Attestation,
     text::{decimal, fill, line},
 };
 use serde::Serialize;
@@ -40,8 +41,9 @@ pub(crate) const ABI: document::Abi = document::Abi { major: 1, minor: 0 };
 pub struct Instance {
     pub(crate) gate: Gate,
     output: Vec<u8>,
-    /// Those of the last decision: kept for its room.
+    /// Those of the last decision, and where what is the call's own ends in them: kept for their room.
     frames: Vec<u8>,
+    ends: Vec<usize>,
     recent: Recent,
 }
 
@@ -61,7 +63,13 @@ impl Instance {
             lease_keys: None,
             freshness: Freshness::default(),
         };
-        Self { gate: Gate::new(config), output: Vec::new(), frames: Vec::new(), recent: Recent::default() }
+        Self {
+            gate: Gate::new(config),
+            output: Vec::new(),
+            frames: Vec::new(),
+            ends: Vec::new(),
+            recent: Recent::default(),
+        }
     }
 
     /// What the last call but [`Self::verdict`] said.
@@ -180,7 +188,7 @@ impl Instance {
     /// have no use for the text around them. The output stays as it was. Not in the module: it would be dead weight there.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn decide_call(&self, call: document::Call, frames: &mut Vec<u8>) -> Result<document::Decision, String> {
-        decide_call(&self.gate, call, frames)
+        decide_call(&self.gate, call, frames, |_| ())
     }
 
     /// Decides calls, one a line: as many lines come out, each a decision or a [`document::Error`]. Gives how many, or
@@ -243,15 +251,22 @@ impl Instance {
         if let Some(number) = parts.and_then(|call| self.recent.write_to(&mut self.output, &self.gate, call)) {
             return Ok(number);
         }
-        let call = read(input).map_err(|error| fill("the call is malformed: {}", &[&error]))?;
+        let call: document::Call = read(input).map_err(|error| fill("the call is malformed: {}", &[&error]))?;
+        let logged = call.facts_logged;
         self.frames.clear();
-        let decision = decide_call(&self.gate, call, &mut self.frames)?;
+        self.ends.clear();
+        let decision = decide_call(&self.gate, call, &mut self.frames, |end| self.ends.push(end))?;
         let number = decision.reason.map_or(0, |reason| reason.number().into());
         let from = self.output.len();
         decision.write_start(&mut self.output);
-        if let (Some(call), Some(start)) = (parts, self.output.get(from..)) {
-            let found = Found { number, facts: decision.facts, asked: decision.verdict.is_some() };
-            self.recent.remember(call, found, start, &self.frames);
+        // A frame of new facts comes once, and what is stale has a time in its detail.
+        let verdict = decision.verdict.map(|verdict| verdict.0);
+        if let (Some(call), Some(start)) = (parts, self.output.get(from..))
+            && logged == Some(decision.facts)
+            && verdict != Some(Verdict::Fail(Attestation::EnrollmentStale))
+        {
+            let found = Found { number, facts: decision.facts, verdict };
+            self.recent.remember(call, found, start, &self.frames, &self.ends);
         }
         self.output.extend_from_slice(&self.frames);
         self.output.push(b'}');
@@ -306,6 +321,7 @@ pub(crate) fn decide_call(
     gate: &Gate,
     call: document::Call,
     frames: &mut Vec<u8>,
+    ends: impl FnMut(usize),
 ) -> Result<document::Decision, String> {
     let document::Call { now_ms, audit_id, tool, policy, policy_ref, policy_detail: detail, facts_logged } = call;
     let Reason::Policy(reason) = policy else {
@@ -315,7 +331,7 @@ pub(crate) fn decide_call(
     #[cfg(feature = "inject-trap")]
     assert!(tool.as_str() != "gate.trap", "a trap was asked for");
     let call = gate_core::Call { audit_id, tool, policy: PolicyAnswer { policy_ref, reason, detail } };
-    let (effect, verdict) = gate.decide_to(frames, call, facts_logged, now_ms);
+    let (effect, verdict) = gate.decide_to(frames, ends, call, facts_logged, now_ms);
     let (effect, reason) = match effect {
         Effect::Allow => (document::Effect::Allow, None),
         Effect::Deny(reason) => (document::Effect::Deny, Some(reason)),

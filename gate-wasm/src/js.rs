@@ -96,8 +96,8 @@ impl JsGate {
         let call = serde_wasm_bindgen::from_value(call)
             .map_err(|error| JsError::new(&format!("the call is malformed: {}", line(&error.to_string()))))?;
         let mut json = Vec::new();
-        let decision =
-            instance::decide_call(&self.instance.gate, call, &mut json).map_err(|error| JsError::new(&error))?;
+        let decision = instance::decide_call(&self.instance.gate, call, &mut json, |_| ())
+            .map_err(|error| JsError::new(&error))?;
         let decision = Decision { decision, frames: String::from_utf8_lossy(&json).into_owned() };
         let serializer = serde_wasm_bindgen::Serializer::json_compatible();
         decision.serialize(&serializer).map_err(|error| JsError::new(&error.to_string()))

@@ -112,6 +112,61 @@ fn the_facts_come_first_until_the_host_says_that_its_log_has_them() {
     assert_eq!(changed["frames"][0]["attrs"]["id"], changed["facts"]);
 }
 
+/// What a source may say of the node, and when it was asked.
+fn answers() -> Vec<Value> {
+    let row = |status: &str, enrollment_ref: &str, rollout_state: &str| {
+        let row = json!({"node_id": "robot-7", "enrollment_ref": enrollment_ref, "status": status, "rollout_state": rollout_state, "serial": 1});
+        json!({"answer": "enrolled", "enrollment": row, "observed_at_ms": NOW_MS})
+    };
+    vec![
+        row("active", "fleet-a", "active"),
+        row("revoked", "fleet-a", "active"),
+        row("active", "Fleet-a", "active"),
+        row("active", "fleet-a", "failed"),
+        json!({"answer": "not_enrolled", "observed_at_ms": NOW_MS}),
+        json!({"answer": "unavailable", "why": "the \"host\" is away"}),
+    ]
+}
+
+#[test]
+fn a_call_like_one_before_is_decided_as_by_a_gate_that_saw_none() {
+    let mut reasons = std::collections::BTreeSet::new();
+    for mode in ["off", "advisory", "enforce"] {
+        for (bundle, answer) in
+            [false, true].into_iter().flat_map(|bundle| answers().into_iter().map(move |a| (bundle, a)))
+        {
+            let tar = if bundle { good().0 } else { Vec::new() };
+            let new = || {
+                let mut instance = Instance::new();
+                configure(&mut instance, mode);
+                assert_eq!(instance.load_bundle(&tar), if bundle { 0 } else { REFUSED });
+                assert_eq!(instance.set_enrollment(answer.to_string().as_bytes()), 0);
+                instance
+            };
+            let mut warm = new();
+            let facts = decide(&mut warm, &call()).1["facts"].clone();
+            for policy in [r#""policy: allowed""#, r#""policy: denied","policy_ref":"p@1","policy_detail":"\"no\"""#] {
+                // Two at which it is stale, two at which it counts, and one before it was given.
+                for (at, now_ms) in
+                    [NOW_MS + 60_001, NOW_MS + 999_999, NOW_MS, NOW_MS + 1, NOW_MS - 1].iter().enumerate()
+                {
+                    let audit_id = "a".repeat(at + 1);
+                    let call = format!(
+                        r#"{{"now_ms":{now_ms},"audit_id":"{audit_id}","tool":"tool.{audit_id}","policy":{policy},"facts_logged":{facts}}}"#
+                    );
+                    let (mut alone, number) = (new(), warm.decide(call.as_bytes()));
+                    assert_eq!(number, alone.decide(call.as_bytes()), "{call}");
+                    assert_eq!(output(&warm), output(&alone), "{call}");
+                    assert_eq!(warm.output(), alone.output());
+                    reasons.insert(output(&warm)["verdict"].as_str().map(str::to_owned));
+                }
+            }
+        }
+    }
+    // Untrusted leases, a node without an id and a bundle without a ref are not among them.
+    assert_eq!(reasons.len(), 9, "{reasons:?}");
+}
+
 #[test]
 fn a_bundle_is_described_so_that_a_host_needs_no_tar_reader() {
     let (tar, _) = good();

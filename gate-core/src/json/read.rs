@@ -566,11 +566,11 @@ impl<'a> Parser<'a> {
     fn scalar(&mut self) -> Result<(), Error> {
         let start = self.at;
         let rest = self.rest();
-        let words = [("null", Kind::Null), ("true", Kind::Bool(true)), ("false", Kind::Bool(false))];
-        let kind = match words.into_iter().find(|(word, _)| rest.starts_with(word.as_bytes())) {
-            Some((word, kind)) => {
+        let words = [("null", None), ("true", Some(true)), ("false", Some(false))];
+        let kind = match words.iter().find(|(word, _)| rest.starts_with(word.as_bytes())) {
+            Some((word, truth)) => {
                 self.at += word.len();
-                kind
+                truth.map_or(Kind::Null, Kind::Bool)
             }
             None => self.number().ok_or_else(|| fault("no value", start, ""))?,
         };
