@@ -61,22 +61,24 @@ fn decisions(times: &mut Criterion, ratios: &mut Criterion<ratio::Ratio>) {
         freshness: Freshness::default(),
     });
     native.load_bundle(&tar).unwrap();
-    let enrollment = Enrollment {
-        node_id,
-        enrollment_ref: fleet,
-        status: Status::Active,
-        rollout_state: RolloutState::Active,
-        serial: 1,
+    let answer = |status: &str| Answer::Enrolled {
+        enrollment: Enrollment {
+            node_id: node_id.clone(),
+            enrollment_ref: fleet.clone(),
+            status: Status::from(status.to_owned()),
+            rollout_state: RolloutState::Active,
+            serial: 1,
+        },
+        observed_at_ms: NOW_MS,
     };
-    let answer = Answer::Enrolled { enrollment, observed_at_ms: NOW_MS };
     let mut module = Wasmtime::new(MODULE, None).unwrap().instantiate().unwrap();
     let configuration =
         serde_json::json!({"mode": "enforce", "node_id": "robot-7", "bundle_keys": [key.public().to_pem()]});
     let mut told = |export, input: &[u8]| assert_eq!(module.call(export, input).unwrap(), 0);
     told(Export::Configure, configuration.to_string().as_bytes());
     told(Export::LoadBundle, &tar);
-    told(Export::SetEnrollment, gate_core::json::write(&answer).as_bytes());
-    native.set_enrollment(answer);
+    told(Export::SetEnrollment, gate_core::json::write(&answer("active")).as_bytes());
+    native.set_enrollment(answer("active"));
 
     ratio::time_both(
         (times, ratios),
@@ -85,33 +87,49 @@ fn decisions(times: &mut Criterion, ratios: &mut Criterion<ratio::Ratio>) {
         ("native", || native.verdict(black_box(NOW_MS))),
     );
     let facts = native.facts_id();
-    let document = format!(
-        "{{\"now_ms\":{NOW_MS},\"audit_id\":\"0199aaaa-0000-7000-8000-000000000000\",\"tool\":\"tool.echo\",\"policy\":\"policy: allowed\",\"facts_logged\":\"{facts}\"}}"
-    );
+    let document = |tool: u64, policy_ref: &str| {
+        format!(
+            "{{\"now_ms\":{NOW_MS},\"audit_id\":\"0199aaaa-0000-7000-8000-000000000000\",\"tool\":\"tool.{tool}\",\"policy\":\"policy: allowed\"{policy_ref},\"facts_logged\":\"{facts}\"}}"
+        )
+    };
     let call = || Call {
         audit_id: AuditId::parse("0199aaaa-0000-7000-8000-000000000000").unwrap(),
-        tool: ToolName::parse("tool.echo").unwrap(),
+        tool: ToolName::parse("tool.0").unwrap(),
         policy: PolicyAnswer { policy_ref: None, reason: Policy::Allowed, detail: None },
     };
+    let documents: Vec<_> = (0..64).map(|tool| document(tool, "")).collect();
+    let mut asked = documents.iter().cycle();
     ratio::time_both(
         (times, ratios),
         "decide, with its frame",
-        ("wasmtime", || decide(&mut *module, document.as_bytes())),
+        ("wasmtime", || decide(&mut *module, asked.next().unwrap(), true)),
         ("native", || native.decide(call(), black_box(NOW_MS))),
     );
-    // More than the module remembers, so that each is decided from the start.
-    let documents: Vec<_> = (10..74).map(|tool| document.replace("tool.echo", &format!("tool.no{tool}"))).collect();
-    let mut documents = documents.iter().cycle();
+    // Its form is remembered by none: there is room for 32.
+    let firsts: Vec<_> = (0..4096).map(|at| document(0, &format!(",\"policy_ref\":\"fleet@{at}\""))).collect();
+    let mut asked = firsts.iter().cycle();
     ratio::time_both(
         (times, ratios),
-        "decide, unlike the last 32",
-        ("wasmtime", || decide(&mut *module, documents.next().unwrap().as_bytes())),
+        "decide, the first of its form",
+        ("wasmtime", || decide(&mut *module, asked.next().unwrap(), true)),
+        ("native", || native.decide(call(), black_box(NOW_MS))),
+    );
+    let revoked = answer("revoked");
+    assert_eq!(module.call(Export::SetEnrollment, gate_core::json::write(&revoked).as_bytes()).unwrap(), 0);
+    native.set_enrollment(revoked);
+    let (before, now) = (facts.to_string(), native.facts_id().to_string());
+    let denied: Vec<_> = documents.iter().map(|document| document.replace(&before, &now)).collect();
+    let mut asked = denied.iter().cycle();
+    ratio::time_both(
+        (times, ratios),
+        "decide, denied by the gate",
+        ("wasmtime", || decide(&mut *module, asked.next().unwrap(), false)),
         ("native", || native.decide(call(), black_box(NOW_MS))),
     );
 }
 
 /// One call: documents in and out.
-fn decide(module: &mut dyn Instance, document: &[u8]) -> usize {
-    assert_eq!(module.call(Export::Decide, black_box(document)).unwrap(), 0);
+fn decide(module: &mut dyn Instance, document: &str, allowed: bool) -> usize {
+    assert_eq!(module.call(Export::Decide, black_box(document.as_bytes())).unwrap() == 0, allowed);
     module.output().unwrap().len()
 }

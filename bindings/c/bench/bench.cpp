@@ -131,7 +131,11 @@ int main(int argc, char** argv) try {
   expect(ag_gate_decide(gate.get(), &call, &first) == AG_OK);
   const autonomy::Decision logged(first);
   call.facts_logged = logged->facts;
+  std::vector<std::string> tools;
+  for (int at = 0; at < 64; ++at) tools.push_back("tool." + std::to_string(at));
+  std::size_t asked = 0;
   measure(engine, "decide", 2000, 100, [&] {
+    call.tool = tools[asked++ % tools.size()].c_str();
     ag_decision* decision = nullptr;
     expect(ag_gate_decide(gate.get(), &call, &decision) == AG_OK && decision->allowed);
     ag_decision_free(decision);

@@ -61,7 +61,14 @@ func main() {
 	first, err := gate.Decide(call)
 	must(err)
 	call.FactsLogged = first.Facts
+	var tools [64]string
+	for at := range tools {
+		tools[at] = fmt.Sprintf("tool.%d", at)
+	}
+	asked := 0
 	report(engine, "decide", measure(calls, func() {
+		call.Tool = tools[asked%len(tools)]
+		asked++
 		if decision, err := gate.Decide(call); decision.Effect != autonomygate.Allow {
 			log.Fatal(decision, err)
 		}

@@ -16,6 +16,7 @@ const SAMPLE_NS = 250_000;
 const WARM_NS = 1_000_000_000;
 const LOADS = 11;
 const DURABLE_CALLS = 500;
+const TOOLS = Array.from({ length: 64 }, (_, at) => `tool.${at}`);
 
 const given = fixture();
 const rows = [];
@@ -63,13 +64,19 @@ async function verdicts() {
 
 async function decisions() {
   const contestants = {};
+  const firsts = {};
   for (const [engine, load] of Object.entries(GATES)) {
     const { gate } = await load(given, "active");
     const { facts: factsLogged } = gate.decide({ tool: "tool.echo" });
-    contestants[engine] = () => gate.decide({ tool: "tool.echo", policy: "policy: allowed", factsLogged });
+    let calls = 0;
+    contestants[engine] = () => gate.decide({ tool: TOOLS[calls++ % TOOLS.length], policy: "policy: allowed", factsLogged });
     if (contestants[engine]().effect !== "allow") throw new Error(`${engine} denies an active node`);
+    // No policy has answered before.
+    firsts[engine] = () => gate.decide({ tool: "tool.0", policy: "policy: allowed", policyRef: `fleet@${calls++}`, factsLogged });
+    if (firsts[engine]().effect !== "allow") throw new Error(`${engine} denies an active node`);
   }
   measure("decide", contestants);
+  measure("decide_first", firsts);
 }
 
 /** Each in a process of its own. */

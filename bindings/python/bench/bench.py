@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from itertools import cycle
 from pathlib import Path
 
 import cedarpy
@@ -82,8 +83,10 @@ def gate() -> None:
     logged = measured_gate.decide("tool.echo").facts
     measured("verdict", ENGINE, measured_gate.verdict)
 
+    tools = cycle(f"tool.{at}" for at in range(64))
+
     def decide() -> Decision:
-        return measured_gate.decide("tool.echo", policy=Reason.ALLOWED, facts_logged=logged)
+        return measured_gate.decide(next(tools), policy=Reason.ALLOWED, facts_logged=logged)
 
     assert decide().allowed
     assert len(list(decide().frames)) == 1

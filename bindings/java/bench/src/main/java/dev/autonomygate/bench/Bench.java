@@ -28,6 +28,8 @@ import java.util.Arrays;
 import java.util.Base64;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
@@ -67,10 +69,14 @@ final class Bench {
         gate.setEnrollment(Answer.enrolled(Enrollment.of(NODE, ref), nowMs));
         // Its clock stands: a benchmark takes longer than an answer counts.
         Call call = Call.of("tool.echo").withNowMs(nowMs);
-        Call logged = call.withFactsLogged(gate.decide(call).facts().orElseThrow());
-        require(gate.decide(logged).effect() == Effect.ALLOW);
+        String facts = gate.decide(call).facts().orElseThrow();
+        List<Call> logged = IntStream.range(0, 64)
+                .mapToObj(at -> Call.of("tool." + at).withNowMs(nowMs).withFactsLogged(facts))
+                .collect(Collectors.toList());
+        require(gate.decide(logged.get(0)).effect() == Effect.ALLOW);
+        int[] asked = {0};
         measure(ENGINE, "verdict", 200_000, 3_000, 100, () -> gate.verdict(nowMs));
-        measure(ENGINE, "decide", 50_000, 20_000, 1, () -> gate.decide(logged));
+        measure(ENGINE, "decide", 50_000, 20_000, 1, () -> gate.decide(logged.get(asked[0]++ % logged.size())));
         durable(Path.of(System.getenv("AUTONOMY")), gate, ref);
         peer(ref);
     }
