@@ -11,7 +11,9 @@ use tempfile::NamedTempFile;
 
 /// A path as a word of a shell's command, for whoever takes a remedy from a message.
 pub fn shell_word(path: &Path) -> String {
-    let word = path.display().to_string();
+    // `-x` would be taken for an option.
+    let here = if path.as_os_str().as_encoded_bytes().starts_with(b"-") { "./" } else { "" };
+    let word = format!("{here}{}", path.display());
     let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
@@ -239,6 +241,19 @@ mod tests {
             assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap(), path);
         }
         assert_eq!(shell_word(Path::new("/a/b-1.pem")), "/a/b-1.pem");
+    }
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell_and_never_an_option() {
+        for (path, word) in [
+            ("keys/fleet-a.pem", "keys/fleet-a.pem"),
+            ("-rf", "./-rf"),
+            ("my keys/$HOME", "'my keys/$HOME'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_word(Path::new(path)), word);
+        }
     }
 
     #[test]
