@@ -233,12 +233,14 @@ fn store(config: &Config) -> Result<(Arc<dyn Store>, String), CliError> {
         let path = config.store_path();
         // Whoever set one of them means a database: a file that nobody looked at would be a fleet where nobody is enrolled.
         let of_a_database = [
-            ("orchestrator.database_password_file", "--database-password-file", database_password_file),
-            ("orchestrator.database_ca", "--database-ca", database_ca),
+            ("orchestrator.database_password_file", database_password_file),
+            ("orchestrator.database_ca", database_ca),
         ];
-        if let Some((name, flag, _)) = of_a_database.iter().find(|(.., file)| database.is_none() && file.is_some()) {
+        if database.is_none()
+            && let Some((name, _)) = of_a_database.iter().find(|(_, file)| file.is_some())
+        {
             return Err(CliError::usage(format!(
-                "`{name}` is set, and no database: name the database with `--database URL`, or leave `{flag}` out"
+                "`{name}` is set, and no database: name the database with `--database URL`, or leave it out"
             )));
         }
         return Ok((Arc::new(SqliteStore::open(&path)?), path.display().to_string()));

@@ -275,7 +275,7 @@ impl Facts {
         Attestation::ALL.iter().map(|sub_check| self.explain_one(*sub_check, now_ms)).collect()
     }
 
-    /// `expected …, found …` of one sub-check: a frame's `detail`.
+    /// `expected …, found …` of one sub-check: a frame's `detail`. That of `enrollment_stale` alone has the time in it.
     pub fn detail(&self, sub_check: Attestation, now_ms: u64) -> String {
         let SubCheck { expected, found, .. } = self.explain_one(sub_check, now_ms);
         let detail = fill("expected {}, found {}", &[&expected, &found.unwrap_or_default()]);

@@ -268,6 +268,7 @@ impl EnrollmentRef {
         if a.eq_ignore_ascii_case(b) {
             return Some("they differ only in upper and lower case");
         }
+        // Not `str::replace`, nor by iterators: the module would be larger.
         let dashes = |text: &str| {
             let mut text = Vec::from(text);
             for byte in &mut text {

@@ -351,6 +351,7 @@ fn escaped(bytes: &[u8]) -> String {
             b' '..=b'~' => text.push(char::from(*byte)),
             _ => {
                 text.push_str("\\x");
+                // Not by `extend`: the module would be larger.
                 for digit in crate::digest::hex(*byte) {
                     text.push(char::from(digit));
                 }

@@ -93,6 +93,11 @@ impl SetUpError {
     }
 }
 
+/// What else to check of a collector over TLS.
+fn and_its_roots(to: &str) -> &'static str {
+    if to.starts_with("https://") { ", and `drain.ca`" } else { "" }
+}
+
 /// Why a drain stopped. What was not acknowledged will be sent again.
 #[derive(Debug, thiserror::Error)]
 pub enum DrainError {
@@ -100,7 +105,7 @@ pub enum DrainError {
     #[error("{0}")]
     Wal(#[from] WalError),
     /// Nobody took anything for too long.
-    #[error("the collector at `{to}` takes nothing ({why}): check that it runs{}, then drain again", if to.starts_with("https://") { ", and `drain.ca`" } else { "" })]
+    #[error("the collector at `{to}` takes nothing ({why}): check that it runs{}, then drain again", and_its_roots(to))]
     Unavailable {
         /// Where.
         to: String,

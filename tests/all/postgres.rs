@@ -144,7 +144,7 @@ fn replicas_over_one_database_are_one_orchestrator_and_nobody_is_shown_the_passw
             serve.replace(&format!("--database {}", tcp(&cluster.address())), ""),
             2,
             "`orchestrator.database_password_file` is set, and no database: name the database with `--database URL`, or leave \
-             `--database-password-file` out",
+             it out",
         ),
     ] {
         let refused = home.run(&line);
@@ -512,7 +512,9 @@ fn a_lease_counts_from_the_request_however_long_the_database_takes() {
         if status == 200 {
             assert!(asked.elapsed() > LEASE_TTL / 2, "the database was fast");
             let issued_at_ms = said_by(&lease)["issued_at_ms"].as_u64().unwrap();
-            assert!(u128::from(issued_at_ms) <= asked_ms, "{} ms too late", u128::from(issued_at_ms) - asked_ms);
+            // The request takes its time, too, and a lease begins with a step of 750 ms: less than the database takes.
+            let latest_ms = asked_ms + 500;
+            assert!(u128::from(issued_at_ms) <= latest_ms, "{} ms too late", u128::from(issued_at_ms) - latest_ms);
             return;
         }
         // The connections that there were did not stand it.

@@ -566,6 +566,7 @@ impl<'a> Parser<'a> {
     fn scalar(&mut self) -> Result<(), Error> {
         let start = self.at;
         let rest = self.rest();
+        // Not as `Kind`s: what may own a text has to be dropped, and that is code.
         let words = [("null", None), ("true", Some(true)), ("false", Some(false))];
         let kind = match words.iter().find(|(word, _)| rest.starts_with(word.as_bytes())) {
             Some((word, truth)) => {

@@ -77,6 +77,7 @@ impl<'a> Parts<'a> {
             now_ms = now_ms * 10 + u64::from(digit.is_ascii_digit().then_some(digit & 15)?);
         }
         let (audit_id, tool) = (core::str::from_utf8(audit_id).ok()?, core::str::from_utf8(tool).ok()?);
+        // A form would answer it.
         let traps = cfg!(feature = "inject-trap") && tool == "gate.trap";
         if !AuditId::is_one(audit_id) || !ToolName::is_one(tool) || traps {
             return None;
@@ -108,11 +109,11 @@ impl Recent {
         }
         let mut from = 0;
         for (at, hole) in holes.iter().enumerate() {
-            out.extend_from_slice(text.get(from..*hole)?);
-            out.extend_from_slice(call.fills.get(at % call.fills.len())?);
+            out.extend_from_slice(text.get(from..*hole).unwrap_or_default());
+            out.extend_from_slice(call.fills.get(at % call.fills.len()).copied().unwrap_or_default());
             from = *hole;
         }
-        out.extend_from_slice(text.get(from..)?);
+        out.extend_from_slice(text.get(from..).unwrap_or_default());
         Some(found.number)
     }
 
@@ -128,7 +129,8 @@ impl Recent {
         }
         text.extend_from_slice(frames.get(from..).unwrap_or_default());
         text.push(b'}');
-        // None has the same `rest`: it would have been found, or it was written on other facts, whose id is in the text.
+        // None has the same `rest`: it has the id of the facts in it, and on the same facts the one verdict that a form does not
+        // have is that the answer is stale, which is never remembered.
         let form = Form { hash: call.hash, rest: call.rest.into(), found, text, holes };
         if self.forms.len() < FORMS {
             self.forms.push(form);

@@ -391,7 +391,7 @@ struct State {
 }
 
 impl State {
-    /// Locks it as well.
+    /// Reads it, and holds it until the transaction ends.
     async fn lock(transaction: &Transaction<'_>) -> Result<Self, Fault> {
         let answer = timeout(CALL, transaction.query_typed(LOCK, &[])).await;
         let rows = answer.map_err(|_| PostgresError::Late { within: CALL })?.map_err(|error| match error.code() {
