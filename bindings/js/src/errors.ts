@@ -14,10 +14,20 @@ export class GateError extends Error {
   }
 }
 
-/** Somebody else's error as one line. */
+/** Somebody else's error as one line, whatever was thrown. */
 export function line(error: unknown): string {
-  const text = error instanceof Error ? error.message || error.name : String(error);
-  return text.replace(/\s+/g, " ").slice(0, 300);
+  let text: string;
+  try {
+    text = String(error instanceof Error ? error.message || error.name : error);
+  } catch {
+    text = "an error that has no text";
+  }
+  return wellFormed(text.replace(/\s+/g, " ").slice(0, 300));
+}
+
+/** The text with U+FFFD for each half of a surrogate pair, which has no UTF-8. */
+export function wellFormed(text: string): string {
+  return text.replace(/\p{Surrogate}/gu, "\uFFFD");
 }
 
 /** Refuses members that nobody knows: a misspelt one must not count as an absent one. */

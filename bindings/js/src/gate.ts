@@ -12,7 +12,7 @@ import type {
   Verdict,
 } from "./documents.js";
 import type { Engine, Engines } from "./engine.js";
-import { GateError, line, onlyKnown } from "./errors.js";
+import { GateError, line, onlyKnown, wellFormed } from "./errors.js";
 import { Frames } from "./frames.js";
 import { REASONS_DIGEST, REASON_TEXTS, REMEDIES, Reason, type AuditReason, type PolicyReason } from "./reasons.js";
 
@@ -201,7 +201,8 @@ export abstract class BaseGate {
   /** Makes a tar the active bundle. One that is refused throws, and the bundle that was active stays so. */
   loadBundle(tar: Uint8Array | ArrayBuffer): Bundle {
     // A copy: the caller's bytes may change, and the next instance must be told the same.
-    const bytes = ArrayBuffer.isView(tar) ? new Uint8Array(tar) : new Uint8Array(tar.slice(0));
+    const bytes = bytesOf(tar);
+    if (bytes === undefined) throw new GateError("malformed", `the bundle is \`${line(tar)}\`: give the bytes of its tar`);
     let document: BundleDocument;
     try {
       document = this.#guarded("the bundle was read", (engine) => engine.loadBundle(bytes));
@@ -221,20 +222,21 @@ export abstract class BaseGate {
    * What is malformed or does not hold throws, and the enrollment is then unavailable or untrusted: it denies.
    */
   setEnrollment(answer: Answer | Lease | string): void {
-    const lease = isLease(answer) ? bytesOf(answer.lease) : undefined;
-    if (lease !== undefined) {
+    const settled = settle(answer);
+    if (typeof settled === "string") {
+      this.#told.enrollment = settled;
+      this.#guarded("the answer was read", (engine) => engine.setEnrollment(settled));
+    } else {
+      const { lease } = settled;
       this.#told.enrollment = lease;
       this.#guarded("the lease was read", (engine) => engine.setLease(lease));
       this.#told.lease = lease;
-    } else {
-      const json = typeof answer === "string" ? answer : jsonOf(answer);
-      this.#told.enrollment = json;
-      this.#guarded("the answer was read", (engine) => engine.setEnrollment(json));
     }
   }
 
   /** What the gate finds at a time. Looks at no mode, and writes nothing down: a call is decided by `decide`. */
   verdict(nowMs: number = Date.now()): Verdict {
+    if (typeof nowMs !== "number") throw noTime(nowMs);
     let number: number;
     try {
       number = this.#current().verdict(nowMs);
@@ -244,9 +246,7 @@ export abstract class BaseGate {
     }
     if (number === 0) return "pass";
     const reason = REASON_TEXTS[number];
-    if (reason === undefined) {
-      throw new GateError("malformed", `\`${nowMs}\` is not a time: give milliseconds since the Unix epoch`);
-    }
+    if (reason === undefined) throw noTime(nowMs);
     return reason as Verdict;
   }
 
@@ -280,6 +280,7 @@ export abstract class BaseGate {
 
   /** Every sub-check at a time, with what it expected and found. Writes nothing down. */
   explain(nowMs: number = Date.now()): Explanation {
+    if (typeof nowMs !== "number") throw noTime(nowMs);
     const document = this.#guarded("it explained", (engine) => engine.explain(nowMs));
     return {
       verdict: document.verdict,
@@ -383,29 +384,38 @@ function refusedAgain(tell: () => unknown): void {
   }
 }
 
-/** @internal */
-export function isLease(answer: Answer | Lease | string): answer is Lease {
-  return typeof answer === "object" && answer !== null && "lease" in answer;
+/**
+ * An answer that nobody changes any more: its JSON, or a lease's bytes. What is none becomes one that is refused. @internal
+ */
+export function settle(answer: Answer | Lease | string): string | { lease: Uint8Array } {
+  // Half a surrogate pair would be encoded as another character.
+  if (typeof answer === "string") return wellFormed(answer) === answer ? answer : "null";
+  try {
+    const lease = answer !== null && typeof answer === "object" && "lease" in answer ? leaseOf(answer) : undefined;
+    return lease === undefined ? (JSON.stringify(answer) ?? "null") : { lease };
+  } catch {
+    return "null";
+  }
 }
 
-/** `undefined` for what is neither text nor bytes. */
-function bytesOf(lease: Lease["lease"]): Uint8Array | undefined {
-  if (typeof lease === "string") return new TextEncoder().encode(lease);
+function leaseOf({ lease }: Lease): Uint8Array | undefined {
+  return typeof lease === "string" ? new TextEncoder().encode(lease) : bytesOf(lease);
+}
+
+/** A copy of what are bytes; `undefined` for what are none, or were handed to another thread. */
+function bytesOf(given: unknown): Uint8Array | undefined {
   try {
-    return ArrayBuffer.isView(lease) || (lease as unknown) instanceof ArrayBuffer ? new Uint8Array(lease) : undefined;
+    if (ArrayBuffer.isView(given)) return new Uint8Array(given.buffer, given.byteOffset, given.byteLength).slice();
+    // By its name: one of another realm has another constructor.
+    const isBuffer = Object.prototype.toString.call(given) === "[object ArrayBuffer]";
+    return isBuffer ? new Uint8Array(given as ArrayBuffer).slice() : undefined;
   } catch {
-    // Its bytes were handed to another thread.
     return undefined;
   }
 }
 
-/** What is no document becomes one that is refused. @internal */
-export function jsonOf(answer: Answer | Lease): string {
-  try {
-    return JSON.stringify(answer) ?? "null";
-  } catch {
-    return "null";
-  }
+function noTime(given: unknown): GateError {
+  return new GateError("malformed", `\`${line(given)}\` is not a time: give milliseconds since the Unix epoch`);
 }
 
 function isTrapped(error: unknown): boolean {
@@ -430,7 +440,9 @@ function toDocument(call: Call): CallDocument {
   if ("policy" in call && typeof call.policy !== "string") {
     throw new GateError("malformed", `the call's policy is \`${call.policy}\`: give its answer, or leave the member out`);
   }
-  const { nowMs = Date.now(), policyRef, policyDetail, factsLogged } = call;
+  const { policyRef, policyDetail, factsLogged } = call;
+  // What is no number at all is as little a time as NaN, which every engine refuses.
+  const nowMs = call.nowMs === undefined ? Date.now() : typeof call.nowMs === "number" ? call.nowMs : NaN;
   const document: CallDocument = {
     now_ms: nowMs,
     audit_id: call.auditId ?? auditId(nowMs),

@@ -2,7 +2,7 @@ import { auditId } from "./audit-id.js";
 import type { Answer, Lease } from "./documents.js";
 import { GateError, line, onlyKnown } from "./errors.js";
 import { Frames } from "./frames.js";
-import { isLease, jsonOf, type BaseGate, type Decision } from "./gate.js";
+import { settle, type BaseGate, type Decision } from "./gate.js";
 import { REMEDIES, Reason, type PolicyReason } from "./reasons.js";
 
 /** Who says whether a node is enrolled. */
@@ -125,9 +125,12 @@ const GUARD_OPTIONS = new Set(["gate", "source", "sink", "policy", "maxAgeMs", "
 
 const TOOL_CALL = new Set(["tool", "params", "policy", "policyRef", "policyDetail", "auditId"]);
 
+/** An answer that its source cannot change any more. */
+type Settled = ReturnType<typeof settle>;
+
 /** What a source answered, and what it takes to know that a later answer is the same. */
 interface Known {
-  answer: Answer | Lease | string;
+  answer: Settled;
   /** When it was asked for, by a clock that only goes forward. */
   askedMs: number;
 }
@@ -219,17 +222,17 @@ export class Guard {
     }
   }
 
-  async #lookUp(): Promise<Answer | Lease | string> {
+  async #lookUp(): Promise<Settled> {
     const { nodeId } = this.gate;
     // There is nobody to ask for, and the verdict fails before it looks at the answer.
-    if (nodeId === null) return { answer: "unavailable", why: "the gate has no node id" };
+    if (nodeId === null) return unavailable("the gate has no node id");
     const askedMs = performance.now();
     if (this.#known !== undefined && askedMs - this.#known.askedMs < this.#maxAgeMs) return this.#known.answer;
-    let answer: Answer | Lease | string;
+    let answer: Settled;
     try {
-      answer = await within(this.#lookUpTimeoutMs, "the look-up", (signal) => this.#source.lookUp(nodeId, signal));
+      answer = settle(await within(this.#lookUpTimeoutMs, "the look-up", (signal) => this.#source.lookUp(nodeId, signal)));
     } catch (error) {
-      answer = { answer: "unavailable", why: line(error) };
+      answer = unavailable(line(error));
     }
     // A look-up that began later knows better.
     if (this.#known === undefined || this.#known.askedMs <= askedMs) this.#known = { answer, askedMs };
@@ -237,7 +240,7 @@ export class Guard {
   }
 
   /** Tells and decides without a wait between: no other call's answer comes in between. */
-  #decide(tool: string, policy: PolicyAnswer, id: string, answer: Answer | Lease | string): Decision {
+  #decide(tool: string, policy: PolicyAnswer, id: string, answer: Settled): Decision {
     const nowMs = Date.now();
     this.#tell(answer, nowMs);
     return this.gate.decide({ ...policy, tool, auditId: id, nowMs, factsLogged: this.#factsLogged });
@@ -247,7 +250,7 @@ export class Guard {
    * A row that was read again is the same but for the time, and would be logged as new facts with each call. The answer
    * that was told before stands for half of its time.
    */
-  #tell(answer: Answer | Lease | string, nowMs: number): void {
+  #tell(answer: Settled, nowMs: number): void {
     const observed = observation(answer);
     if (observed !== undefined && this.#told?.same === observed.same) {
       const ageMs = nowMs - this.#told.observedMs;
@@ -262,7 +265,7 @@ export class Guard {
       // What does not hold has been told as that, and denies.
       if (error instanceof GateError && error.code !== "trapped") return;
       try {
-        this.gate.setEnrollment({ answer: "unavailable", why: line(error) });
+        this.gate.setEnrollment(unavailable(line(error)));
       } catch {
         // It trapped as well: no instance can be told, and every call is denied.
       }
@@ -289,14 +292,24 @@ export class Guard {
   }
 }
 
-/** All of an answer but the time, and the time. `undefined` for what has none. */
-function observation(answer: Answer | Lease | string): { same: string; observedMs: number } | undefined {
-  if (isLease(answer)) return undefined;
-  const json = typeof answer === "string" ? answer : jsonOf(answer);
+function unavailable(why: string): string {
+  return JSON.stringify({ answer: "unavailable", why });
+}
+
+/**
+ * All of an answer but the digits of its time, and the time. `undefined` for what has none.
+ *
+ * Only a number as JSON has it is taken out, and the rest stays where it is: what differs from an answer that was read in these
+ * digits alone can be read as well.
+ */
+function observation(answer: Settled): { same: string; observedMs: number } | undefined {
+  if (typeof answer !== "string") return undefined;
   // Inside of a string there would be a backslash before the second quote.
-  const found = /"observed_at_ms":(\d{1,16})(?=[,}])/.exec(json);
+  const found = /("observed_at_ms":)([1-9]\d{0,15})(?=[,}])/.exec(answer);
   if (found === null) return undefined;
-  return { same: json.replace(found[0], ""), observedMs: Number(found[1]) };
+  const [, name, digits] = found as unknown as [string, string, string];
+  const from = found.index + name.length;
+  return { same: answer.slice(0, from) + answer.slice(from + digits.length), observedMs: Number(digits) };
 }
 
 async function within<T>(timeoutMs: number, what: string, run: (signal: AbortSignal) => Promise<T>): Promise<T> {

@@ -7,7 +7,7 @@ import type {
   InfoDocument,
 } from "./documents.js";
 import type { Engine, Engines } from "./engine.js";
-import { GateError } from "./errors.js";
+import { GateError, wellFormed } from "./errors.js";
 
 const ABI_MAJOR = 1;
 const REFUSED = -2;
@@ -274,7 +274,8 @@ function value(value: unknown): string {
   // JSON would make `null` of it, which is as good as absent.
   if (typeof value === "number" && !Number.isFinite(value)) return NOT_JSON;
   try {
-    return JSON.stringify(value) ?? NOT_JSON;
+    // As wasm-bindgen passes it on.
+    return JSON.stringify(typeof value === "string" ? wellFormed(value) : value) ?? NOT_JSON;
   } catch {
     return NOT_JSON;
   }

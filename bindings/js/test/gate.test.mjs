@@ -97,6 +97,43 @@ for (const [name, { Gate }] of Object.entries({ plain, bindgen, inline })) {
     assert.equal(gate.decide({ tool: "tool.echo" }).effect, "allow");
   });
 
+  test(`half a surrogate pair is no answer, and in a call another character, ${name}`, async () => {
+    const gate = await load(Gate);
+    for (const status of ["active\ud800", "\udc00active"]) {
+      for (const answer of [enrolled({ status }), JSON.stringify(enrolled({ status: "?" })).replace("?", status)]) {
+        gate.setEnrollment(enrolled());
+        assert.equal(gate.verdict(), "pass");
+        assert.throws(() => gate.setEnrollment(answer), { name: "GateError", code: "malformed" });
+        assert.equal(gate.verdict(), "attestation: enrollment_unavailable");
+      }
+    }
+    const { frames } = gate.decide({ tool: "tool.echo", policy: "policy: denied", policyDetail: "a\ud800b\u{1f600}" });
+    assert.equal([...frames].at(-1).attrs.detail, "a\ufffdb\u{1f600}");
+    const message = /`\ufffd` \(U\+FFFD\)|holds `\ufffd`|holds `\\u\{fffd\}`/;
+    assert.throws(() => gate.decide({ tool: "tool\ud800" }), { name: "GateError", code: "malformed", message });
+  });
+
+  test(`what is no time and no tar is said to be none, ${name}`, async () => {
+    const gate = await load(Gate);
+    gate.setEnrollment(enrolled());
+    for (const time of [5n, "5", null, {}, Symbol("x"), Object.create(null)]) {
+      for (const ask of [(at) => gate.verdict(at), (at) => gate.explain(at), (nowMs) => gate.decide({ tool: "tool.echo", nowMs })]) {
+        assert.throws(() => ask(time), { name: "GateError", code: "malformed" });
+      }
+      const [decided] = gate.decideBatch([{ tool: "tool.echo", nowMs: time }]);
+      assert.equal(decided.code, "malformed");
+    }
+    assert.throws(() => gate.verdict(5n), { message: "`5` is not a time: give milliseconds since the Unix epoch" });
+    for (const tar of [null, undefined, 5, "tar", {}, [1]]) {
+      const message = /^the bundle is `.*`: give the bytes of its tar$/;
+      assert.throws(() => gate.loadBundle(tar), { name: "GateError", code: "malformed", message });
+      if (tar !== undefined) await assert.rejects(load(Gate, { bundle: tar }), { name: "GateError", code: "malformed", message });
+    }
+    assert.equal(gate.verdict(), "pass");
+    const { buffer } = new Uint8Array(good.bundle);
+    for (const tar of [buffer, new DataView(buffer), new Uint16Array(buffer)]) assert.equal(gate.loadBundle(tar).digest, good.accepted.digest);
+  });
+
   test(`a refused bundle leaves the one that is active, ${name}`, async () => {
     const gate = await load(Gate);
     gate.setEnrollment(enrolled());

@@ -110,6 +110,61 @@ test("what a source answers after an answer that allowed is never read as that o
   }
 });
 
+test("an answer that only looks like the one before it, but for its time, is read", async () => {
+  const allowed = JSON.stringify({ answer: "enrolled", enrollment: row(), observed_at_ms: Date.now() });
+  const time = /"observed_at_ms":\d+/.exec(allowed)[0];
+  const nonsense = [
+    allowed.replace(time, time.replace(":", ":000")),
+    allowed.replace(`},${time}`, `${time}},`),
+    allowed.replace(`,${time}}`, `${time},}`),
+    allowed.replace("{", `{${time.replace(":", ":1.5,")},`),
+  ];
+  for (const answer of nonsense) {
+    const answers = [allowed, answer];
+    const { guard } = await rig({ source: { lookUp: async () => answers.shift() } });
+    await guard.ask({ tool: "tool.echo" });
+    await denied(guard.ask({ tool: "tool.echo" }), "attestation: enrollment_unavailable");
+  }
+});
+
+test("whatever a source throws or gives, the call is denied and the next one right", async () => {
+  const none = Object.create(null);
+  const throws = () => {
+    throw none;
+  };
+  const untold = Object.assign(new Error(), { message: none });
+  const hostile = new Proxy({}, { get: throws, has: throws, ownKeys: throws, getPrototypeOf: throws });
+  const long = { answer: "unavailable", why: "\n".repeat(20 * 2 ** 20) };
+  for (const given of [undefined, null, NaN, Symbol("x"), none, untold, hostile, 5n, { lease: hostile }, { toJSON: throws }, long]) {
+    for (const lookUp of [async () => given, () => Promise.reject(given), () => { throw given; }]) {
+      const answers = [{ answer: "enrolled", enrollment: row(), observed_at_ms: Date.now() }];
+      const { guard, host, gate } = await rig({ source: { lookUp: () => answers.shift() ?? lookUp() } });
+      await guard.ask({ tool: "tool.echo" });
+      await denied(guard.ask({ tool: "tool.echo" }), "attestation: enrollment_unavailable");
+      assert.equal(gate.verdict(), "attestation: enrollment_unavailable");
+      assert.equal(host.frames.at(-1).attrs.reason, "attestation: enrollment_unavailable");
+      answers.push({ answer: "enrolled", enrollment: row(), observed_at_ms: Date.now() });
+      await guard.ask({ tool: "tool.echo" });
+    }
+  }
+});
+
+test("what a policy throws is written down, whatever it is", async () => {
+  for (const thrown of [Object.create(null), Object.assign(new Error(), { message: {} }), new Error("x".repeat(299) + "\u{1f600}")]) {
+    const { guard, host } = await rig({ policy: () => Promise.reject(thrown) });
+    await denied(guard.ask({ tool: "tool.echo" }), "policy: evaluation_failed");
+    assert.equal(host.frames.at(-1).attrs.reason, "policy: evaluation_failed");
+  }
+});
+
+test("an answer counts as it was given, whatever its source makes of it later", async () => {
+  const given = { answer: "enrolled", enrollment: row({ status: "revoked" }), observed_at_ms: Date.now() };
+  const { guard } = await rig({ source: { lookUp: async () => given }, maxAgeMs: 60_000 });
+  await denied(guard.ask({ tool: "tool.echo" }), "attestation: enrollment_revoked");
+  given.enrollment.status = "active";
+  await denied(guard.ask({ tool: "tool.echo" }), "attestation: enrollment_revoked");
+});
+
 test("an append that fails in any way denies, in every mode", async () => {
   const sinks = {
     fails: async () => {
