@@ -77,7 +77,9 @@ func (a Answer) observe() (observation, bool) {
 	}
 	before, rest := a.text[:at], a.text[at+len(observedAt):]
 	end := strings.IndexAny(rest, ",}")
-	if end < 0 {
+	// Only a number as JSON has it is taken out: what differs from an answer that was read in these digits alone can be read
+	// as well.
+	if end < 1 || rest[0] < '1' || rest[0] > '9' {
 		return observation{}, false
 	}
 	ms, err := strconv.ParseInt(rest[:end], 10, 64)

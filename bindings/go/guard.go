@@ -228,6 +228,10 @@ func (g *Guard) lookUp(ctx context.Context) error {
 	within, cancel := context.WithTimeout(ctx, orElse(g.LookUpTimeout, 2*time.Second))
 	defer cancel()
 	answer, err := g.Source.LookUp(within, node)
+	if err == nil {
+		// What is late counts as little as what fails.
+		err = within.Err()
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()

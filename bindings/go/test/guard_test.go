@@ -248,6 +248,109 @@ func TestACallThatIsGivenUpIsNoAnswer(t *testing.T) {
 	allows(t, guard, "tool.echo")
 }
 
+// answers is a source that gives one after the other.
+type answers []func() (autonomygate.Answer, error)
+
+func (a *answers) LookUp(context.Context, string) (autonomygate.Answer, error) {
+	next := (*a)[0]
+	*a = (*a)[1:]
+	return next()
+}
+
+func TestWhateverComesAfterAnAnswerThatAllowedDeniesAndTheNextOneCounts(t *testing.T) {
+	config, ref := fixture(t)
+	allowed := func() (autonomygate.Answer, error) { return enrolled(ref, "active"), nil }
+	large := strings.Repeat("x", 68<<20)
+	for name, answer := range map[string]autonomygate.Answer{
+		"none":               {},
+		"no JSON":            autonomygate.AnswerJSON("<html>"),
+		"null":               autonomygate.AnswerJSON("null"),
+		"too large":          autonomygate.AnswerJSON(large),
+		"a lease, too large": autonomygate.Lease([]byte(large)),
+		"no UTF-8":           autonomygate.AnswerJSON(strings.Replace(document(ref), "active", "active\xed\xa0\x80", 1)),
+		"half a pair":        autonomygate.AnswerJSON(strings.Replace(document(ref), "active", `active\ud800`, 1)),
+		// It is read, and then there is no memory left for what it says.
+		"more than the memory": autonomygate.AnswerJSON(`{"answer":"unavailable","why":"` + strings.Repeat(`\n`, 32<<20-32) + `"}`),
+	} {
+		gate := load(t, config)
+		host := &autonomygate.MemoryHost{}
+		guard := &autonomygate.Guard{Gate: gate, Sink: host, Source: &answers{
+			allowed, func() (autonomygate.Answer, error) { return answer, nil }, allowed,
+		}}
+		allows(t, guard, "tool.echo")
+		denies(t, guard, "tool.echo", autonomygate.ReasonEnrollmentUnavailable)
+		if verdict, err := gate.Verdict(time.Now()); verdict != autonomygate.ReasonEnrollmentUnavailable || err != nil {
+			t.Errorf("%s: found %s, %v", name, verdict, err)
+		}
+		frames := host.Frames()
+		if last := string(frames[len(frames)-1].Attrs); !strings.Contains(last, `"attestation: enrollment_unavailable"`) {
+			t.Errorf("%s: %s", name, last)
+		}
+		allows(t, guard, "tool.echo")
+		guard.Wait()
+	}
+}
+
+// document is the JSON of an answer that allows.
+func document(ref string) string {
+	return fmt.Sprintf(`{"answer":"enrolled","enrollment":{"node_id":"%s","enrollment_ref":"%s","status":"active",`+
+		`"rollout_state":"<none>","serial":1},"observed_at_ms":%d}`, nodeID, ref, time.Now().UnixMilli())
+}
+
+func TestAnAnswerThatOnlyLooksLikeTheOneBeforeItButForItsTimeIsRead(t *testing.T) {
+	config, ref := fixture(t)
+	allowed := document(ref)
+	from := strings.Index(allowed, `"observed_at_ms"`)
+	observed := allowed[from : len(allowed)-1]
+	for _, nonsense := range []string{
+		strings.Replace(allowed, ":17", ":00017", 1),
+		strings.Replace(allowed, ":17", ":+17", 1),
+		strings.Replace(allowed, "},"+observed, observed+"},", 1),
+		"{" + strings.Replace(observed, ":", ":1.5", 1) + "," + allowed[1:],
+	} {
+		source := &answers{}
+		for _, text := range []string{allowed, nonsense} {
+			*source = append(*source, func() (autonomygate.Answer, error) { return autonomygate.AnswerJSON(text), nil })
+		}
+		guard := &autonomygate.Guard{Gate: load(t, config), Source: source, Sink: &autonomygate.MemoryHost{}}
+		allows(t, guard, "tool.echo")
+		denies(t, guard, "tool.echo", autonomygate.ReasonEnrollmentUnavailable)
+		guard.Wait()
+	}
+}
+
+func TestAnAnswerThatIsLateIsNone(t *testing.T) {
+	config, ref := fixture(t)
+	source := &answers{func() (autonomygate.Answer, error) {
+		time.Sleep(50 * time.Millisecond)
+		return enrolled(ref, "active"), nil
+	}}
+	guard := &autonomygate.Guard{
+		Gate: load(t, config), Source: source, Sink: &autonomygate.MemoryHost{}, LookUpTimeout: 20 * time.Millisecond,
+	}
+	denies(t, guard, "tool.echo", autonomygate.ReasonEnrollmentUnavailable)
+}
+
+func TestAPanicOfASourceIsTheCallersAndTheNextCallIsRight(t *testing.T) {
+	config, ref := fixture(t)
+	allowed := func() (autonomygate.Answer, error) { return enrolled(ref, "active"), nil }
+	source := &answers{allowed, func() (autonomygate.Answer, error) { panic("no") }, allowed}
+	host := &autonomygate.MemoryHost{}
+	guard := &autonomygate.Guard{Gate: load(t, config), Source: source, Sink: host}
+	allows(t, guard, "tool.echo")
+	func() {
+		defer func() {
+			if recover() != "no" {
+				t.Error("the panic is gone")
+			}
+		}()
+		permit, err := guard.Ask(context.Background(), autonomygate.ToolCall{Tool: "tool.echo"})
+		t.Error(permit, err)
+	}()
+	allows(t, guard, "tool.echo")
+	guard.Wait()
+}
+
 func TestARowThatIsReadAgainIsNotLoggedAgain(t *testing.T) {
 	guard, host := guarded(t)
 	for range 20 {
