@@ -1,6 +1,9 @@
 """From a call to a permit, on both guards: what is looked up, decided and written down."""
 
 import asyncio
+import contextlib
+import json
+import re
 import threading
 import time
 
@@ -123,6 +126,118 @@ def test_what_is_no_answer_is_none(side, answer):
     assert "malformed" in why(host.frames)
 
 
+class NoTextError(Exception):
+    def __str__(self):
+        raise ValueError("it has no text")
+
+
+class Changing(dict):
+    """Another thread changes it."""
+
+    def items(self):
+        raise RuntimeError("dictionary changed size during iteration")
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        None,
+        float("nan"),
+        {**enrolled(), "observed_at_ms": float("nan")},
+        enrolled(status="active\ud800"),
+        json.dumps(enrolled(status="?")).replace("?", "\ud800"),
+        Changing(enrolled()),
+        Lease(None),
+        "x" * (68 << 20),
+        Lease(b"x" * (68 << 20)),
+        # It is read, and then there is no memory left for what it says.
+        '{"answer":"unavailable","why":"' + "\\n" * (32 << 20) + '"}',
+        NoTextError(),
+        StopIteration(),
+        StopAsyncIteration(),
+        AssertionError(),
+        MemoryError(),
+        RecursionError(),
+        asyncio.TimeoutError(),
+    ],
+    ids=lambda nonsense: type(nonsense).__name__,
+)
+def test_whatever_comes_after_an_answer_that_allowed_denies_and_the_next_one_counts(side, nonsense):
+    answers = iter([enrolled, lambda: nonsense, enrolled])
+
+    def look_up(_):
+        answer = next(answers)()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    gate = load()
+    host, guard = rig(side, gate=gate, source=side.source(look_up))
+    side.ask(guard)
+    reason = Reason.ENROLLMENT_UNTRUSTED if nonsense == Lease(None) else Reason.ENROLLMENT_UNAVAILABLE
+    denied(side, guard, reason)
+    assert gate.verdict() is reason
+    assert reasons(host.frames)[-1] == reason
+    side.ask(guard)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_a_call_whose_look_up_is_interrupted_has_no_permit(error):
+    side = Threads()
+    answers = iter([None, error, None])
+
+    def look_up(_):
+        if interrupt := next(answers):
+            raise interrupt
+        return enrolled()
+
+    host, guard = rig(side, source=side.source(look_up))
+    side.ask(guard)
+    with pytest.raises(error):
+        side.ask(guard)
+    assert kinds(host.frames) == ["facts", "decision"]
+    side.ask(guard)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda allowed, time: allowed.replace(time, time.replace(": ", ":000")),
+        lambda allowed, time: allowed.replace(time, time.replace(": ", ":\f")),
+        lambda allowed, time: allowed.replace(f", {time}}}", f"{time}, }}"),
+        lambda allowed, time: allowed.replace(f"}}, {time}}}", f"{time}}}, }}"),
+        lambda allowed, time: allowed.replace("{", "{" + time.replace(": ", ": 1.5") + ",", 1),
+    ],
+    ids=["zeros in front", "no white space of JSON", "comma behind", "within the row", "twice"],
+)
+def test_an_answer_that_only_looks_like_the_one_before_it_but_for_its_time_is_read(side, spoil):
+    allowed = json.dumps(enrolled())
+    answers = iter([allowed, spoil(allowed, re.search(r'"observed_at_ms": \d+', allowed)[0])])
+    _, guard = rig(side, source=side.source(lambda _: next(answers)))
+    side.ask(guard)
+    denied(side, guard, Reason.ENROLLMENT_UNAVAILABLE)
+
+
+def test_an_answer_counts_as_it_was_given_whatever_its_source_makes_of_it_later(side):
+    given = enrolled(status="revoked")
+    _, guard = rig(side, source=side.source(lambda _: given), max_age_ms=60_000)
+    denied(side, guard, Reason.ENROLLMENT_REVOKED)
+    given["enrollment"]["status"] = "active"
+    denied(side, guard, Reason.ENROLLMENT_REVOKED)
+
+
+def test_an_answer_that_is_late_is_none():
+    side = Threads()
+
+    def look_up(_):
+        time.sleep(0.05)
+        return enrolled()
+
+    host, guard = rig(side, source=side.source(look_up), look_up_timeout_ms=20)
+    denied(side, guard, Reason.ENROLLMENT_UNAVAILABLE)
+    assert why(host.frames) == "the look-up took longer than 20 ms"
+
+
 def test_a_source_without_a_look_up_has_not_answered(side):
     host, guard = rig(side, source=object())
     denied(side, guard, Reason.ENROLLMENT_UNAVAILABLE)
@@ -193,6 +308,15 @@ def test_the_policy_is_asked_and_one_without_an_answer_denies(side, answer, reas
     assert reasons(host.frames) == [reason]
     detail = {Reason.DENIED: "not today", Reason.EVALUATION_FAILED: "line 3"}.get(reason)
     assert host.frames[-1]["attrs"].get("detail") == detail
+
+
+def test_an_error_of_a_policy_that_has_no_text_is_written_down_all_the_same(side):
+    def policy(*_):
+        raise NoTextError
+
+    host, guard = rig(side, policy=policy)
+    denied(side, guard, Reason.EVALUATION_FAILED)
+    assert host.frames[-1]["attrs"]["detail"] == "NoTextError"
 
 
 def test_an_error_of_a_policy_that_is_no_text_is_written_down_all_the_same(side):
@@ -283,6 +407,75 @@ def test_a_slow_source_of_tasks_is_cancelled():
 
     asyncio.run(main())
     assert cancelled == [NODE_ID]
+
+
+@pytest.mark.parametrize("given", [None, OSError("too late")])
+def test_a_source_of_tasks_that_does_not_let_itself_be_cancelled_is_late_all_the_same(given):
+    class Stubborn:
+        async def look_up(self, node_id):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(30)
+            await asyncio.sleep(0.3)
+            if given is not None:
+                raise given
+            return enrolled()
+
+    async def main():
+        host = AsyncMemoryHost()
+        guard = AsyncGuard(load(), source=Stubborn(), sink=host, look_up_timeout_ms=50)
+        asked = time.monotonic()
+        with pytest.raises(Denied) as caught:
+            await guard.ask("tool.echo")
+        assert caught.value.reason is Reason.ENROLLMENT_UNAVAILABLE
+        assert time.monotonic() - asked < 0.25
+        assert why(host.frames) == "the look-up took longer than 50 ms"
+        await asyncio.sleep(0.4)
+
+    asyncio.run(main())
+
+
+def test_a_look_up_that_is_cancelled_by_itself_has_not_answered():
+    class Cancelled:
+        async def look_up(self, node_id):
+            raise asyncio.CancelledError
+
+    async def main():
+        host = AsyncMemoryHost()
+        with pytest.raises(Denied) as caught:
+            await AsyncGuard(load(), source=Cancelled(), sink=host).ask("tool.echo")
+        assert caught.value.reason is Reason.ENROLLMENT_UNAVAILABLE
+        assert why(host.frames) == "the look-up was cancelled"
+
+    asyncio.run(main())
+
+
+def test_a_task_that_is_cancelled_while_it_looks_up_is_cancelled():
+    cancelled = []
+
+    class Slow:
+        async def look_up(self, node_id):
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                cancelled.append(node_id)
+                raise
+
+    async def main():
+        host = AsyncMemoryHost()
+        guard = AsyncGuard(load(), source=Slow(), sink=host)
+
+        async def tool():
+            await guard.ask("tool.echo")
+
+        task = asyncio.create_task(tool())
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0)
+        assert (cancelled, host.frames) == ([NODE_ID], [])
+
+    asyncio.run(main())
 
 
 def test_python_warns_of_a_call_that_was_forgotten_to_be_awaited():

@@ -20,6 +20,7 @@ from wasmtime import _ffi as ffi
 from wasmtime._instance import InstanceExports
 
 from .errors import MalformedError, RefusedError, UnsupportedError, line
+from .fork import told_of_forks
 from .reasons import REASONS_DIGEST
 
 ABI_MAJOR: Final = 1
@@ -71,6 +72,11 @@ class Module:
                 cls._own = cls(resources.files(__package__).joinpath("gate.wasm").read_bytes())
             return cls._own
 
+    @classmethod
+    def forked(cls) -> None:
+        """A process that forked while another thread compiled has that thread's lock, and nobody who frees it."""
+        cls._compiling = Lock()
+
     def __init__(self, wasm: bytes) -> None:
         config = wasmtime.Config()
         config.memory_may_move = False
@@ -84,6 +90,9 @@ class Module:
         for imported in self.compiled.imports:
             name = f"{imported.module}.{imported.name}"
             raise UnsupportedError(f"the module imports `{name}`, and gate.wasm imports nothing: {OWN_MODULE}")
+
+
+told_of_forks(Module)
 
 
 class Instance:

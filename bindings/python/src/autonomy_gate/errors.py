@@ -68,6 +68,9 @@ class Denied(Exception):  # noqa: N818 - an answer, and the word for it in every
 
 
 def line(error: BaseException) -> str:
-    """Somebody else's error as one line. A file's name in it may be no text."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """Somebody else's error as one line. A file's name in it may be no text, and it may have none at all."""
+    try:
+        text = " ".join(str(error).split()) or type(error).__name__
+    except Exception:  # noqa: BLE001 - somebody else's code
+        text = type(error).__name__
     return text[:LONGEST_LINE].encode(errors="replace").decode()

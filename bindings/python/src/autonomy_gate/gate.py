@@ -156,6 +156,9 @@ class Gate:
             except Exception:  # noqa: BLE001 - a trap of any kind
                 self._instance = None
                 return Reason.ENROLLMENT_UNAVAILABLE
+            except BaseException:
+                self._interrupted()
+                raise
         if number == 0:
             return "pass"
         if number not in REASONS:
@@ -217,6 +220,9 @@ class Gate:
             raise
         except Exception as trap:  # noqa: BLE001 - a trap of any kind
             return self._decide_trapped(document, audit_id, trap)
+        except BaseException:
+            self._interrupted()
+            raise
 
     def _decide_trapped(self, document: bytes, audit_id: str, trap: Exception) -> Decision:
         """The same call by a new instance, so that the denial is written down."""
@@ -229,6 +235,9 @@ class Gate:
         except Exception:  # noqa: BLE001 - a trap of any kind
             self._instance = None
             return _unrecordable(audit_id)
+        except BaseException:
+            self._interrupted()
+            raise
         # A mode that lets it through must not let a call run on which the module trapped.
         return _unrecordable(audit_id) if decision.allowed else decision
 
@@ -245,6 +254,9 @@ class Gate:
             # One of them is to blame: alone, each is answered for itself.
             self._instance = None
             return [self._decide_alone(document, audit_id) for audit_id, document in documents]
+        except BaseException:
+            self._interrupted()
+            raise
 
     def _decide_alone(self, document: bytes, audit_id: str) -> Decision | MalformedError:
         try:
@@ -263,6 +275,13 @@ class Gate:
         except Exception as trap:
             self._instance = None
             raise TrappedError(f"the gate trapped while it {doing}: {line(trap)}") from trap
+        except BaseException:
+            self._interrupted()
+            raise
+
+    def _interrupted(self) -> None:
+        """By a `KeyboardInterrupt` or the like, in the midst of nobody knows what: the next call makes a new instance."""
+        self._instance = None
 
     def _renew(self) -> Instance:
         """Drops the instance, and tells a new one all that the old one was told."""
@@ -292,7 +311,7 @@ def json_of(document: object) -> bytes:
         return document.encode(errors="surrogatepass")
     try:
         return compact(document).encode()
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - somebody else's code may be in it, or another thread that changes it
         return b"null"
 
 

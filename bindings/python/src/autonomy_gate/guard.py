@@ -25,8 +25,8 @@ class EnrollmentSource(Interface):
     def look_up(self, node_id: str, timeout_s: float) -> Answer:
         """What is known of the node now: a document, its JSON as it came, or a lease.
 
-        It must be back within `timeout_s`: a guard that waits for threads has no way to stop it. One that raises or
-        answers nonsense has not answered: the call is denied with `attestation: enrollment_unavailable`.
+        It must be back within `timeout_s`: a guard that waits for threads has no way to stop it. One that raises, is late
+        or answers nonsense has not answered: the call is denied with `attestation: enrollment_unavailable`.
         """
 
 
@@ -170,9 +170,16 @@ class Guard:
             case AskPolicy(tool, params):
                 return None if self._policy is None else self._policy(tool, params)
             case LookUp(node_id):
-                return self._source.look_up(node_id, self._look_up_timeout_s)
+                return self._look_up(node_id)
             case Append(frames):
                 return self._append(frames)
+
+    def _look_up(self, node_id: str) -> Answer:
+        asked = time.monotonic()
+        answer = self._source.look_up(node_id, self._look_up_timeout_s)
+        if time.monotonic() - asked > self._look_up_timeout_s:
+            raise _late("the look-up", self._look_up_timeout_s)
+        return answer
 
     def _append(self, frames: Frames) -> object:
         # Whatever it gives: `None` by its type, and the protocol sees to it.
@@ -247,8 +254,8 @@ class AsyncGuard:
         self._source = source
         self._sink = sink
         self._policy = policy
-        self._look_up_timeout_ms = look_up_timeout_ms
-        self._append_timeout_ms = append_timeout_ms
+        self._look_up_timeout_s = look_up_timeout_ms / 1000
+        self._append_timeout_s = append_timeout_ms / 1000
 
     def ask(self, tool: str, *, params: Any = None, policy: Answered = UNASKED, audit_id: str | None = None) -> Asking:
         """As `Guard.ask`: `async with guard.ask("arm.move"): …`, or `permit = await guard.ask("arm.move")`."""
@@ -278,19 +285,38 @@ class AsyncGuard:
                 answer = None if self._policy is None else self._policy(tool, params)
                 return await answer if inspect.isawaitable(answer) else answer
             case LookUp(node_id):
-                return await _within(self._look_up_timeout_ms, "the look-up", self._source.look_up(node_id))
+                return await _within(self._look_up_timeout_s, "the look-up", self._source.look_up(node_id))
             case Append(frames):
                 return await self._append(frames)
 
     async def _append(self, frames: Frames) -> object:
-        return await _within(self._append_timeout_ms, "the append", self._sink.append(frames))
+        return await _within(self._append_timeout_s, "the append", self._sink.append(frames))
 
 
-async def _within(timeout_ms: int, what: str, doing: Awaitable[object]) -> object:
+async def _within(timeout_s: float, what: str, doing: Awaitable[object]) -> object:
+    """What comes of it in time. `asyncio.wait_for` waits for what does not let itself be cancelled, and takes its word."""
+    task = asyncio.ensure_future(doing)
     try:
-        return await asyncio.wait_for(doing, timeout_ms / 1000)
-    except asyncio.TimeoutError:
-        raise TimeoutError(f"{what} took longer than {timeout_ms} ms") from None
+        await asyncio.wait((task,), timeout=timeout_s)
+        if not task.done():
+            raise _late(what, timeout_s)
+        if task.cancelled():
+            # By itself: whoever asked goes on.
+            raise RuntimeError(f"{what} was cancelled")
+        return task.result()
+    finally:
+        if task.cancel():
+            task.add_done_callback(_forget)
+
+
+def _forget(task: asyncio.Future[object]) -> None:
+    """What comes of it too late is nobody's business."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _late(what: str, timeout_s: float) -> TimeoutError:
+    return TimeoutError(f"{what} took longer than {timeout_s * 1000:.0f} ms")
 
 
 def outcome_of(error: BaseException | None) -> Outcome:

@@ -16,14 +16,17 @@ from threading import Lock
 from typing import Any, Final, Literal, Union
 
 from .audit import clock_ms, new_audit_id
-from .documents import Answer, Decision, Frames, Lease, Outcome, Unavailable, compact
+from .documents import Answer, Decision, Frames, Lease, Outcome, compact
 from .errors import Denied, FactsNotLoggedError, GateError, TrappedError, line
 from .fork import told_of_forks
 from .gate import Gate, json_of
 from .reasons import PolicyReason, Reason
 
 # Inside of a string there would be a backslash before the second quote.
-OBSERVED: Final = re.compile(rb'"observed_at_ms"\s*:\s*(\d{1,16})\s*(?=[,}])')
+OBSERVED: Final = re.compile(rb'"observed_at_ms"[ \t\r\n]*:[ \t\r\n]*([1-9][0-9]{0,15})(?=[ \t\r\n]*[,}])')
+
+Settled = Union[Lease, bytes]
+"""An answer that its source cannot change any more: a lease, or its JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ Steps = Generator[Step, Any, str]
 class Known:
     """What the source answered last."""
 
-    answer: Answer
+    answer: Settled
     asked: float
     """By a clock that only goes forward."""
 
@@ -101,7 +104,7 @@ class Observation:
     """What it takes to know that a later answer is the same."""
 
     same: bytes
-    """All of an answer but the time."""
+    """All of an answer but the digits of its time."""
     observed_at_ms: int
 
 
@@ -163,7 +166,7 @@ class Protocol:
             return PolicyAnswer(Reason.UNDEFINED)
         return answer
 
-    def _look_up(self) -> Generator[Step, Any, Answer]:
+    def _look_up(self) -> Generator[Step, Any, Settled]:
         node_id = self.gate.node_id
         if node_id is None:
             # There is nobody to ask for, and the verdict fails before it looks at the answer.
@@ -173,7 +176,7 @@ class Protocol:
         if known is not None and asked - known.asked < self._max_age:
             return known.answer
         try:
-            answer = yield LookUp(node_id)
+            answer = _settled((yield LookUp(node_id)))
         except Exception as error:  # noqa: BLE001 - somebody else's code
             answer = _unavailable(line(error))
         with self._lock:
@@ -182,7 +185,7 @@ class Protocol:
                 self._known = Known(answer, asked)
             return self._known.answer
 
-    def _decide(self, tool: str, policy: PolicyAnswer, audit_id: str, answer: Answer) -> Decision:
+    def _decide(self, tool: str, policy: PolicyAnswer, audit_id: str, answer: Settled) -> Decision:
         with self._lock:
             now_ms = clock_ms()
             self._tell(answer, now_ms)
@@ -196,7 +199,7 @@ class Protocol:
                 facts_logged=self._facts_logged,
             )
 
-    def _tell(self, answer: Answer, now_ms: int) -> None:
+    def _tell(self, answer: Settled, now_ms: int) -> None:
         """Tells the gate, unless it knows.
 
         A row that was read again is the same but for the time, and would be logged as new facts with each call. The
@@ -231,16 +234,23 @@ class Protocol:
         self._facts_logged = decision.facts
 
 
-def _observation(answer: Answer) -> Observation | None:
-    """An answer without its time; `None` for what has no time."""
+def _settled(answer: Answer) -> Settled:
+    return Lease(json_of(answer.envelope)) if isinstance(answer, Lease) else json_of(answer)
+
+
+def _observation(answer: Settled) -> Observation | None:
+    """An answer without the digits of its time; `None` for what has none.
+
+    Only a number as JSON has it is taken out, and the rest stays where it is: what differs from an answer that was read
+    in these digits alone can be read as well.
+    """
     if isinstance(answer, Lease):
         return None
-    json = json_of(answer)
-    found = OBSERVED.search(json)
+    found = OBSERVED.search(answer)
     if found is None:
         return None
-    return Observation(json[: found.start()] + json[found.end() :], int(found[1]))
+    return Observation(answer[: found.start(1)] + answer[found.end(1) :], int(found[1]))
 
 
-def _unavailable(why: str) -> Unavailable:
-    return {"answer": "unavailable", "why": why}
+def _unavailable(why: str) -> bytes:
+    return compact({"answer": "unavailable", "why": why}).encode()
