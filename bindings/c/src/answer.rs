@@ -58,9 +58,11 @@ impl Answer {
         Self::Json(json::write(document).into_bytes())
     }
 
-    /// All of an answer but the time, and the time; `None` for what has none.
+    /// All of an answer but the digits of its time, and the time; `None` for what has none.
     ///
-    /// A row that is read again is the same but for its time: who knows that need not log new facts with each call.
+    /// A row that is read again is the same but for its time: who knows that need not log new facts with each call. Only a
+    /// number as JSON has it is taken out, and the rest stays where it is: what differs from an answer that was read in these
+    /// digits alone can be read as well.
     pub(crate) fn observation(&self) -> Option<Observation> {
         const MEMBER: &str = "\"observed_at_ms\":";
         let Self::Json(json) = self else { return None };
@@ -69,10 +71,10 @@ impl Answer {
         let (before, rest) = text.split_once(MEMBER)?;
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let (number, after) = rest.split_at_checked(digits)?;
-        if !after.starts_with([',', '}']) {
+        if number.starts_with('0') || !after.starts_with([',', '}']) {
             return None;
         }
-        Some(Observation { same: [before, after].concat(), observed_at_ms: number.parse().ok()? })
+        Some(Observation { same: [before, MEMBER, after].concat(), observed_at_ms: number.parse().ok()? })
     }
 }
 
@@ -94,10 +96,28 @@ mod tests {
         assert_eq!(observed(u64::MAX, 1).same, observed(u64::MAX, 2).same);
         assert_ne!(observed(1, 1).same, observed(2, 1).same);
         assert_eq!(observed(1, 1_767_225_600_000).observed_at_ms, 1_767_225_600_000);
-        assert_eq!(Answer::not_enrolled(7).observation().unwrap().same, r#"{"answer":"not_enrolled",}"#);
+        assert_eq!(
+            Answer::not_enrolled(7).observation().unwrap().same,
+            r#"{"answer":"not_enrolled","observed_at_ms":}"#
+        );
         let lie = Answer::unavailable(r#","observed_at_ms":1}"#);
         assert_eq!(lie.observation(), None);
         assert_eq!(Answer::Lease(b"{\"observed_at_ms\":1}".to_vec()).observation(), None);
         assert_eq!(Answer::Json(b"{\"observed_at_ms\":1.5}".to_vec()).observation(), None);
+        let Answer::Json(allowed) = Answer::enrolled(row(1), 17) else { panic!("it is no lease") };
+        let allowed = String::from_utf8(allowed).unwrap();
+        let time = "\"observed_at_ms\":17";
+        for nonsense in [
+            allowed.replace(time, "\"observed_at_ms\":017"),
+            allowed.replace(&format!("}},{time}"), &format!("{time}}},")),
+            allowed.replace(&format!(",{time}}}"), &format!("{time},}}")),
+        ] {
+            assert_ne!(nonsense, allowed);
+            let observed = Answer::Json(nonsense.into_bytes()).observation();
+            assert_ne!(
+                observed.map(|observed| observed.same),
+                Some(Answer::enrolled(row(1), 1).observation().unwrap().same)
+            );
+        }
     }
 }

@@ -124,6 +124,11 @@ static void misuse_is_an_error(const bundle *bundle) {
   ag_enrollment row = {"robot-7", NULL, "active", "<none>", 1};
   CHECK(ag_answer_enrolled(answer, &row, NOW_MS) == AG_MALFORMED && ag_gate_set_enrollment(gate, answer) == AG_OK);
   CHECK(ag_gate_verdict(gate, NOW_MS) == AG_ATTESTATION_ENROLLMENT_UNAVAILABLE);
+  ag_answer_not_enrolled(answer, NOW_MS);
+  CHECK(ag_gate_set_enrollment(gate, answer) == AG_OK && ag_gate_verdict(gate, NOW_MS) == AG_ATTESTATION_NOT_ENROLLED);
+  CHECK(ag_gate_set_enrollment(gate, NULL) == AG_MALFORMED);
+  CHECK_TEXT(ag_error(), "`answer` is NULL: it must be given");
+  CHECK(ag_gate_verdict(gate, NOW_MS) == AG_ATTESTATION_ENROLLMENT_UNAVAILABLE);
   ag_answer_free(answer);
   ag_gate_free(gate);
 

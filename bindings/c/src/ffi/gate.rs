@@ -281,7 +281,17 @@ pub unsafe extern "C" fn ag_bundle_free(bundle: *mut ag_bundle) {
 /// then unavailable or untrusted: it denies.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ag_gate_set_enrollment(gate: *const ag_gate, answer: *const ag_answer) -> ag_status {
-    entry(|| Ok(unsafe { handle("gate", gate) }?.0.set_enrollment(&unsafe { handle("answer", answer) }?.0)?))
+    entry(|| {
+        let gate = &unsafe { handle("gate", gate) }?.0;
+        match unsafe { handle("answer", answer) } {
+            Ok(answer) => Ok(gate.set_enrollment(&answer.0)?),
+            Err(none) => {
+                // There is no answer, and the one before must not stand.
+                gate.set_enrollment(&Answer::unavailable("the source gave no answer"))?;
+                Err(none.into())
+            }
+        }
+    })
 }
 
 /// What the gate finds at a time, in milliseconds since the Unix epoch: 0, or the `ag_reason` of the first sub-check that
