@@ -33,6 +33,9 @@ pub enum WasmError {
     /// The module stopped, or did what its contract rules out: it is gone, and nothing may run on the call.
     #[error("the module failed ({0}): the call is denied, and a new instance takes over")]
     Trap(String),
+    /// More than the module takes: it has read nothing of it.
+    #[error("an input of `{0}` bytes is larger than the module takes: send less")]
+    TooLarge(usize),
     /// The module refused what it was told.
     #[error("{0}")]
     Refused(String),

@@ -1,8 +1,8 @@
 //! The gate as a module: a trap, and a native gate beside it that is asked the same.
 
 use gate_core::{
-    Answer, Config, Enrollment, EnrollmentRef, Freshness, Mode, NodeId, PolicyAnswer, RolloutState, Status, ToolName,
-    TrustedKeys,
+    Answer, Config, Enrollment, EnrollmentRef, Freshness, Mode, NodeId, PolicyAnswer, PublicKey, RolloutState, Status,
+    ToolName, TrustedKeys, Verdict,
     manifest::{Channel, Provenance},
     reason::{Attestation, Audit, Policy},
 };
@@ -203,6 +203,38 @@ fn a_bundle_that_trapped_takes_no_answer_with_it() {
     let before = gate.explain(1_000).unwrap();
     assert!(matches!(gate.load_bundle(b"no tar"), Err(WasmError::Trap(_))));
     assert_eq!(gate.explain(1_000).unwrap().facts, before.facts);
+}
+
+/// A new instance is told a lease for its serial. As an answer it must not come back with it.
+#[test]
+fn an_answer_that_is_too_large_or_traps_leaves_no_lease_before_it() {
+    let decisions = corpus("decision.json");
+    let (settings, values) = (&decisions["settings"], |at: usize| &decisions["dimensions"][at]["values"]);
+    let named =
+        |at: usize, name: &str| values(at).as_array().unwrap().iter().find(|value| value["name"] == name).unwrap();
+    let keys = |pems: &Value, threshold: &Value| {
+        let pems: Vec<String> = serde_json::from_value(pems.clone()).unwrap();
+        let keys = pems.iter().map(|pem| PublicKey::from_pem(pem).unwrap());
+        Some(TrustedKeys::new(keys, threshold.as_u64().unwrap().try_into().unwrap()).unwrap())
+    };
+    let config = Config {
+        mode: Mode::Enforce,
+        node_id: Some(NodeId::parse("robot-7").unwrap()),
+        bundle_keys: keys(&settings["bundle_keys"], &settings["bundle_threshold"]),
+        lease_keys: keys(&settings["lease_keys"], &settings["lease_threshold"]),
+        freshness: Freshness { max_staleness_ms: 60_000, max_skew_ms: 0 },
+    };
+    let now_ms = settings["now_ms"].as_u64().unwrap();
+    let mut gate = wasm::Gate::new(Arc::new(Wasmtime::new(MODULE, None).unwrap()), &config).unwrap();
+    gate.load_bundle(&unpack(&named(2, "schema_1.2_with_ref")["tar"])).unwrap();
+    let lease = named(4, "lease_good")["leases"][0].as_str().unwrap().as_bytes();
+    // The second one takes more time than there is on a busy machine.
+    for why in ["x".repeat(68 << 20), "\n".repeat(31 << 20)] {
+        gate.set_lease(lease).unwrap();
+        assert_eq!(gate.verdict(now_ms).unwrap(), Verdict::Pass);
+        drop(gate.set_enrollment(&Answer::Unavailable { why }));
+        assert_eq!(gate.verdict(now_ms).unwrap(), Verdict::Fail(Attestation::EnrollmentUnavailable));
+    }
 }
 
 /// A call of the ABI.

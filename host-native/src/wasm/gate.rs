@@ -172,11 +172,22 @@ impl Gate {
         if enrollment.export == Export::SetLease && told.is_ok() {
             self.lease = Some(enrollment.input.clone());
         }
-        self.enrollment = Some(enrollment);
-        match told {
-            Err(WasmError::Trap(_)) => self.rebuild(self.enrollment.clone().as_ref()),
+        let told = match told {
+            Err(WasmError::Trap(_)) => self.rebuild(Some(&enrollment)),
             told => told,
+        };
+        let Err(untold @ (WasmError::Trap(_) | WasmError::TooLarge(_))) = told else {
+            self.enrollment = Some(enrollment);
+            return told;
+        };
+        // No instance can be told it, and what was told before must not stand.
+        let unavailable = Told::answer(&Answer::Unavailable { why: untold.to_string() });
+        self.enrollment = Some(unavailable.clone());
+        match unavailable.again(&mut *self.instance) {
+            Err(WasmError::Trap(_)) => self.rebuild(Some(&unavailable))?,
+            told => told?,
         }
+        Err(untold)
     }
 
     /// What the gate finds at `now_ms`, milliseconds since the Unix epoch.

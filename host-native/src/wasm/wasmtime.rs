@@ -140,12 +140,11 @@ impl Instance for WasmtimeInstance {
     fn call(&mut self, export: Export, input: &[u8]) -> Result<i32, WasmError> {
         let ticks = if export == Export::LoadBundle { BUNDLE_TICKS } else { CALL_TICKS };
         self.store.set_epoch_deadline(ticks);
-        let len = u32::try_from(input.len()).map_err(|_| WasmError::Trap("the input is too large for it".into()))?;
+        let len = u32::try_from(input.len()).map_err(|_| WasmError::TooLarge(input.len()))?;
         if input.len() > self.buffer.bytes {
             let at = self.input.call(&mut self.store, len).map_err(trap)?;
             if at == 0 {
-                // It read nothing, so what it was told before would stand: as a trap, it is gone with the instance.
-                return Err(WasmError::Trap(format!("`{}` bytes are too many for it", input.len())));
+                return Err(WasmError::TooLarge(input.len()));
             }
             self.buffer = Buffer { at: at as usize, bytes: input.len() };
         }
@@ -376,12 +375,22 @@ mod tests {
     #[test]
     fn what_is_too_large_to_be_told_does_not_leave_the_answer_before_it() {
         let mut gate = gate(MODULE).unwrap();
-        let before = gate.explain(1_000).unwrap();
         gate.set_enrollment(&gate_core::Answer::NotEnrolled { observed_at_ms: 1_000 }).unwrap();
-        assert_ne!(gate.explain(1_000).unwrap().facts, before.facts);
-        let error = gate.set_lease(&vec![b' '; 68 * 1024 * 1024]).unwrap_err().to_string();
-        assert!(error.starts_with("the module failed (`71303168` bytes are too many for it)"), "{error}");
-        assert_eq!(gate.explain(1_000).unwrap().facts, before.facts);
+        let too_large = "an input of `71303168` bytes is larger than the module takes: send less";
+        let why = |gate: &mut Gate| match gate.explain(1_000).unwrap().facts.enrollment {
+            gate_core::facts::EnrollmentFact::Unavailable { why } => why,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(gate.set_lease(&vec![b' '; 68 * 1024 * 1024]).unwrap_err().to_string(), too_large);
+        assert_eq!(why(&mut gate), too_large);
+        gate.set_enrollment(&gate_core::Answer::NotEnrolled { observed_at_ms: 1_000 }).unwrap();
+        let answer = gate_core::Answer::Unavailable { why: "x".repeat(68 * 1024 * 1024) };
+        let error = gate.set_enrollment(&answer).unwrap_err();
+        assert!(matches!(error, WasmError::TooLarge(bytes) if bytes > 68 * 1024 * 1024), "{error}");
+        assert_eq!(why(&mut gate), error.to_string());
+        // What is too large to be loaded is no reason to doubt the instance.
+        gate.set_enrollment(&gate_core::Answer::NotEnrolled { observed_at_ms: 1_000 }).unwrap();
+        assert!(matches!(gate.load_bundle(&vec![0; 68 * 1024 * 1024]).unwrap_err(), WasmError::TooLarge(_)));
     }
 
     #[test]
