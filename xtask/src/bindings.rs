@@ -207,6 +207,11 @@ pub fn bench_all(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Fails in CI where a toolchain is missing: before the first test, not behind the last.
+pub fn check_toolchains() -> Result<()> {
+    present().map(drop)
+}
+
 /// The languages whose toolchain is here, and the others, of which CI may have none.
 fn present() -> Result<(Vec<&'static Language>, Vec<&'static Language>)> {
     let (present, missing): (Vec<_>, Vec<_>) = LANGUAGES.iter().partition(|language| ci::succeeds(language.probe));

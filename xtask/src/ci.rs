@@ -96,6 +96,7 @@ pub fn ci(root: &Path) -> Result<()> {
 pub fn test(root: &Path) -> Result<()> {
     quick(root)?;
     install_programs()?;
+    bindings::check_toolchains()?;
     install_python_packages(root)?;
     install_targets(root, &BARE_TARGETS)?;
     for target in BARE_TARGETS {
