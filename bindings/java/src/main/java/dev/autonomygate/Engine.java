@@ -11,9 +11,11 @@ import com.dylibso.chicory.wasm.WasmModule;
 import com.dylibso.chicory.wasm.types.MemoryLimits;
 import dev.autonomygate.wasm.GateModule;
 import java.nio.ByteBuffer;
+import java.nio.CharBuffer;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.function.Function;
 import java.util.function.Supplier;
@@ -148,13 +150,14 @@ final class Engine {
     }
 
     void tell(Answer answer) {
-        byte[] bytes = answer.lease != null ? answer.lease : utf8(answer.json);
+        byte[] bytes;
         try {
+            bytes = answer.lease != null ? answer.lease : wellFormed(answer.json);
             reserve(bytes.length);
-        } catch (GateException noRoom) {
+        } catch (GateException untold) {
             // What was told before must not stand: no text at all is told in its place.
             setEnrollment.apply(0);
-            throw noRoom;
+            throw untold;
         }
         done(call(answer.lease != null ? setLease : setEnrollment, bytes));
     }
@@ -257,6 +260,16 @@ final class Engine {
 
     private static int number(long[] results) {
         return (int) results[0];
+    }
+
+    /** Half a surrogate pair would be encoded as a question mark: another answer than the one that was given. */
+    private static byte[] wellFormed(String answer) {
+        try {
+            ByteBuffer bytes = StandardCharsets.UTF_8.newEncoder().encode(CharBuffer.wrap(answer));
+            return Arrays.copyOf(bytes.array(), bytes.limit());
+        } catch (CharacterCodingException e) {
+            throw GateException.malformed("the answer holds half a surrogate pair, which is no text: give it as it came");
+        }
     }
 
     private static byte[] utf8(String text) {

@@ -25,6 +25,8 @@ public final class Gate implements AutoCloseable {
     private final String nodeId;
     private final Mode mode;
     private final Duration maxStaleness;
+    /** The same as the gate counts it. */
+    final long maxStalenessMs;
     private final Engine.Factory engines;
     private final String configuration;
     private final Lock lock = new ReentrantLock();
@@ -42,6 +44,7 @@ public final class Gate implements AutoCloseable {
         nodeId = builder.nodeId;
         mode = builder.mode;
         maxStaleness = builder.maxStaleness;
+        maxStalenessMs = millis(maxStaleness);
         this.engines = engines;
         configuration = builder.document();
         engine = engines.create(configuration);
@@ -92,12 +95,13 @@ public final class Gate implements AutoCloseable {
     /**
      * Tells what the source answered about this node.
      *
-     * @param answer what it answered
+     * @param given what it answered
      * @throws GateException where it is malformed or does not hold: the enrollment is then unavailable or untrusted, and
      *     denies
      */
-    public void setEnrollment(Answer answer) {
-        Objects.requireNonNull(answer, "answer");
+    public void setEnrollment(Answer given) {
+        // No answer at all takes the place of the one before as well.
+        Answer answer = given == null ? Answer.json("null") : given;
         locked(() -> {
             toldEnrollment = answer;
             guarded("it read the answer", engine -> {
@@ -131,7 +135,7 @@ public final class Gate implements AutoCloseable {
             int number;
             try {
                 number = current().verdict(nowMs);
-            } catch (RuntimeException | VirtualMachineError trap) {
+            } catch (RuntimeException | Error trap) {
                 engine = null;
                 return Verdict.of(Reason.ENROLLMENT_UNAVAILABLE);
             }
@@ -276,7 +280,7 @@ public final class Gate implements AutoCloseable {
             return current().decide(call);
         } catch (GateException malformed) {
             throw malformed;
-        } catch (RuntimeException | VirtualMachineError trap) {
+        } catch (RuntimeException | Error trap) {
             engine = null;
             return locked(() -> decideTrapped(call, trap));
         }
@@ -291,7 +295,7 @@ public final class Gate implements AutoCloseable {
             tellEnrollment(renewed);
             // A mode that lets it through must not let a call run on which the module trapped.
             return decision.effect() == Effect.DENY ? decision : Decision.unrecordable(call.auditId);
-        } catch (RuntimeException | VirtualMachineError again) {
+        } catch (RuntimeException | Error again) {
             engine = null;
             return Decision.unrecordable(call.auditId);
         }
@@ -302,7 +306,7 @@ public final class Gate implements AutoCloseable {
             return current().decideBatch(calls);
         } catch (GateException malformed) {
             throw malformed;
-        } catch (RuntimeException | VirtualMachineError trap) {
+        } catch (RuntimeException | Error trap) {
             // One of them is to blame: alone, each is answered for itself.
             engine = null;
             List<Decided> decided = new ArrayList<>(calls.size());
@@ -327,7 +331,7 @@ public final class Gate implements AutoCloseable {
             return call.apply(current());
         } catch (GateException e) {
             throw e;
-        } catch (RuntimeException | VirtualMachineError trap) {
+        } catch (RuntimeException | Error trap) {
             engine = null;
             throw GateException.trapped(doing, trap);
         }
@@ -361,6 +365,15 @@ public final class Gate implements AutoCloseable {
             if (refused.kind() == GateException.Kind.TRAPPED) {
                 throw refused;
             }
+        }
+    }
+
+    /** What is longer than a count of milliseconds can say is as good as for ever. */
+    private static long millis(Duration time) {
+        try {
+            return time.toMillis();
+        } catch (ArithmeticException e) {
+            return time.isNegative() ? Long.MIN_VALUE : Long.MAX_VALUE;
         }
     }
 
@@ -526,7 +539,7 @@ public final class Gate implements AutoCloseable {
             JsonWriter out = new JsonWriter().member("mode", mode.toString()).member("node_id", nodeId);
             out.member("bundle_keys", trustedKeys).member("bundle_threshold", threshold);
             out.member("lease_keys", leaseKeys).member("lease_threshold", leaseThreshold);
-            out.member("max_staleness_ms", maxStaleness.toMillis()).member("max_skew_ms", maxSkew.toMillis());
+            out.member("max_staleness_ms", millis(maxStaleness)).member("max_skew_ms", millis(maxSkew));
             return out.end();
         }
     }

@@ -42,9 +42,14 @@ public final class GateException extends RuntimeException {
         return new GateException(Kind.TRAPPED, "the gate trapped while " + doing + ": " + line(trap), trap);
     }
 
-    /** Somebody else's error as one line. */
+    /** Somebody else's error as one line, whose own code may fail. */
     static String line(Throwable error) {
-        String message = error.getMessage();
+        String message;
+        try {
+            message = error.getMessage();
+        } catch (RuntimeException | Error e) {
+            message = null;
+        }
         String said = message == null || message.isBlank() ? error.getClass().getSimpleName() : message;
         String line = said.strip().replaceAll("\\s+", " ");
         return line.length() <= LINE ? line : line.substring(0, LINE);

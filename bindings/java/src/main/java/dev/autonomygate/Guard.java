@@ -29,7 +29,7 @@ public final class Guard {
     /** More look-ups and appends at once are refused, which denies. */
     private static final int MAX_WAITING = 1024;
     /** Inside of a string there would be a backslash before the second quote. */
-    private static final Pattern OBSERVED_AT = Pattern.compile("\"observed_at_ms\":(\\d{1,16})(?=[,}])");
+    private static final Pattern OBSERVED_AT = Pattern.compile("\"observed_at_ms\":([1-9]\\d{0,15})(?=[,}])");
 
     private static final Answer NO_NODE_ID = Answer.unavailable("the gate has no node id");
 
@@ -38,14 +38,14 @@ public final class Guard {
     private final DecisionSink sink;
     private final Policy policy;
     private final long maxAgeNs;
-    private final Duration lookUpTimeout;
-    private final Duration appendTimeout;
+    private final long lookUpTimeoutNs;
+    private final long appendTimeoutNs;
     private final ExecutorService executor;
     private final Lock lock = new ReentrantLock();
     /** What the source answered last, and when it was asked. */
     private Answer known;
     private long knownAskedNs;
-    /** What the gate was told: all of the answer but the time, and the time. {@code null} where it has none. */
+    /** What the gate was told: all of the answer but the digits of its time, and the time. {@code null} where it has none. */
     private String toldSame;
     private long toldObservedMs;
     private volatile String factsLogged;
@@ -55,9 +55,9 @@ public final class Guard {
         source = Objects.requireNonNull(builder.source, "source");
         sink = Objects.requireNonNull(builder.sink, "sink");
         policy = builder.policy;
-        maxAgeNs = builder.maxAge.toNanos();
-        lookUpTimeout = builder.lookUpTimeout;
-        appendTimeout = builder.appendTimeout;
+        maxAgeNs = nanos(builder.maxAge);
+        lookUpTimeoutNs = nanos(builder.lookUpTimeout);
+        appendTimeoutNs = nanos(builder.appendTimeout);
         executor = builder.executor == null ? Threads.POOL : builder.executor;
     }
 
@@ -181,7 +181,7 @@ public final class Guard {
         }
         Answer answer;
         try {
-            answer = within(lookUpTimeout, "the look-up", () -> source.lookUp(nodeId));
+            answer = within(lookUpTimeoutNs, "the look-up", () -> source.lookUp(nodeId));
             if (answer == null) {
                 answer = Answer.unavailable("the source gave no answer");
             }
@@ -217,17 +217,18 @@ public final class Guard {
 
     /**
      * A row that was read again is the same but for the time, and would be logged as new facts with each call. The answer
-     * that was told before stands for half of its time.
+     * that was told before stands for half of its time. Only a number as JSON has it is taken out, and the rest stays where it
+     * is: what differs from an answer that was read in these digits alone can be read as well.
      */
     private void tell(Answer answer, long nowMs) {
         Matcher observed = OBSERVED_AT.matcher(answer.json == null ? "" : answer.json);
         boolean dated = observed.find();
         long observedMs = dated ? Long.parseLong(observed.group(1)) : 0;
-        String same = dated ? observed.replaceFirst("") : null;
+        String same = dated ? answer.json.substring(0, observed.start(1)) + answer.json.substring(observed.end(1)) : null;
         if (dated && same.equals(toldSame)) {
             long ageMs = nowMs - toldObservedMs;
             boolean newer = observedMs >= toldObservedMs && observedMs <= nowMs;
-            if (newer && ageMs >= 0 && ageMs < gate.maxStaleness().toMillis() / 2) {
+            if (newer && ageMs >= 0 && ageMs < gate.maxStalenessMs / 2) {
                 return;
             }
         }
@@ -263,7 +264,7 @@ public final class Guard {
             return null;
         }
         try {
-            within(appendTimeout, "the append", () -> {
+            within(appendTimeoutNs, "the append", () -> {
                 sink.append(decision.frames());
                 return facts;
             });
@@ -304,15 +305,24 @@ public final class Guard {
         return written;
     }
 
-    private <T> T within(Duration timeout, String what, Callable<T> call) throws Exception {
+    /** What is longer than a count of nanoseconds can say is as good as for ever. */
+    private static long nanos(Duration time) {
+        try {
+            return time.toNanos();
+        } catch (ArithmeticException e) {
+            return time.isNegative() ? Long.MIN_VALUE : Long.MAX_VALUE;
+        }
+    }
+
+    private <T> T within(long timeoutNs, String what, Callable<T> call) throws Exception {
         FutureTask<T> task = new FutureTask<>(call);
         try {
             executor.execute(task);
-            return task.get(timeout.toNanos(), TimeUnit.NANOSECONDS);
+            return task.get(timeoutNs, TimeUnit.NANOSECONDS);
         } catch (RejectedExecutionException e) {
             throw new IllegalStateException(what + " was not tried: too many wait already", e);
         } catch (TimeoutException e) {
-            throw new TimeoutException(what + " took longer than " + timeout.toMillis() + " ms");
+            throw new TimeoutException(what + " took longer than " + TimeUnit.NANOSECONDS.toMillis(timeoutNs) + " ms");
         } catch (InterruptedException e) {
             Thread.currentThread().interrupt();
             throw e;

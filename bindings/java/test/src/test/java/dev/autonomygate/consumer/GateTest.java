@@ -19,7 +19,9 @@ import dev.autonomygate.SubCheck;
 import dev.autonomygate.Verdict;
 import java.nio.charset.StandardCharsets;
 import java.security.MessageDigest;
+import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.stream.IntStream;
 import org.apache.tomcat.util.buf.HexUtils;
@@ -75,15 +77,42 @@ class GateTest {
     }
 
     @Test
-    void anAnswerThatIsTooLargeDoesNotLeaveTheOneBeforeIt() {
+    void anAnswerThatIsTooLargeOrNoneDoesNotLeaveTheOneBeforeIt() {
         String large = "x".repeat(68 << 20);
-        for (Answer answer : List.of(Answer.json(large), Answer.lease(large))) {
+        for (Answer answer : Arrays.asList(Answer.json(large), Answer.lease(large), null)) {
             Gate gate = enrolled();
             assertEquals(Verdict.PASS, gate.verdict());
             assertEquals(GateException.Kind.MALFORMED, assertThrows(
                     GateException.class, () -> gate.setEnrollment(answer)).kind());
             assertEquals(Reason.ENROLLMENT_UNAVAILABLE, gate.verdict().reason().orElseThrow());
         }
+    }
+
+    @Test
+    void halfASurrogatePairIsNoAnswer() {
+        Answer active = Answer.enrolled(
+                Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef).withStatus("a"), System.currentTimeMillis());
+        Gate gate = enrolled();
+        for (String half : List.of("active\ud800", "\udc00")) {
+            Answer answer = Answer.json(active.toString().replace("\"a\"", "\"" + half + "\""));
+            gate.setEnrollment(Answer.enrolled(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef), System.currentTimeMillis()));
+            assertEquals(Verdict.PASS, gate.verdict());
+            GateException error = assertThrows(GateException.class, () -> gate.setEnrollment(answer));
+            assertEquals(GateException.Kind.MALFORMED, error.kind());
+            assertEquals("the answer holds half a surrogate pair, which is no text: give it as it came", error.getMessage());
+            assertEquals(Reason.ENROLLMENT_UNAVAILABLE, gate.verdict().reason().orElseThrow());
+        }
+        gate.setEnrollment(Answer.json(active.toString().replace("\"a\"", "\"\ud83d\ude00\"")));
+        assertEquals(Reason.ENROLLMENT_REVOKED, gate.verdict().reason().orElseThrow());
+    }
+
+    @Test
+    void anAnswerMayStandForEver() {
+        Gate gate = Support.good().maxStaleness(Duration.ofSeconds(Long.MAX_VALUE)).maxSkew(Duration.ofSeconds(Long.MAX_VALUE)).load();
+        gate.setEnrollment(Answer.enrolled(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef), 1));
+        assertEquals(Verdict.PASS, gate.verdict());
+        assertEquals(Duration.ofSeconds(Long.MAX_VALUE), gate.maxStaleness());
+        assertThrows(GateException.class, () -> Support.good().maxSkew(Duration.ofSeconds(Long.MIN_VALUE)).load());
     }
 
     @Test

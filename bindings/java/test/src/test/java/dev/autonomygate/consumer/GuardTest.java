@@ -9,6 +9,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import dev.autonomygate.Answer;
 import dev.autonomygate.DeniedException;
 import dev.autonomygate.Enrollment;
+import dev.autonomygate.EnrollmentSource;
 import dev.autonomygate.FactsNotLoggedException;
 import dev.autonomygate.Frame;
 import dev.autonomygate.Gate;
@@ -25,10 +26,14 @@ import dev.autonomygate.ToolCall;
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CancellationException;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -117,6 +122,89 @@ class GuardTest {
         }).build(), Reason.ENROLLMENT_UNAVAILABLE);
     }
 
+    /** An error whose own code fails. */
+    private static final class NoText extends RuntimeException {
+        private static final long serialVersionUID = 1L;
+
+        @Override
+        public String getMessage() {
+            throw new IllegalStateException("it has no text");
+        }
+    }
+
+    @Test
+    void whateverComesAfterAnAnswerThatAllowedDeniesAndTheNextOneCounts() throws Exception {
+        List<EnrollmentSource> hostile = List.of(
+                node -> null,
+                node -> Answer.json(""),
+                node -> Answer.json("null"),
+                node -> Answer.json("x".repeat(68 << 20)),
+                node -> Answer.lease(new byte[68 << 20]),
+                // It is read, and then there is no memory left for what it says.
+                node -> Answer.unavailable("\n".repeat(32 << 20)),
+                node -> fail(new StackOverflowError()),
+                node -> fail(new OutOfMemoryError()),
+                node -> fail(new AssertionError()),
+                node -> fail(new NoClassDefFoundError()),
+                node -> fail(new NoText()),
+                node -> fail(new InterruptedException()),
+                node -> fail(new CancellationException()));
+        for (EnrollmentSource source : hostile) {
+            AtomicInteger asked = new AtomicInteger();
+            Gate gate = Support.good().load();
+            Guard guard = Guard.builder(gate)
+                    .source(node -> asked.getAndIncrement() == 1 ? source.lookUp(node) : host.lookUp(node))
+                    .sink(host)
+                    .build();
+            guard.ask("tool.echo");
+            denied(guard, Reason.ENROLLMENT_UNAVAILABLE);
+            assertEquals(Reason.ENROLLMENT_UNAVAILABLE, gate.verdict().reason().orElseThrow());
+            Frame last = host.frames().get(host.frames().size() - 1);
+            assertEquals("attestation: enrollment_unavailable", Support.read(last.attrs()).get("reason").asText());
+            guard.ask("tool.echo");
+        }
+    }
+
+    /** Throws what no signature allows. */
+    @SuppressWarnings("unchecked")
+    private static <T extends Throwable> Answer fail(Throwable error) throws T {
+        throw (T) error;
+    }
+
+    @Test
+    void anAnswerThatOnlyLooksLikeTheOneBeforeItButForItsTimeIsRead() throws Exception {
+        String allowed = host.lookUp(Support.NODE).toString();
+        Matcher found = Pattern.compile("\"observed_at_ms\":\\d+").matcher(allowed);
+        assertTrue(found.find());
+        String time = found.group();
+        List<String> nonsense = List.of(
+                allowed.replace(time, time.replace(":", ":000")),
+                allowed.replace("}," + time, time + "},"),
+                allowed.replace("," + time + "}", time + ",}"),
+                "{" + time.replace(":", ":1.5,") + allowed.substring(1));
+        for (String json : nonsense) {
+            AtomicInteger asked = new AtomicInteger();
+            Guard guard = builder().source(node -> Answer.json(asked.getAndIncrement() == 0 ? allowed : json)).build();
+            guard.ask("tool.echo");
+            denied(guard, Reason.ENROLLMENT_UNAVAILABLE);
+        }
+    }
+
+    @Test
+    void aTimeoutMayBeForEver() throws Exception {
+        Duration forEver = Duration.ofSeconds(Long.MAX_VALUE);
+        Guard guard = Guard.builder(Support.good().maxStaleness(forEver).load())
+                .source(host)
+                .sink(host)
+                .lookUpTimeout(forEver)
+                .appendTimeout(forEver)
+                .maxAge(forEver)
+                .build();
+        guard.ask("tool.echo");
+        host.revoke(Support.NODE);
+        guard.ask("tool.echo");
+    }
+
     @Test
     void anAppendThatFailsDeniesInEveryMode() {
         for (Mode mode : Mode.values()) {
@@ -149,6 +237,9 @@ class GuardTest {
         String frames = host.frames().toString();
         assertTrue(frames.contains("not with [1]") && frames.contains("line 3"), frames);
         assertThrows(GateException.class, () -> PolicyAnswer.of(Reason.NOT_ENROLLED));
+        denied(builder().policy(call -> {
+            throw new NoText();
+        }).build(), Reason.EVALUATION_FAILED);
     }
 
     @Test
