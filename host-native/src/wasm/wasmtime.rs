@@ -377,9 +377,10 @@ mod tests {
         let mut gate = gate(MODULE).unwrap();
         gate.set_enrollment(&gate_core::Answer::NotEnrolled { observed_at_ms: 1_000 }).unwrap();
         let too_large = "an input of `71303168` bytes is larger than the module takes: send less";
-        let why = |gate: &mut Gate| match gate.explain(1_000).unwrap().facts.enrollment {
-            gate_core::facts::EnrollmentFact::Unavailable { why } => why,
-            other => panic!("{other:?}"),
+        let why = |gate: &mut Gate| {
+            let enrollment = gate.explain(1_000).unwrap().facts.enrollment;
+            let gate_core::facts::EnrollmentFact::Unavailable { why } = enrollment else { panic!("{enrollment:?}") };
+            why
         };
         assert_eq!(gate.set_lease(&vec![b' '; 68 * 1024 * 1024]).unwrap_err().to_string(), too_large);
         assert_eq!(why(&mut gate), too_large);
