@@ -2,7 +2,7 @@ package autonomygate
 
 import (
 	"errors"
-	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -44,16 +44,17 @@ func TestACallThatHasTrappedIsDeniedInEveryMode(t *testing.T) {
 	}
 }
 
-// More tools than the module remembers calls: what it remembers turns over, again and again.
+// More forms of calls than the module remembers, none as long as another: what it remembers turns over, again and again.
 func TestAMillionDecisionsLeaveTheMemoryAsItWas(t *testing.T) {
 	gate, err := Load(Config{NodeID: "robot-7", Mode: Off, Instances: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	const tools, inARow = 40, 10
+	const forms, inARow = 40, 10
 	var factsLogged string
 	decide := func(at int) {
-		call := Call{Tool: fmt.Sprintf("tool.%d", at/inARow%tools), Policy: ReasonAllowed, FactsLogged: factsLogged}
+		policyRef := strings.Repeat("p", 1+at/inARow%forms)
+		call := Call{Tool: "tool.echo", Policy: ReasonAllowed, PolicyRef: policyRef, FactsLogged: factsLogged}
 		decision, err := gate.Decide(call)
 		if err != nil || decision.Effect != Allow {
 			t.Fatal(decision, err)
@@ -61,7 +62,7 @@ func TestAMillionDecisionsLeaveTheMemoryAsItWas(t *testing.T) {
 		factsLogged = decision.Facts
 	}
 	memory := func() uint32 { return gate.pool.idle[0].module.Memory().Size() }
-	for at := range tools * inARow {
+	for at := range forms * inARow {
 		decide(at)
 	}
 	instance, before := gate.pool.idle[0], memory()

@@ -303,8 +303,8 @@ func TestAnAnswerThatOnlyLooksLikeTheOneBeforeItButForItsTimeIsRead(t *testing.T
 	from := strings.Index(allowed, `"observed_at_ms"`)
 	observed := allowed[from : len(allowed)-1]
 	for _, nonsense := range []string{
-		strings.Replace(allowed, ":17", ":00017", 1),
-		strings.Replace(allowed, ":17", ":+17", 1),
+		strings.Replace(allowed, observed, strings.Replace(observed, ":", ":000", 1), 1),
+		strings.Replace(allowed, observed, strings.Replace(observed, ":", ":+", 1), 1),
 		strings.Replace(allowed, "},"+observed, observed+"},", 1),
 		"{" + strings.Replace(observed, ":", ":1.5", 1) + "," + allowed[1:],
 	} {

@@ -438,7 +438,7 @@ function toDocument(call: Call): CallDocument {
   onlyKnown("the call", call, CALL);
   // Absent means that there is no policy. A policy that has no answer must not count as none.
   if ("policy" in call && typeof call.policy !== "string") {
-    throw new GateError("malformed", `the call's policy is \`${call.policy}\`: give its answer, or leave the member out`);
+    throw new GateError("malformed", `the call's policy is \`${line(call.policy)}\`: give its answer, or leave the member out`);
   }
   const { policyRef, policyDetail, factsLogged } = call;
   // What is no number at all is as little a time as NaN, which every engine refuses.

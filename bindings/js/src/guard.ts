@@ -207,7 +207,7 @@ export class Guard {
     if ("policy" in call) {
       const { policy, policyRef = null, policyDetail = null } = call;
       if (typeof policy !== "string") {
-        throw new GateError("malformed", `the call's policy is \`${policy}\`: give its answer, or leave the member out`);
+        throw new GateError("malformed", `the call's policy is \`${line(policy)}\`: give its answer, or leave the member out`);
       }
       return { policy, policyRef, policyDetail };
     }

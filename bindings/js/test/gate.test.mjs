@@ -45,6 +45,7 @@ for (const [name, { Gate }] of Object.entries({ plain, bindgen, inline })) {
     const refused = (message, call) => assert.throws(call, { name: "GateError", code: "malformed", message });
     refused(/unknown member `polciy`/, () => gate.decide({ tool: "t", polciy: "policy: denied" }));
     refused(/policy is `undefined`/, () => gate.decide({ tool: "t", policy: undefined }));
+    refused(/policy is `an error that has no text`/, () => gate.decide({ tool: "t", policy: Object.create(null) }));
     refused(/the call is malformed: .*audit: wal_unavailable/, () => gate.decide({ tool: "t", policy: "audit: wal_unavailable" }));
     refused(/the call is malformed/, () => gate.decide({ tool: "no tool" }));
     refused(/the call is malformed/, () => gate.decide({}));
@@ -172,18 +173,18 @@ for (const [name, { Gate }] of Object.entries({ plain, bindgen })) {
   test(`a million decisions leave the memory as it was, ${name}`, async () => {
     const gate = await load(Gate);
     gate.setEnrollment(enrolled());
-    // More tools than the module remembers calls: what it remembers turns over, again and again.
-    const [TOOLS, IN_A_ROW] = [40, 10];
+    // More forms of calls than the module remembers, none as long as another: what it remembers turns over, again and again.
+    const [FORMS, IN_A_ROW] = [40, 10];
     let { facts } = gate.decide({ tool: "tool.0" });
     const decide = (calls) => {
       for (let at = 0; at < calls; at += 1) {
-        const tool = `tool.${Math.floor(at / IN_A_ROW) % TOOLS}`;
-        const decision = gate.decide({ tool, auditId: "a", factsLogged: facts });
+        const policyRef = "p".repeat(1 + (Math.floor(at / IN_A_ROW) % FORMS));
+        const decision = gate.decide({ tool: "tool.0", policyRef, auditId: "a", factsLogged: facts });
         if (decision.effect !== "allow") assert.fail(decision.reason);
         ({ facts } = decision);
       }
     };
-    decide(TOOLS * IN_A_ROW);
+    decide(FORMS * IN_A_ROW);
     const before = gate.memoryBytes;
     decide(1_000_000);
     assert.equal(gate.memoryBytes, before);

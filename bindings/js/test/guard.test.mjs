@@ -234,7 +234,9 @@ test("the policy is asked, and one without an answer denies", async () => {
   assert.deepEqual(asked[0], { tool: "tool.echo", params: { a: 1 } });
   const { guard } = await rig();
   await denied(guard.ask({ tool: "tool.echo", policy: "policy: denied" }), "policy: denied");
-  await assert.rejects(guard.ask({ tool: "tool.echo", policy: undefined }), { name: "GateError" });
+  for (const policy of [undefined, Object.create(null)]) {
+    await assert.rejects(guard.ask({ tool: "tool.echo", policy }), { name: "GateError" });
+  }
   await assert.rejects(guard.ask({ tool: "tool.echo", polciy: "policy: denied" }), { name: "GateError" });
 });
 

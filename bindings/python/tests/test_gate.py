@@ -208,9 +208,10 @@ def test_a_million_decisions_leave_the_memory_as_it_was():
     # On a busy machine they take more than the minute for which an answer stands.
     gate = load(max_staleness_ms=3_600_000)
     gate.set_enrollment(enrolled())
-    # More tools than the module remembers calls: what it remembers turns over, again and again.
+    # More forms of calls than the module remembers, none as long as another: what it remembers turns over, again and again.
     facts = gate.decide("tool.0").facts
-    calls = [Call(f"tool.{at // 10 % 40}", audit_id="a", facts_logged=facts) for at in range(1_000)]
+    refs = ["p" * (1 + at // 10 % 40) for at in range(1_000)]
+    calls = [Call("tool.0", policy_ref=ref, audit_id="a", facts_logged=facts) for ref in refs]
 
     def decide():
         assert all(decision.allowed for decision in gate.decide_batch(calls))
@@ -220,7 +221,7 @@ def test_a_million_decisions_leave_the_memory_as_it_was():
     for _ in range(1_000):
         decide()
     for call in calls * 20:
-        assert gate.decide(call.tool, audit_id="a", facts_logged=facts).allowed
+        assert gate.decide(call.tool, policy_ref=call.policy_ref, audit_id="a", facts_logged=facts).allowed
     assert (gate._instance, gate.memory_bytes) == (instance, before)
     assert [decision.facts for decision in gate.decide_batch(calls[:1])] == [facts]
 
