@@ -20,7 +20,7 @@ export function line(error: unknown): string {
   try {
     text = String(error instanceof Error ? error.message || error.name : error);
   } catch {
-    text = "an error that has no text";
+    text = "something that has no text";
   }
   return wellFormed(text.replace(/\s+/g, " ").slice(0, 300));
 }

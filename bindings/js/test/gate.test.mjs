@@ -45,7 +45,7 @@ for (const [name, { Gate }] of Object.entries({ plain, bindgen, inline })) {
     const refused = (message, call) => assert.throws(call, { name: "GateError", code: "malformed", message });
     refused(/unknown member `polciy`/, () => gate.decide({ tool: "t", polciy: "policy: denied" }));
     refused(/policy is `undefined`/, () => gate.decide({ tool: "t", policy: undefined }));
-    refused(/policy is `an error that has no text`/, () => gate.decide({ tool: "t", policy: Object.create(null) }));
+    refused(/policy is `something that has no text`/, () => gate.decide({ tool: "t", policy: Object.create(null) }));
     refused(/the call is malformed: .*audit: wal_unavailable/, () => gate.decide({ tool: "t", policy: "audit: wal_unavailable" }));
     refused(/the call is malformed/, () => gate.decide({ tool: "no tool" }));
     refused(/the call is malformed/, () => gate.decide({}));
