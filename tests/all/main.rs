@@ -19,6 +19,7 @@ mod crash;
 mod drain;
 mod host;
 mod independent;
+mod leases;
 mod metrics;
 mod module;
 mod nginx;
