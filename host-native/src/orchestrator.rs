@@ -28,7 +28,7 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use gate_core::{NodeId, json};
+use gate_core::{NodeId, Status, json};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 use tokio::{sync::Notify, task::JoinSet};
@@ -481,6 +481,17 @@ fn body<T: json::Read>(bytes: &[u8]) -> Result<T, Refusal> {
     json::read(bytes).map_err(|error| Refusal::bad(format!("the body is not what this takes: {error}; correct it")))
 }
 
+/// A status to choose rows by: of a slip there are none, and that would read as an answer.
+fn known(asked: Option<Status>) -> Result<Option<Status>, Refusal> {
+    match asked {
+        Some(Status::Unknown(word)) => {
+            let words: Vec<_> = Status::KNOWN.iter().map(|status| format!("`{status}`")).collect();
+            Err(Refusal::bad(format!("status {}", json::Error::unknown_word(&word, &words.join(" or ")))))
+        }
+        known @ (None | Some(Status::Active | Status::Revoked)) => Ok(known),
+    }
+}
+
 fn limit(asked: Option<usize>) -> Result<usize, Refusal> {
     limit_to(PAGE, asked)
 }
@@ -511,7 +522,7 @@ async fn list(
     caller.to_read_all()?;
     let ListQuery { status, after, limit: asked } = query(asked)?;
     let limit = limit(asked)?;
-    let rows = Rows { status, after, limit: limit.saturating_add(1) };
+    let rows = Rows { status: known(status)?, after, limit: limit.saturating_add(1) };
     let mut rows = app.ask(move |store| store.list(&rows)).await?;
     let more = cut(&mut rows, limit);
     let next_after = rows.last().filter(|_| more).map(|row| row.enrollment.node_id.clone());
@@ -588,6 +599,7 @@ async fn count(
 ) -> Answer {
     caller.to_read_all()?;
     let CountQuery { status } = query(asked)?;
+    let status = known(status)?;
     let count = app.ask(move |store| store.count(status.as_ref())).await?;
     Ok(found(&Count { count }))
 }

@@ -249,6 +249,37 @@ fn the_published_schema_refuses_what_the_module_refuses() {
 }
 
 #[test]
+fn a_query_that_the_contract_does_not_have_is_refused_by_name_with_what_there_is() {
+    let home = fleet();
+    let line = "orchestrator serve --listen 127.0.0.1:0 --store fleet.sqlite --signing-key lease.pem";
+    let (service, operator) = (Service::start(&home, line), authorization(&home, "operator.token"));
+    let mut tried = 0;
+    for (template, operations) in ORCHESTRATOR.document["paths"].as_object().unwrap() {
+        let path = template.replace("{node_id}", "robot-7");
+        let path = path.replace("{rollout_id}", "0196a3b2-7c1d-7e4f-8a9b-0c1d2e3f4a5b");
+        for parameter in operations["get"]["parameters"].as_array().into_iter().flatten() {
+            let (name, schema) = (parameter["name"].as_str().unwrap(), &parameter["schema"]);
+            let words = schema["enum"].as_array().into_iter().flatten();
+            let words: Vec<_> = words.map(|word| word.as_str().unwrap()).collect();
+            let beyond = [("minimum", -1), ("maximum", 1)]
+                .into_iter()
+                .filter_map(|(bound, step)| Some((schema[bound].as_i64()? + step).to_string()));
+            let wrong = words.iter().flat_map(|word| [word.to_uppercase(), format!("{word}x"), String::new()]);
+            for value in wrong.chain(beyond) {
+                let target = format!("{path}?{name}={value}");
+                let (status, answer) = service.connect().exchange("GET", &target, &operator, "").unwrap();
+                let error = answer["error"].as_str().unwrap_or_default();
+                assert_eq!(status, 400, "{target}: {answer}");
+                assert!(error.contains(name), "{target}: {error}");
+                assert!(words.iter().all(|word| error.contains(&format!("`{word}`"))), "{target}: {error}");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried >= 20, "{tried}");
+}
+
+#[test]
 fn what_the_listener_itself_answers_is_of_the_contract_too() {
     let home = fleet();
     home.ok("host token");

@@ -307,6 +307,8 @@ fn what_is_malformed_is_refused_with_its_remedy() {
         ("GET", "/v1/enrollments/%ff", "", 400, "is not UTF-8"),
         ("GET", "/v1/enrollments/.a", "", 400, "node id `.a`"),
         ("GET", &long, "", 400, "node id"),
+        ("GET", "/v1/count?status=asleep", "", 400, "status `asleep` is not known: use `active` or `revoked`"),
+        ("GET", "/v1/enrollments?status=Active", "", 400, "status `Active` is not known: use `active` or `revoked`"),
         ("GET", "/v1/enrollments?limit=0", "", 400, "limit `0` is out of range: use 1 to 1000"),
         ("GET", "/v1/enrollments?limit=1001", "", 400, "limit `1001` is out of range"),
         ("GET", "/v1/enrollments?limit=x", "", 400, "query: "),

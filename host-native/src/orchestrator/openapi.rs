@@ -1,6 +1,6 @@
 //! The orchestrator's contract for programs: OpenAPI 3.1, from the types and the paths that serve it.
 
-use gate_core::NodeId;
+use gate_core::{NodeId, Status};
 use serde_json::{Value, json};
 
 use super::Operation;
@@ -45,7 +45,7 @@ impl Operation {
         let node_id = || path("node_id", "NodeId");
         let rollout_id = || path("rollout_id", "RolloutId");
         let limit = || query("limit", json!({"type": "integer", "minimum": 1, "maximum": PAGE, "default": 100}));
-        let status = || query("status", json!({"type": "string", "enum": ["active", "revoked"]}));
+        let status = || query("status", json!({"type": "string", "enum": Status::KNOWN}));
         let after = |schema| query("after", schema);
         let number = || json!({"type": "integer", "minimum": 0});
         let (id, summary, parameters, body, responses) = match self {
