@@ -305,7 +305,8 @@ fn router(orchestrator: Arc<Orchestrator>, readiness: Readiness) -> Router {
         .with_state(orchestrator);
     let serves = "an orchestrator serves `/v1/enrollments` and what else `docs/src/spec/orchestrator.md` has, and for monitoring `/healthz`, \
                   `/readyz` and `/metrics`";
-    fallbacks(api.merge(health_routes(readiness, metrics)), serves)
+    // Outermost: what the router answers by itself has an id as well.
+    fallbacks(api.merge(health_routes(readiness, metrics)), serves).layer(middleware::from_fn(identify))
 }
 
 /// Serves until `shutdown` resolves, and lets requests in flight finish.
@@ -396,11 +397,29 @@ impl Caller {
     }
 }
 
+/// The id of a request, its own or a new one.
+#[derive(Clone)]
+struct RequestId(HeaderValue);
+
+/// Gives what is asked below `/v1` an id, and its answer the same.
+async fn identify(mut request: Request, next: Next) -> Response {
+    if !request.uri().path().starts_with("/v1/") {
+        return next.run(request).await;
+    }
+    let given = request.headers().get(&REQUEST_ID).filter(|id| id.to_str().is_ok_and(|id| NodeId::parse(id).is_ok()));
+    let Some(id) = given.cloned().or_else(|| HeaderValue::from_str(new_audit_id().as_str()).ok()) else {
+        return next.run(request).await;
+    };
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
 /// Lets in who has a token, counts what was answered, and writes it down.
 async fn admit(State(app): App, path: MatchedPath, mut request: Request, next: Next) -> Response {
     let (begun, method) = (Instant::now(), request.method().clone());
-    let given = request.headers().get(&REQUEST_ID).and_then(|id| NodeId::parse(id.to_str().ok()?).ok());
-    let request_id = given.map_or_else(|| new_audit_id().to_string(), |id| id.to_string());
+    let request_id = request.extensions().get().cloned();
     let who = match app.access.caller(request.headers()) {
         _ if request.headers().contains_key(header::ORIGIN) => {
             // A browser adds it, and no page has a token by right.
@@ -439,9 +458,7 @@ async fn admit(State(app): App, path: MatchedPath, mut request: Request, next: N
     if response.status() == StatusCode::TOO_MANY_REQUESTS {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    if let Ok(id) = HeaderValue::from_str(&request_id) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
+    let request_id = request_id.as_ref().and_then(|RequestId(id)| id.to_str().ok());
     let (route, status, took) = (path.as_str(), response.status().as_u16(), begun.elapsed());
     app.metrics.requested(route, status);
     // What is read, and may be, is not written down: there is too much of it.

@@ -612,6 +612,34 @@ fn a_token_that_asks_too_often_waits_and_one_that_has_expired_is_let_in_no_more(
 }
 
 #[test]
+fn every_answer_below_v1_has_an_id_its_own_or_that_of_its_request() {
+    let home = fleet();
+    let running = orchestrator(&home, "--listen 127.0.0.1:0");
+    let operator = authorization(&home, "operator.token");
+    let mut connection = running.connect();
+    for (method, path, status) in [
+        ("GET", "/v1/count", 200),
+        ("GET", "/v1/leases/robot-7", 404),
+        ("GET", "/v1/nodes", 404),
+        ("DELETE", "/v1/enrollments/robot-7", 405),
+        ("POST", "/v1/count", 405),
+        ("GET", "/v1/", 404),
+    ] {
+        let mut id = |headers: &str| {
+            let headers = format!("{operator}{headers}");
+            let (found, head, answer) = connection.exchange_with_head(method, path, &headers, "").unwrap();
+            assert_eq!(found, status, "{method} {path}: {answer}");
+            let ids: Vec<_> = head.iter().filter_map(|line| line.strip_prefix("x-request-id: ")).collect();
+            let [id] = ids[..] else { panic!("{method} {path}: {head:?}") };
+            id.to_owned()
+        };
+        assert_eq!(id("x-request-id: mine-1\r\n"), "mine-1");
+        let (none, other, not_a_name) = (id(""), id(""), id("x-request-id: a b\r\n"));
+        assert!(none != other && other != not_a_name && not_a_name.len() == 36, "{none} {other} {not_a_name}");
+    }
+}
+
+#[test]
 fn each_change_and_each_refusal_is_in_the_log_under_the_id_of_its_answer_and_no_token_is() {
     let home = fleet();
     let running = orchestrator(&home, "--listen 127.0.0.1:0");
