@@ -72,6 +72,9 @@ const MANY: usize = 256;
 /// How long a lease counts, by default.
 const LEASE_TTL: Duration = Duration::from_secs(60);
 
+/// A runtime asks for its directive each minute: as often as it renews its lease so many times.
+const RENEWALS_A_DIRECTIVE: u64 = 3;
+
 /// When those were enrolled who are put into the tables.
 const ENROLLED: u64 = 1_767_225_600_000;
 
@@ -403,8 +406,8 @@ impl Fleet {
         );
     }
 
-    /// What each runtime does, many times over: it waits for changes of its node, and fetches its lease each third of a lease's
-    /// time and when its node has changed.
+    /// What each runtime does, many times over: it waits for changes of its node, fetches its lease each third of a lease's time
+    /// and when its node has changed, and asks for its directive each minute and then.
     async fn runtimes(&self) {
         let Size { runtimes, .. } = self.size;
         let shared = Arc::new(Runtimes::new(self.service().address.clone(), runtimes));
@@ -575,17 +578,18 @@ impl Runtimes {
         Self { address, started: AtomicU64::new(0), taken: Mutex::default(), revoked, seen: Mutex::default(), runtimes }
     }
 
-    /// Its cursor, its lease, then changes. One connection does for both.
+    /// Its cursor, its lease, then changes. One connection does for them; a directive is asked for over one of its own.
     async fn follow(self: Arc<Self>, at: u64) {
         let mut client = Client::connect(&self.address, &token(at)).await;
-        let (changes_of, lease) = (format!("?node_id={}", node_id(at)), format!("/v1/leases/{}", node_id(at)));
+        let [lease, directive] = ["leases", "directives"].map(|of| format!("/v1/{of}/{}", node_id(at)));
+        let changes_of = format!("?node_id={}", node_id(at));
         let (mut cursor, _) = changes(&mut client, &changes_of).await;
         let third = LEASE_TTL / 3;
         // As if they had not all been started at once.
         let mut due = Then::now() + third.mul_f64(at as f64 / self.runtimes as f64);
         client.ask("GET", &lease, "").await;
         self.started.fetch_add(1, Ordering::Relaxed);
-        loop {
+        for renewals in at.. {
             let wait_ms = due.saturating_duration_since(Then::now()).as_millis();
             let told = changes(&mut client, &format!("{changes_of}&after={cursor}&wait_ms={wait_ms}")).await;
             let has_changed = told.1 > NO_CHANGES;
@@ -595,6 +599,9 @@ impl Runtimes {
             match self.revoked[at as usize].get() {
                 Some(revoked) if has_changed => self.seen.lock().unwrap().push(revoked.elapsed()),
                 Some(_) | None => self.taken.lock().unwrap().push(asked.elapsed()),
+            }
+            if has_changed || renewals % RENEWALS_A_DIRECTIVE == 0 {
+                Client::connect(&self.address, &token(at)).await.ask("GET", &directive, "").await;
             }
             due = due.max(Then::now()) + if has_changed { Duration::ZERO } else { third };
         }
