@@ -97,7 +97,7 @@ pub struct Orchestrator {
     /// A change was made here: look at once.
     changed: Notify,
     waiting: Waiting,
-    lookups: Lookups,
+    lookups: Arc<Lookups>,
 }
 
 impl Orchestrator {
@@ -110,7 +110,7 @@ impl Orchestrator {
         metrics: Arc<Metrics>,
     ) -> Self {
         let signer = Signer::new(signing_key, lease_ttl_ms);
-        let (waiting, lookups) = (Waiting::default(), Lookups::default());
+        let (waiting, lookups) = (Waiting::default(), Arc::default());
         Self { store, signer, access, metrics, changed: Notify::new(), waiting, lookups }
     }
 

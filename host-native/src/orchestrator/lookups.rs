@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -46,7 +46,10 @@ impl Lookups {
         self.come.notify_one();
         match timeout(PATIENCE, told).await {
             Ok(Ok(found)) => found,
-            Ok(Err(_)) => Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, "shutting down: ask again".to_owned())),
+            Ok(Err(_)) => {
+                let why = "the orchestrator shuts down, or its store failed: ask again, or look at its log";
+                Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, why.to_owned()))
+            }
             Err(_) => {
                 let why =
                     format!("the store gave no answer within {PATIENCE:?}: look what it is busy with, and ask again");
@@ -56,25 +59,33 @@ impl Lookups {
     }
 
     /// Asks the store of `app`, for ever.
-    pub(super) async fn answer(&self, app: &Orchestrator) -> Infallible {
+    pub(super) async fn answer(self: &Arc<Self>, app: &Orchestrator) -> Infallible {
         loop {
-            let together = self.take();
-            if together.is_empty() {
-                self.come.notified().await;
-                continue;
-            }
-            let nodes: Vec<_> = together.iter().map(|asked| asked.node_id.clone()).collect();
-            let found = app.ask(move |store| Ok(rows(store, &nodes))).await;
-            let mut found = found.map(Vec::into_iter);
-            for Asked { tell, .. } in together {
-                let row = match &mut found {
-                    Ok(rows) => rows.next().unwrap_or(Ok(None)),
-                    Err(refusal) => Err(refusal.clone()),
-                };
-                // Who is gone needs no answer.
-                let _ = tell.send(row);
+            self.come.notified().await;
+            let lookups = Arc::clone(self);
+            // To hand a question to another thread takes longer than to answer it: those who come meanwhile are answered there too.
+            let answered = app.ask(move |store| {
+                while lookups.answer_together(store) {}
+                Ok(())
+            });
+            if let Err(Refusal(_, why)) = answered.await {
+                tracing::error!("look-ups were not answered: {why}");
             }
         }
+    }
+
+    /// Answers those who wait, as many as one question may have; whether there were any.
+    fn answer_together(&self, store: &dyn Store) -> bool {
+        let together = self.take();
+        if together.is_empty() {
+            return false;
+        }
+        let nodes: Vec<_> = together.iter().map(|asked| asked.node_id.clone()).collect();
+        for (Asked { tell, .. }, found) in together.into_iter().zip(rows(store, &nodes)) {
+            // Who is gone needs no answer.
+            let _ = tell.send(found);
+        }
+        true
     }
 
     /// Who still waits, those who have waited longest first.
@@ -108,8 +119,47 @@ fn rows(store: &dyn Store, nodes: &[NodeId]) -> Vec<Found> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::enrollment::{IfActive, SqliteStore};
+    use crate::{
+        enrollment::{IfActive, SqliteStore},
+        key::PrivateKey,
+        orchestrator::Access,
+        serve::Metrics,
+    };
     use gate_core::EnrollmentRef;
+    use tokio::task::JoinSet;
+
+    #[test]
+    fn whoever_asks_is_answered_however_many_come_at_once_and_after_a_pause() {
+        let home = tempfile::tempdir().unwrap();
+        let tokens = home.path().join("tokens");
+        crate::file::replace(&tokens, b"").unwrap();
+        let store = SqliteStore::open(home.path().join("fleet.sqlite")).unwrap();
+        let nodes = ["robot-7", "robot-8", "robot-9"].map(|id| NodeId::parse(id).unwrap());
+        for node_id in &nodes {
+            store.enroll(node_id, &EnrollmentRef::parse("fleet-a").unwrap(), IfActive::Refuse, "ops", 1).unwrap();
+        }
+        let (access, key) = (Access::open(&tokens, 1).unwrap(), PrivateKey::generate().unwrap());
+        let metrics = Arc::new(Metrics::new("test", "1"));
+        let app = Arc::new(Orchestrator::new(Arc::new(store), key, 60_000, access, metrics));
+        let executor = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        executor.spawn({
+            let app = Arc::clone(&app);
+            async move { app.lookups.answer(&app).await }
+        });
+        for at_once in [1, TOGETHER, 4 * TOGETHER + 1, 1, 4 * TOGETHER + 1] {
+            let asked: JoinSet<_> = executor.block_on(async {
+                let each = (0..at_once).zip(nodes.iter().cycle().cloned());
+                each.map(|(_, node_id)| {
+                    let app = Arc::clone(&app);
+                    async move { (node_id.clone(), app.lookups.row(node_id).await) }
+                })
+                .collect()
+            });
+            for (node_id, found) in executor.block_on(asked.join_all()) {
+                assert_eq!(found.unwrap().unwrap().enrollment.node_id, node_id);
+            }
+        }
+    }
 
     #[test]
     fn each_is_told_of_their_own_node_and_a_damaged_row_concerns_nobody_else() {
