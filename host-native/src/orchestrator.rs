@@ -406,7 +406,7 @@ async fn identify(mut request: Request, next: Next) -> Response {
     if !request.uri().path().starts_with("/v1/") {
         return next.run(request).await;
     }
-    let given = request.headers().get(&REQUEST_ID).filter(|id| id.to_str().is_ok_and(|id| NodeId::parse(id).is_ok()));
+    let given = request.headers().get(&REQUEST_ID).filter(|id| id.to_str().is_ok_and(NodeId::is_one));
     let Some(id) = given.cloned().or_else(|| HeaderValue::from_str(new_audit_id().as_str()).ok()) else {
         return next.run(request).await;
     };
@@ -419,7 +419,7 @@ async fn identify(mut request: Request, next: Next) -> Response {
 /// Lets in who has a token, counts what was answered, and writes it down.
 async fn admit(State(app): App, path: MatchedPath, mut request: Request, next: Next) -> Response {
     let (begun, method) = (Instant::now(), request.method().clone());
-    let request_id = request.extensions().get().cloned();
+    let request_id = request.extensions().get::<RequestId>().cloned();
     let who = match app.access.caller(request.headers()) {
         _ if request.headers().contains_key(header::ORIGIN) => {
             // A browser adds it, and no page has a token by right.
@@ -499,7 +499,7 @@ fn body<T: json::Read>(bytes: &[u8]) -> Result<T, Refusal> {
 }
 
 /// A status to choose rows by: of a slip there are none, and that would read as an answer.
-fn known(asked: Option<Status>) -> Result<Option<Status>, Refusal> {
+fn known_status(asked: Option<Status>) -> Result<Option<Status>, Refusal> {
     match asked {
         Some(Status::Unknown(word)) => {
             let words: Vec<_> = Status::KNOWN.iter().map(|status| format!("`{status}`")).collect();
@@ -539,7 +539,7 @@ async fn list(
     caller.to_read_all()?;
     let ListQuery { status, after, limit: asked } = query(asked)?;
     let limit = limit(asked)?;
-    let rows = Rows { status: known(status)?, after, limit: limit.saturating_add(1) };
+    let rows = Rows { status: known_status(status)?, after, limit: limit.saturating_add(1) };
     let mut rows = app.ask(move |store| store.list(&rows)).await?;
     let more = cut(&mut rows, limit);
     let next_after = rows.last().filter(|_| more).map(|row| row.enrollment.node_id.clone());
@@ -616,7 +616,7 @@ async fn count(
 ) -> Answer {
     caller.to_read_all()?;
     let CountQuery { status } = query(asked)?;
-    let status = known(status)?;
+    let status = known_status(status)?;
     let count = app.ask(move |store| store.count(status.as_ref())).await?;
     Ok(found(&Count { count }))
 }
