@@ -18,6 +18,7 @@ use std::{collections::VecDeque, io, ops::Range, time::Duration};
 use axum::body::Bytes;
 use gate_core::{frame::Kind, identity::NodeId};
 use http::{StatusCode, uri::InvalidUri};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message as _;
 use tokio::time::{Instant, sleep};
 
@@ -32,7 +33,6 @@ pub use exporter::Exporter;
 pub use task::Task;
 
 use exporter::Outcome;
-use otlp::LogRecord;
 
 /// Most frames of a window.
 const WINDOW_FRAMES: usize = 1024;
@@ -243,7 +243,7 @@ impl Drain {
                 is_caught_up = true;
                 break;
             };
-            let record = LogRecord::of(&id, &frame);
+            let record = otlp::log_record(&id, &frame);
             let outgoing =
                 Outgoing { id, kind: frame.kind, node_id: frame.node_id, bytes: record.encoded_len(), record };
             bytes += outgoing.bytes;
@@ -305,7 +305,7 @@ impl Drain {
         told: &mut impl FnMut(Progress),
     ) -> Result<Delivered, DrainError> {
         let records = self.window.get(request).unwrap_or_default();
-        let request = otlp::Request::of(records.iter().map(|outgoing| (&outgoing.node_id, &outgoing.record)));
+        let request = otlp::request(records.iter().map(|outgoing| (&outgoing.node_id, &outgoing.record)));
         let body = Bytes::from(request.encode_to_vec());
         let (began, mut tries) = (Instant::now(), 0);
         loop {

@@ -9,6 +9,7 @@ use axum::body::Bytes;
 use gate_core::text;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use prost::Message as _;
 use tokio::time::timeout;
 
@@ -140,10 +141,10 @@ async fn outcome_of(answer: Answer) -> Outcome {
 
 /// A page of a proxy that says 200 has taken nothing.
 fn acknowledgement(status: StatusCode, body: &[u8]) -> Outcome {
-    let Ok(otlp::Response { partial_success }) = otlp::Response::decode(body) else {
+    let Ok(ExportLogsServiceResponse { partial_success }) = ExportLogsServiceResponse::decode(body) else {
         return Outcome::Wrong { status: None, why: format!("status {status} with a body that is not of OTLP") };
     };
-    let otlp::PartialSuccess { rejected_log_records, error_message } = partial_success.unwrap_or_default();
+    let ExportLogsPartialSuccess { rejected_log_records, error_message } = partial_success.unwrap_or_default();
     match u64::try_from(rejected_log_records) {
         Ok(0) | Err(_) => Outcome::Taken,
         Ok(rejected) => Outcome::InPart { rejected, why: text::line(&error_message) },
