@@ -17,7 +17,7 @@ use gate_core::{
     enrollment::{Enrollment, RolloutState, Status},
     identity::{EnrollmentRef, NodeId},
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_postgres::{
     IsolationLevel, Transaction,
     error::SqlState,
@@ -86,7 +86,7 @@ impl PostgresStore {
     pub fn open(url: &str, password_file: Option<&Path>, ca: Option<&Path>) -> Result<Self, StoreError> {
         let server = Server::new(url, password_file, ca)?;
         server.block_on(async {
-            let (mut session, version) = server.connect().await?;
+            let (mut session, version) = server.connector().connect().await?;
             if version == SCHEMA_VERSION { Ok(()) } else { migrate(&mut session).await }
         })?;
         Ok(Self { server })
@@ -116,7 +116,7 @@ impl PostgresStore {
             if is_written {
                 *commits = true;
                 within_call(transaction.commit()).await?;
-                self.server.saw(revision);
+                self.server.connector().saw(revision);
             }
             Ok(outcome)
         });
@@ -145,7 +145,7 @@ impl PostgresStore {
 
     async fn latest(&self, session: &Session) -> Result<u64, Fault> {
         let State { revision, .. } = State::read(&session.client.query_typed(STATE, &[]).await?)?;
-        self.server.saw(revision);
+        self.server.connector().saw(revision);
         Ok(revision)
     }
 
@@ -209,8 +209,7 @@ impl Store for PostgresStore {
 
     fn for_each(&self, visit: &mut dyn FnMut(Enrollment) -> ControlFlow<()>) -> Result<(), StoreError> {
         let sql = format!("SELECT {ROW} WHERE node_id > $1 ORDER BY enrollment.node_id LIMIT $2");
-        Ok(self.server.block_on(async {
-            let (mut session, _turn) = self.server.session(Instant::now() + CALL).await?;
+        let read = self.server.once(async |session| {
             let snapshot = session.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
             let snapshot = within_call(snapshot.read_only(true).start()).await?;
             let mut after = String::new();
@@ -228,7 +227,8 @@ impl Store for PostgresStore {
                     return Ok(());
                 }
             }
-        })?)
+        });
+        Ok(self.server.block_on(read)?)
     }
 
     fn history(&self, node_id: &NodeId, after_serial: u64, limit: usize) -> Result<Vec<Change>, StoreError> {

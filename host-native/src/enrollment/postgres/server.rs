@@ -4,19 +4,16 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
+use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UnixStream},
     runtime::Runtime,
-    sync::{Semaphore, SemaphorePermit},
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
@@ -52,28 +49,25 @@ const HELLO: &str = "SELECT current_setting('transaction_read_only'), to_regclas
 /// What the database's one row of state says.
 pub(super) const STATE: &str = "SELECT schema_version::bigint, revision FROM autonomy.state";
 
-/// Where the server is, the connections to it, and the threads that they run on.
+/// The connections to the server, and the threads that they run on.
 pub(super) struct Server {
+    pool: Pool<Connector>,
+    /// Nothing only while it is dropped.
+    runtime: Option<Runtime>,
+}
+
+/// Where the server is, and which connections to it are to be used.
+pub(super) struct Connector {
     /// User, password, database and options.
     config: Config,
     addresses: Vec<Address>,
     tls: Option<TlsConnector>,
     /// The address to begin with: the last that answered, or the one after the last that did not.
     first: AtomicUsize,
-    turns: Semaphore,
-    idle: Mutex<Idle>,
+    /// How often all connections were given up.
+    epoch: AtomicU64,
     /// The highest revision that was seen. A server that has less is not the one that was written to.
     seen: AtomicU64,
-    /// Nothing only while it is dropped.
-    runtime: Option<Runtime>,
-}
-
-/// Connections that nobody uses.
-#[derive(Default)]
-struct Idle {
-    sessions: Vec<Session>,
-    /// How often all were given up.
-    epoch: u64,
 }
 
 /// A connection, for one call at a time.
@@ -134,14 +128,11 @@ impl Server {
         // Whether TLS is spoken is settled before the library sees the connection.
         config.options(options).ssl_mode(SslMode::Disable);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let (first, epoch, seen) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let pool =
+            Pool::builder(Connector { config, addresses, tls, first, epoch, seen }).max_size(CONNECTIONS).build();
         Ok(Self {
-            config,
-            addresses,
-            tls,
-            first: AtomicUsize::new(0),
-            turns: Semaphore::new(CONNECTIONS),
-            idle: Mutex::default(),
-            seen: AtomicU64::new(0),
+            pool: pool.map_err(|error| PostgresError::Resources(io::Error::other(error)))?,
             runtime: Some(runtime.map_err(PostgresError::Resources)?),
         })
     }
@@ -157,44 +148,65 @@ impl Server {
     /// Does `work` on a connection, all of it in [`CALL`].
     pub(super) async fn call<T>(&self, work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>) -> Result<T, Fault> {
         let deadline = Instant::now() + CALL;
-        let (mut session, _turn) = self.session(deadline).await?;
+        let mut session = self.session(deadline).await?;
         let done = timeout_at(deadline, work(&mut session)).await;
         let done = done.unwrap_or_else(|_| Err(PostgresError::Late { within: CALL }.into()));
         let commits = std::mem::take(&mut session.commits);
-        let mut idle = lock(&self.idle);
         match &done {
             // A rule's refusal, too, is an answer.
-            Ok(_) | Err(Fault::Rule(_)) if session.epoch == idle.epoch => idle.sessions.push(session),
+            Ok(_) | Err(Fault::Rule(_)) => drop(session),
             // What the server says of a statement concerns this connection alone.
-            Ok(_) | Err(Fault::Rule(_) | Fault::Postgres(PostgresError::Refused { .. } | PostgresError::Locked)) => {}
-            // What takes one connection away takes all.
+            Err(Fault::Postgres(PostgresError::Refused { .. } | PostgresError::Locked)) => drop(Object::take(session)),
+            // What takes one connection away takes all: those in use are of before when they come back.
             Err(Fault::Postgres(_)) => {
-                idle.sessions.clear();
-                idle.epoch = idle.epoch.wrapping_add(1);
+                self.connector().epoch.fetch_add(1, Ordering::Relaxed);
+                drop(session);
+                self.pool.retain(|_, _| false);
             }
         }
         done.map_err(|fault| if commits { fault.after_commit() } else { fault })
     }
 
-    /// A connection to a server whose schema is known here, and the turn to use it.
-    pub(super) async fn session(&self, deadline: Instant) -> Result<(Session, SemaphorePermit<'_>), Fault> {
-        let turn = timeout_at(deadline, self.turns.acquire()).await;
-        let turn = turn.ok().and_then(Result::ok).ok_or(PostgresError::Late { within: CALL })?;
-        let idle = {
-            let mut idle = lock(&self.idle);
-            idle.sessions.retain(|session| !session.client.is_closed());
-            idle.sessions.pop()
-        };
-        if let Some(session) = idle {
-            return Ok((session, turn));
-        }
-        let connected = timeout_at(deadline, self.connect()).await;
-        match connected.map_err(|_| PostgresError::Late { within: CALL })?? {
-            (session, SCHEMA_VERSION) => Ok((session, turn)),
-            (_, version) => Err(PostgresError::Schema { version }.into()),
+    /// Does `work` on a connection that nobody has after it, for as long as it takes.
+    pub(super) async fn once<T>(&self, work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>) -> Result<T, Fault> {
+        let mut session = self.session(Instant::now() + CALL).await?;
+        let done = work(&mut session).await;
+        drop(Object::take(session));
+        done
+    }
+
+    async fn session(&self, deadline: Instant) -> Result<Object<Connector>, Fault> {
+        match timeout_at(deadline, self.pool.get()).await {
+            Ok(Err(PoolError::Backend(error))) => Err(error.into()),
+            // It fails in no other way: it has no times and no hooks of its own, and is never closed.
+            pooled => pooled.ok().and_then(Result::ok).ok_or(PostgresError::Late { within: CALL }.into()),
         }
     }
 
+    pub(super) fn connector(&self) -> &Connector {
+        self.pool.manager()
+    }
+}
+
+impl Manager for Connector {
+    type Type = Session;
+    type Error = PostgresError;
+
+    /// A connection to a server whose schema is known here.
+    async fn create(&self) -> Result<Session, PostgresError> {
+        match self.connect().await? {
+            (session, SCHEMA_VERSION) => Ok(session),
+            (_, version) => Err(PostgresError::Schema { version }),
+        }
+    }
+
+    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<PostgresError> {
+        let is_sound = session.epoch == self.epoch.load(Ordering::Relaxed) && !session.client.is_closed();
+        is_sound.then_some(()).ok_or(RecycleError::message("it is closed, or of before"))
+    }
+}
+
+impl Connector {
     /// A new connection to a server that may be written to, and the version of its schema; 0 when there is none.
     pub(super) async fn connect(&self) -> Result<(Session, u64), PostgresError> {
         let mut causes = Vec::new();
@@ -215,7 +227,7 @@ impl Server {
     }
 
     async fn greet(&self, address: &Address) -> Result<(Session, u64), String> {
-        let epoch = lock(&self.idle).epoch;
+        let epoch = self.epoch.load(Ordering::Relaxed);
         // Before the server is asked: what others commit meanwhile is no loss.
         let seen = self.seen.load(Ordering::Relaxed);
         let stream = self.open(address).await.map_err(|error| error.to_string())?;
@@ -322,8 +334,4 @@ fn read_password(path: &Path) -> Result<String, PostgresError> {
         [password] if !password.is_empty() => Ok((*password).to_owned()),
         _ => Err(refused(file::wrong("it is not one line"))),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

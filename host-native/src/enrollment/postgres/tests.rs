@@ -1,6 +1,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    future::pending,
     ops::ControlFlow,
     os::unix::fs::PermissionsExt as _,
     process::Stdio,
@@ -13,6 +14,7 @@ use std::{
 };
 
 use gate_core::enrollment::{RolloutState, Status};
+use tokio::sync::Notify;
 
 use super::{PostgresStore, server::CALL};
 use crate::{
@@ -493,6 +495,61 @@ fn who_holds_a_lock_and_a_standby_that_is_silent_are_not_waited_for_without_end(
     until(|| Some(store.get(&node("n")).unwrap().unwrap()).filter(|row| row.enrollment.status == Status::Active));
     assert_eq!(store.revision().unwrap(), 3, "once, though it was asked for twice");
     assert_eq!(store.set_rollout(&node("n"), &RolloutState::Active, "ana", 3).unwrap().row.enrollment.serial, 4);
+}
+
+#[test]
+fn who_is_refused_loses_one_connection_and_who_is_not_answered_all_of_them() {
+    let cluster = Cluster::start(None, &[]);
+    let store = open(&cluster);
+    let pids = |that: &str| {
+        let sql = format!("SELECT pid FROM pg_stat_activity WHERE application_name = 'autonomy' {that}");
+        cluster.psql("postgres", &sql).lines().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    // What goes wrong with three calls at a time, where the connection of one of them meets with something.
+    let three_calls = |meet: &dyn Fn(&str)| {
+        thread::scope(|scope| {
+            let mut calls = Vec::new();
+            while_held(&cluster, "LOCK TABLE autonomy.enrollment", || {
+                calls.extend((0..3).map(|_| scope.spawn(|| store.count(None))));
+                let waiting = until(|| Some(pids("AND wait_event_type = 'Lock'")).filter(|waiting| waiting.len() == 3));
+                meet(waiting.first().unwrap());
+            });
+            let errors = calls.into_iter().filter_map(|call| call.join().unwrap().err());
+            errors.map(|error| error.to_string()).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(three_calls(&|_| {}), Vec::<String>::new());
+    let before = pids("");
+    assert_eq!(before.len(), 3);
+
+    let given_up = Notify::new();
+    thread::scope(|scope| {
+        let silent = scope.spawn(|| store.ask(async |_| pending::<Result<(), _>>().await));
+        thread::sleep(CALL / 2);
+        let in_use = scope.spawn(|| {
+            store.ask(async |_| {
+                given_up.notified().await;
+                Ok(())
+            })
+        });
+        let error = silent.join().unwrap().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the database gave no answer within 5s: look what it is busy with, and ask again"
+        );
+        until(|| Some(pids("")).filter(|left| left.len() == 1 && left.is_subset(&before)));
+        given_up.notify_one();
+        in_use.join().unwrap().unwrap();
+    });
+    store.count(None).unwrap();
+    let after = until(|| Some(pids("")).filter(|after| after.is_disjoint(&before)));
+    assert_eq!(after.len(), 1, "what was in use meanwhile is not used again");
+
+    let errors = three_calls(&|pid| {
+        cluster.psql("postgres", &format!("SELECT pg_cancel_backend({pid})"));
+    });
+    assert!(errors.len() == 1 && errors[0].contains("canceling statement due to user request"), "{errors:?}");
+    until(|| Some(pids("")).filter(|left| left.len() == 2));
 }
 
 #[test]
