@@ -119,13 +119,15 @@ fn typed(document: DocumentMut) -> Result<Settings, String> {
     toml_edit::de::from_document(document).map_err(|error| in_our_words(one_line(&error.to_string())))
 }
 
-/// An unknown word, refused as everywhere else.
+/// An unknown word and a number that is none, refused as everywhere else.
 fn in_our_words(said: String) -> String {
     let unknown =
         said.split_once("unknown variant ").and_then(|(before, rest)| Some((before, rest.split_once(", expected ")?)));
     match unknown {
         Some((before, (word, known))) => format!("{before}{word} is not known: use {known}"),
-        None => said,
+        None => ["u64", "usize"]
+            .iter()
+            .fold(said, |said, number| said.replace(&format!("expected {number}"), "expected a whole number from 0")),
     }
 }
 

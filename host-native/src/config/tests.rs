@@ -103,6 +103,11 @@ fn each_typo_is_refused_with_its_place() {
         ("[atestation]\nmode = \"off\"", "unknown field `atestation`"),
         ("[attestation]\nmode = \"on\"", "mode `on` is not known: use `off`, `advisory` or `enforce`"),
         ("[attestation]\nmode = off", "TOML parse error at line 2"),
+        ("[attestation]\nthreshold = 1.5", "`1.5`, expected a whole number from 0: in `attestation.threshold`"),
+        (
+            "[attestation]\nmax_skew_ms = -5",
+            "integer `-5`, expected a whole number from 0: in `attestation.max_skew_ms`",
+        ),
         ("[identity]\nnode_id = \"a\u{2013}b\"", "which only looks like `-`"),
         ("[attestation]\nmode = \"off\"\nmode = \"enforce\"", "duplicate key"),
     ] {
