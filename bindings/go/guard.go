@@ -124,7 +124,7 @@ type Guard struct {
 	told *observation
 	// The facts that the log has.
 	factsLogged string
-	finishing   sync.WaitGroup
+	finishing   pending
 }
 
 // Ask gives a permit when the call may run and its decision is durable. The error is a *Denied when it may not, and of kind
@@ -188,8 +188,8 @@ func (g *Guard) Run(ctx context.Context, call ToolCall, tool func(ctx context.Co
 }
 
 // Wait returns once what permits have finished with is written down, or was given up. Call it when no more calls come,
-// before the process ends.
-func (g *Guard) Wait() { g.finishing.Wait() }
+// before the process ends: of those that still come it waits for no more than it finds.
+func (g *Guard) Wait() { g.finishing.wait() }
 
 func (g *Guard) policyOf(ctx context.Context, call ToolCall) PolicyAnswer {
 	answer := PolicyAnswer{Reason: ReasonAllowed}
@@ -318,9 +318,9 @@ type Permit struct {
 func (p *Permit) Finish(outcome Outcome) {
 	p.finished.Do(func() {
 		took := time.Since(p.started)
-		p.guard.finishing.Add(1)
+		p.guard.finishing.begin()
 		go func() {
-			defer p.guard.finishing.Done()
+			defer p.guard.finishing.end()
 			p.guard.finish(p, outcome, took)
 		}()
 	})

@@ -73,11 +73,12 @@ pub extern "C" fn gate_input(len: usize) -> *mut u8 {
         if len > INPUT_BYTES {
             return core::ptr::null_mut();
         }
-        let missing = len.saturating_sub(module.input.len());
-        if module.input.try_reserve_exact(missing).is_err() {
-            return core::ptr::null_mut();
-        }
-        if missing > 0 {
+        if len > module.input.len() {
+            // First, so that there are never two of them.
+            module.input = Vec::new();
+            if module.input.try_reserve_exact(len).is_err() {
+                return core::ptr::null_mut();
+            }
             module.input.resize(len, 0);
         }
         module.input.as_mut_ptr()

@@ -102,6 +102,16 @@ async fn a_trap_is_a_denial_and_the_next_thousand_calls_are_right() {
     assert_eq!(checks(), before, "the new instance knows what the old one knew");
 }
 
+/// The largest is a bundle's. The engine's cap is far from twice as much.
+#[test]
+fn inputs_each_larger_than_the_one_before_leave_room_for_the_largest() {
+    let mut instance = Wasmtime::new(MODULE, None).unwrap().instantiate().unwrap();
+    for size in (1..=64).step_by(3) {
+        let refused = instance.call(Export::LoadBundle, &vec![0; size * 1024 * 1024]);
+        assert!(matches!(refused, Ok(gate_wasm::REFUSED)), "{size} MiB: {refused:?}");
+    }
+}
+
 /// Traps once, on the call of `export` that is number `at`.
 struct TrapsOnce {
     engine: Wasmtime,

@@ -530,3 +530,48 @@ func eventually(t *testing.T, holds func() bool) {
 		}
 	}
 }
+
+func TestAGuardMayBeWaitedForWhileCallsCome(t *testing.T) {
+	guard, host := guarded(t)
+	const callers, calls = 4, 2_000
+	var calling, waiting sync.WaitGroup
+	done := make(chan struct{})
+	for range callers {
+		calling.Add(1)
+		waiting.Add(1)
+		go func() {
+			defer calling.Done()
+			for range calls {
+				if permit, err := guard.Ask(context.Background(), autonomygate.ToolCall{Tool: "tool.echo"}); err != nil {
+					t.Error(err)
+				} else {
+					permit.Finish(autonomygate.Completed)
+				}
+			}
+		}()
+		go func() {
+			defer waiting.Done()
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					guard.Wait()
+				}
+			}
+		}()
+	}
+	calling.Wait()
+	close(done)
+	waiting.Wait()
+	guard.Wait()
+	actions := 0
+	for _, kind := range kinds(host) {
+		if kind == "action" {
+			actions++
+		}
+	}
+	if actions != callers*calls {
+		t.Errorf("%d of %d were written down", actions, callers*calls)
+	}
+}
