@@ -261,6 +261,7 @@ impl Load {
                 ready(replica, 200);
             }
             load.goes_on();
+            more(&load.calls[1], 2, "no call is denied any more");
             drop(over);
         });
         let (answers, refused) = (load.answers.into_inner(), load.refused.into_inner());
@@ -378,22 +379,21 @@ impl Load {
 
     /// Waits until some more was acknowledged.
     fn goes_on(&self) {
-        let count = || self.denied.load(Ordering::SeqCst);
-        let (begun, wanted) = (Instant::now(), count() + 8);
-        while count() < wanted {
-            assert!(begun.elapsed() < BOUND * 2, "nothing is acknowledged any more");
-            thread::sleep(Duration::from_millis(20));
-        }
+        more(&self.denied, 8, "nothing is acknowledged any more");
     }
 
     /// Waits until some more were told that the database cannot be asked.
     fn is_refused(&self) {
-        let count = || self.refused.load(Ordering::SeqCst);
-        let (begun, wanted) = (Instant::now(), count() + 1);
-        while count() < wanted {
-            assert!(begun.elapsed() < BOUND * 2, "nobody is refused");
-            thread::sleep(Duration::from_millis(20));
-        }
+        more(&self.refused, 1, "nobody is refused");
+    }
+}
+
+/// Waits until a count is so much higher.
+fn more(count: &AtomicUsize, by: usize, otherwise: &str) {
+    let (begun, wanted) = (Instant::now(), count.load(Ordering::SeqCst) + by);
+    while count.load(Ordering::SeqCst) < wanted {
+        assert!(begun.elapsed() < BOUND * 2, "{otherwise}");
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
