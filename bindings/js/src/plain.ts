@@ -38,8 +38,8 @@ const FIRST_INPUT_BYTES = 8 * 1024;
 
 const FRAMES = ',"frames":[';
 
-/** What a call has besides its time and its audit id: nearly every one has the same. */
-const SHARED = ["tool", "policy", "policy_ref", "policy_detail", "facts_logged"] as const;
+/** What a call has behind its time, its audit id and its tool: nearly every one has the same. */
+const SHARED = ["policy", "policy_ref", "policy_detail", "facts_logged"] as const;
 
 /** What stands between quotes as it is. */
 const PLAIN_TEXT = /^[ !#-[\]-~]*$/;
@@ -250,22 +250,24 @@ class PlainEngine implements Engine {
     const last = this.#call;
     if (
       last === undefined ||
-      call.tool !== last.tool ||
       call.policy !== last.policy ||
       call.policy_ref !== last.policy_ref ||
       call.policy_detail !== last.policy_detail ||
       call.facts_logged !== last.facts_logged
     ) {
-      const members = SHARED.map((name) => (call[name] === undefined ? "" : `,"${name}":${value(call[name])}`));
-      this.#shared = `${members.join("")}}`;
+      this.#shared = `${SHARED.map((name) => member(name, call[name])).join("")}}`;
       this.#call = call;
     }
     if (call.now_ms !== this.#time) {
       this.#time = call.now_ms;
       this.#start = `{"now_ms":${value(call.now_ms)},"audit_id":`;
     }
-    return this.#start + value(call.audit_id) + this.#shared;
+    return this.#start + value(call.audit_id) + member("tool", call.tool) + this.#shared;
   }
+}
+
+function member(name: string, given: unknown): string {
+  return given === undefined ? "" : `,"${name}":${value(given)}`;
 }
 
 function value(value: unknown): string {
