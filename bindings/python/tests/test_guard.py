@@ -386,27 +386,33 @@ def test_of_two_look_ups_the_one_that_began_later_counts():
     assert len(caught) == 1
 
 
-def test_a_slow_source_of_tasks_is_cancelled():
-    cancelled = []
+class SlowTasks:
+    """A source whose look-ups do not end by themselves, and which of them were cancelled."""
 
-    class Slow:
-        async def look_up(self, node_id):
-            try:
-                await asyncio.sleep(30)
-            except asyncio.CancelledError:
-                cancelled.append(node_id)
-                raise
+    def __init__(self):
+        self.cancelled = []
+
+    async def look_up(self, node_id):
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            self.cancelled.append(node_id)
+            raise
+
+
+def test_a_slow_source_of_tasks_is_cancelled():
+    slow = SlowTasks()
 
     async def main():
         host = AsyncMemoryHost()
-        guard = AsyncGuard(load(), source=Slow(), sink=host, look_up_timeout_ms=50)
+        guard = AsyncGuard(load(), source=slow, sink=host, look_up_timeout_ms=50)
         with pytest.raises(Denied) as caught:
             await guard.ask("tool.echo")
         assert caught.value.reason is Reason.ENROLLMENT_UNAVAILABLE
         assert why(host.frames) == "the look-up took longer than 50 ms"
 
     asyncio.run(main())
-    assert cancelled == [NODE_ID]
+    assert slow.cancelled == [NODE_ID]
 
 
 @pytest.mark.parametrize("given", [None, OSError("too late")])
@@ -450,19 +456,11 @@ def test_a_look_up_that_is_cancelled_by_itself_has_not_answered():
 
 
 def test_a_task_that_is_cancelled_while_it_looks_up_is_cancelled():
-    cancelled = []
-
-    class Slow:
-        async def look_up(self, node_id):
-            try:
-                await asyncio.sleep(30)
-            except asyncio.CancelledError:
-                cancelled.append(node_id)
-                raise
+    slow = SlowTasks()
 
     async def main():
         host = AsyncMemoryHost()
-        guard = AsyncGuard(load(), source=Slow(), sink=host)
+        guard = AsyncGuard(load(), source=slow, sink=host)
 
         async def tool():
             await guard.ask("tool.echo")
@@ -473,7 +471,7 @@ def test_a_task_that_is_cancelled_while_it_looks_up_is_cancelled():
         with pytest.raises(asyncio.CancelledError):
             await task
         await asyncio.sleep(0)
-        assert (cancelled, host.frames) == ([NODE_ID], [])
+        assert (slow.cancelled, host.frames) == ([NODE_ID], [])
 
     asyncio.run(main())
 

@@ -265,7 +265,11 @@ impl Store for PostgresStore {
 
 /// Waits for one answer where many are waited for.
 pub(super) async fn within_call<T>(answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Fault> {
-    Ok(timeout(CALL, answer).await.map_err(|_| PostgresError::Late { within: CALL })??)
+    Ok(in_time(answer).await??)
+}
+
+async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T, PostgresError> {
+    timeout(CALL, answer).await.map_err(|_| PostgresError::Late { within: CALL })
 }
 
 /// A transaction that holds the one row of state.
@@ -393,8 +397,7 @@ struct State {
 impl State {
     /// Reads it, and holds it until the transaction ends.
     async fn lock(transaction: &Transaction<'_>) -> Result<Self, Fault> {
-        let answer = timeout(CALL, transaction.query_typed(LOCK, &[])).await;
-        let rows = answer.map_err(|_| PostgresError::Late { within: CALL })?.map_err(|error| match error.code() {
+        let rows = in_time(transaction.query_typed(LOCK, &[])).await?.map_err(|error| match error.code() {
             // Who waits behind others begins to wait anew with each of them, until the statement's own time is up.
             Some(&SqlState::QUERY_CANCELED) => PostgresError::Locked.into(),
             _ => Fault::from(error),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar, Union, cast
 
 from .audit import clock_ms, new_audit_id
 from .documents import (
@@ -29,6 +29,9 @@ from .fork import told_of_forks
 from .reasons import REASONS, PolicyReason, Reason
 
 T = TypeVar("T")
+
+Settled = Union[Lease, bytes]
+"""An answer that its source cannot change any more: a lease, or its JSON."""
 
 BATCH_CALLS: Final = 1024
 """What the module takes in one call."""
@@ -90,7 +93,7 @@ class Gate:
         # What the instance was told, to tell it to the next one.
         self._tar: bytes | None = None
         self._lease: Lease | None = None
-        self._enrollment: Lease | bytes | None = None
+        self._enrollment: Settled | None = None
         self._bundle: Bundle | None = None
         # `None` after a trap: the next call makes a new one.
         self._instance: Instance | None = None
@@ -138,7 +141,7 @@ class Gate:
 
         What is malformed or does not hold raises, and the enrollment is then unavailable or untrusted: it denies.
         """
-        told = Lease(json_of(answer.envelope)) if isinstance(answer, Lease) else json_of(answer)
+        told = settled(answer)
         with self._lock:
             self._enrollment = told
             self._guarded("read the enrollment", lambda instance: _tell(instance, told))
@@ -303,6 +306,11 @@ class Gate:
             _again(lambda: _tell(instance, told))
 
 
+def settled(answer: Answer) -> Settled:
+    """An answer as it was given."""
+    return Lease(json_of(answer.envelope)) if isinstance(answer, Lease) else json_of(answer)
+
+
 def json_of(document: object) -> bytes:
     """A document as JSON. What is none becomes one that the gate refuses."""
     if isinstance(document, bytes):
@@ -315,7 +323,7 @@ def json_of(document: object) -> bytes:
         return b"null"
 
 
-def _tell(instance: Instance, told: Lease | bytes) -> None:
+def _tell(instance: Instance, told: Settled) -> None:
     if isinstance(told, Lease):
         instance.set_lease(json_of(told.envelope))
     else:

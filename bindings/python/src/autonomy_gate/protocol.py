@@ -16,17 +16,14 @@ from threading import Lock
 from typing import Any, Final, Literal, Union
 
 from .audit import clock_ms, new_audit_id
-from .documents import Answer, Decision, Frames, Lease, Outcome, compact
+from .documents import Decision, Frames, Lease, Outcome, compact
 from .errors import Denied, FactsNotLoggedError, GateError, TrappedError, line
 from .fork import told_of_forks
-from .gate import Gate, json_of
+from .gate import Gate, Settled, settled
 from .reasons import PolicyReason, Reason
 
 # Inside of a string there would be a backslash before the second quote.
 OBSERVED: Final = re.compile(rb'"observed_at_ms"[ \t\r\n]*:[ \t\r\n]*([1-9][0-9]{0,15})(?=[ \t\r\n]*[,}])')
-
-Settled = Union[Lease, bytes]
-"""An answer that its source cannot change any more: a lease, or its JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +173,7 @@ class Protocol:
         if known is not None and asked - known.asked < self._max_age:
             return known.answer
         try:
-            answer = _settled((yield LookUp(node_id)))
+            answer = settled((yield LookUp(node_id)))
         except Exception as error:  # noqa: BLE001 - somebody else's code
             answer = _unavailable(line(error))
         with self._lock:
@@ -232,10 +229,6 @@ class Protocol:
             # A `False`, or a coroutine that nobody awaits, must not count as durable.
             raise TypeError(f"the sink's `append` gave `{given!r}`: it must give nothing, and raise where it fails")
         self._facts_logged = decision.facts
-
-
-def _settled(answer: Answer) -> Settled:
-    return Lease(json_of(answer.envelope)) if isinstance(answer, Lease) else json_of(answer)
 
 
 def _observation(answer: Settled) -> Observation | None:
