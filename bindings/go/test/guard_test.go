@@ -278,6 +278,8 @@ func TestWhateverComesAfterAnAnswerThatAllowedDeniesAndTheNextOneCounts(t *testi
 			allowed, func() (autonomygate.Answer, error) { return answer, nil }, allowed,
 		}}
 		allows(t, guard, "tool.echo")
+		// How the tool went is written down, or that could be the last frame.
+		guard.Wait()
 		denies(t, guard, "tool.echo", autonomygate.ReasonEnrollmentUnavailable)
 		if verdict, err := gate.Verdict(time.Now()); verdict != autonomygate.ReasonEnrollmentUnavailable || err != nil {
 			t.Errorf("%s: found %s, %v", name, verdict, err)
