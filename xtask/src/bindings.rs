@@ -9,7 +9,7 @@ mod python;
 mod together;
 
 pub use c::header;
-pub use js::{build as pack, lint};
+pub use js::lint;
 
 use serde::Deserialize;
 use std::{
@@ -30,6 +30,8 @@ struct Language {
     probe: &'static str,
     /// Builds the package as its users get it.
     build: fn(&Path) -> Result<()>,
+    /// Where it is then.
+    built: &'static str,
     /// Runs the tests of what was built; gives what they printed.
     test: fn(&Path) -> Result<String>,
     /// A runtime that uses what was built, without its arguments.
@@ -48,6 +50,7 @@ const LANGUAGES: [Language; 5] = [
         name: "js",
         probe: "command -v node && command -v npm",
         build: js::build,
+        built: "target/js/autonomy-gate.tgz",
         test: js::test,
         driver: js::driver,
         bench: js::bench,
@@ -58,6 +61,7 @@ const LANGUAGES: [Language; 5] = [
         name: "python",
         probe: "python3 -c 'import ensurepip, sys, venv; assert sys.version_info >= (3, 10)'",
         build: python::build,
+        built: "target/bindings-python/dist",
         test: python::test,
         driver: python::driver,
         bench: python::bench,
@@ -68,6 +72,7 @@ const LANGUAGES: [Language; 5] = [
         name: "go",
         probe: "command -v go && command -v gofmt",
         build: go::build,
+        built: "target/go/package",
         test: go::test,
         driver: go::driver,
         bench: go::bench,
@@ -78,6 +83,7 @@ const LANGUAGES: [Language; 5] = [
         name: "java",
         probe: "command -v javac && command -v mvn && python3 -c 'import ensurepip, venv'",
         build: java::build,
+        built: "the local Maven repository",
         test: java::test,
         driver: java::driver,
         bench: java::bench,
@@ -88,6 +94,7 @@ const LANGUAGES: [Language; 5] = [
         name: "c",
         probe: "command -v cc && command -v c++ && command -v make",
         build: c::build,
+        built: "target/c/prefix",
         test: c::test,
         driver: c::driver,
         bench: c::bench,
@@ -153,6 +160,14 @@ const MEASURED: [&str; 4] = ["load", "verdict", "decide", "decide_durable"];
 /// The names of the languages.
 pub fn names() -> Vec<&'static str> {
     LANGUAGES.iter().map(|language| language.name).collect()
+}
+
+/// Builds the package of one language.
+pub fn package(root: &Path, name: &str) -> Result<()> {
+    let language = named(name)?;
+    (language.build)(root)?;
+    println!("{}", language.built);
+    Ok(())
 }
 
 /// Runs the tests of one language.

@@ -31,7 +31,8 @@ usage: cargo xtask <command>
   corpus            write tests/corpus/*.json, what every implementation must answer; --check fails when one is stale
   c-header          write bindings/c/include/autonomy_gate.h; `test c` fails when it is stale
   fuzz <seconds>    look for inputs on which gate.wasm and gate-core differ; needs a nightly compiler
-  js                write target/js/autonomy-gate.tgz, the npm package
+  package <language>
+                    write the package of one language as its users get it, and say where
   wasm              write gate-wasm/gate.wasm; --check fails when it is stale
 ";
 
@@ -59,7 +60,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["corpus", "--check"] => corpus::check_fresh(&root),
         ["bench", language] => bindings::bench(&root, language),
         ["c-header"] => bindings::header(&root),
-        ["js"] => bindings::pack(&root),
+        ["package", language] => bindings::package(&root, language),
         ["test", "together"] => bindings::test_together(&root),
         ["fuzz", seconds] => fuzz::run(&root, seconds),
         ["test", language] => bindings::test(&root, language),

@@ -1,4 +1,4 @@
-// Builds dist from src, the two modules and wasm-bindgen's glue: `cargo xtask js` puts those where they are taken from.
+// Builds dist from src, the two modules and wasm-bindgen's glue: `cargo xtask package js` puts those where they are taken from.
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
