@@ -335,6 +335,23 @@ def test_a_gate_that_was_interrupted_is_told_everything_again(gate, monkeypatch,
     assert gate.decide("tool.echo").allowed
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_was_interrupted_once_the_module_had_the_bundle_is_not_the_active_one(monkeypatch, error):
+    gate = load(bundle=None)
+    gate.set_enrollment(enrolled())
+
+    def interrupt(*_):
+        monkeypatch.undo()
+        raise error
+
+    monkeypatch.setattr("autonomy_gate.gate._bundle", interrupt)
+    with pytest.raises(error):
+        gate.load_bundle(GOOD["bundle"])
+    assert (gate.bundle, gate.verdict()) == (None, Reason.BUNDLE_UNVERIFIED)
+    assert gate.load_bundle(GOOD["bundle"]) is gate.bundle
+    assert gate.verdict() == "pass"
+
+
 def test_a_process_that_forks_while_other_threads_ask_goes_on_asking():
     code = """
 import os, signal, sys, threading

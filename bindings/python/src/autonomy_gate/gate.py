@@ -91,11 +91,10 @@ class Gate:
         self._module = Module.own() if module is None else Module(module)
         self._lock = Lock()
         # What the instance was told, to tell it to the next one.
-        self._tar: bytes | None = None
+        self._loaded: tuple[bytes | None, Bundle | None] = (None, None)
         self._lease: Lease | None = None
         self._enrollment: Settled | None = None
-        self._bundle: Bundle | None = None
-        # `None` after a trap: the next call makes a new one.
+        # `None` while it is used, and after a trap: the next call makes a new one.
         self._instance: Instance | None = None
         told_of_forks(self)
         self._guarded("was made", lambda _: None)
@@ -105,13 +104,13 @@ class Gate:
     @property
     def bundle(self) -> Bundle | None:
         """The active bundle."""
-        return self._bundle
+        return self._loaded[1]
 
     @property
     def memory_bytes(self) -> int:
         """How much memory the module holds."""
         with self._lock:
-            return self._current().memory_bytes
+            return self._guarded("was measured", lambda instance: instance.memory_bytes)
 
     def info(self) -> Info:
         """What the module is."""
@@ -122,19 +121,22 @@ class Gate:
         """Makes a tar the active bundle. One that is refused raises, and the bundle that was active stays so."""
         # The bytes of a buffer may change, and the next instance must be told the same.
         tar = bytes(memoryview(tar))
+
+        def load(instance: Instance) -> Bundle:
+            bundle = _bundle(instance.load_bundle(tar), tar)
+            self._loaded = (tar, bundle)
+            return bundle
+
         with self._lock:
             try:
-                document = self._guarded("read the bundle", lambda instance: instance.load_bundle(tar))
+                return self._guarded("read the bundle", load)
             except TrappedError:
                 raise
             except GateError:
                 # The facts say why there is none.
-                if self._bundle is None:
-                    self._tar = tar
+                if self.bundle is None:
+                    self._loaded = (tar, None)
                 raise
-            self._tar = tar
-            self._bundle = _bundle(document, tar)
-            return self._bundle
 
     def set_enrollment(self, answer: Answer) -> None:
         """Tells what the source answered about this node: a document, its JSON as it came, or a lease.
@@ -142,26 +144,30 @@ class Gate:
         What is malformed or does not hold raises, and the enrollment is then unavailable or untrusted: it denies.
         """
         told = settled(answer)
-        with self._lock:
-            self._enrollment = told
-            self._guarded("read the enrollment", lambda instance: _tell(instance, told))
+
+        def tell(instance: Instance) -> None:
+            _tell(instance, told)
             if isinstance(told, Lease):
                 self._lease = told
+
+        with self._lock:
+            self._enrollment = told
+            self._guarded("read the enrollment", tell)
 
     def verdict(self, now_ms: float | None = None) -> Verdict:
         """What the gate finds at a time. Looks at no mode, and writes nothing down: a call is decided by `decide`."""
         at = float(clock_ms() if now_ms is None else now_ms)
         with self._lock:
             try:
-                number = self._current().verdict(at)
+                if self._instance is None:
+                    self._instance = self._renew()
+                # It changes nothing: the instance need not be gone after an interrupt.
+                number = self._instance.verdict(at)
             except GateError:
                 raise
             except Exception:  # noqa: BLE001 - a trap of any kind
                 self._instance = None
                 return Reason.ENROLLMENT_UNAVAILABLE
-            except BaseException:
-                self._interrupted()
-                raise
         if number == 0:
             return "pass"
         if number not in REASONS:
@@ -218,14 +224,11 @@ class Gate:
 
     def _decide(self, document: bytes, audit_id: str) -> Decision:
         try:
-            return _decision(*self._current().decide(document), audit_id)
+            return self._use(lambda instance: _decision(*instance.decide(document), audit_id))
         except GateError:
             raise
         except Exception as trap:  # noqa: BLE001 - a trap of any kind
             return self._decide_trapped(document, audit_id, trap)
-        except BaseException:
-            self._interrupted()
-            raise
 
     def _decide_trapped(self, document: bytes, audit_id: str, trap: Exception) -> Decision:
         """The same call by a new instance, so that the denial is written down."""
@@ -235,31 +238,27 @@ class Gate:
             instance.set_enrollment(compact(unavailable).encode())
             decision = _decision(*instance.decide(document), audit_id)
             self._tell_enrollment(instance)
+            self._instance = instance
         except Exception:  # noqa: BLE001 - a trap of any kind
-            self._instance = None
             return _unrecordable(audit_id)
-        except BaseException:
-            self._interrupted()
-            raise
         # A mode that lets it through must not let a call run on which the module trapped.
         return _unrecordable(audit_id) if decision.allowed else decision
 
     def _decide_some(self, documents: Sequence[tuple[str, bytes]]) -> list[Decision | MalformedError]:
-        try:
-            count, output = self._current().decide_batch(b"\n".join(document for _, document in documents))
+        def decide(instance: Instance) -> list[Decision | MalformedError]:
+            count, output = instance.decide_batch(b"\n".join(document for _, document in documents))
             lines = output.decode().removesuffix("\n").split("\n")
             if not count == len(lines) == len(documents):
                 raise RuntimeError(f"gate_decide_batch gave `{count}` lines for `{len(documents)}` calls")
             return [_answer(said, audit_id) for said, (audit_id, _) in zip(lines, documents, strict=True)]
+
+        try:
+            return self._use(decide)
         except GateError:
             raise
         except Exception:  # noqa: BLE001 - a trap of any kind
             # One of them is to blame: alone, each is answered for itself.
-            self._instance = None
             return [self._decide_alone(document, audit_id) for audit_id, document in documents]
-        except BaseException:
-            self._interrupted()
-            raise
 
     def _decide_alone(self, document: bytes, audit_id: str) -> Decision | MalformedError:
         try:
@@ -267,37 +266,40 @@ class Gate:
         except MalformedError as error:
             return error
 
-    def _current(self) -> Instance:
-        return self._renew() if self._instance is None else self._instance
-
     def _guarded(self, doing: str, call: Callable[[Instance], T]) -> T:
         try:
-            return call(self._current())
+            return self._use(call)
         except GateError:
             raise
         except Exception as trap:
-            self._instance = None
             raise TrappedError(f"the gate trapped while it {doing}: {line(trap)}") from trap
-        except BaseException:
-            self._interrupted()
-            raise
 
-    def _interrupted(self) -> None:
-        """By a `KeyboardInterrupt` or the like, in the midst of nobody knows what: the next call makes a new instance."""
+    def _use(self, call: Callable[[Instance], T]) -> T:
+        """Gives the instance to a call.
+
+        It is gone after a trap, and after a `KeyboardInterrupt` or the like in the midst of nobody knows what.
+        """
+        instance = self._renew() if self._instance is None else self._instance
         self._instance = None
+        try:
+            result = call(instance)
+        except GateError:
+            self._instance = instance
+            raise
+        self._instance = instance
+        return result
 
     def _renew(self) -> Instance:
-        """Drops the instance, and tells a new one all that the old one was told."""
+        """A new instance, told all that the one before it was told."""
         instance = Instance(self._module, self._configuration)
-        if self._tar is not None:
-            tar = self._tar
+        tar, _ = self._loaded
+        if tar is not None:
             _again(lambda: instance.load_bundle(tar))
         if self._lease is not None:
             # It raises the serial below which others are refused.
             lease = self._lease
             _again(lambda: _tell(instance, lease))
         self._tell_enrollment(instance)
-        self._instance = instance
         return instance
 
     def _tell_enrollment(self, instance: Instance) -> None:
