@@ -303,7 +303,7 @@ fn each_mistyped_variable_or_key_of_the_config_file_is_refused_before_anything_i
         !home.path("new.pem").exists() && !home.path("new.pem.pub").exists(),
         "the next try may have the same name"
     );
-    let no_directory = home.fails(2, "runtime start --bundle bundle.tar --wal-dir taken");
+    let no_directory = home.fails(2, "runtime start --bundle bundle.tar --wal-dir taken --listen 127.0.0.1:0");
     assert!(no_directory.ends_with("give a directory, or move what is there away"), "{no_directory}");
     let when = home.fails(2, "bundle build --source src --name a --version 1.0.0 --out b.tar --built-at yesterday");
     assert!(when.contains("write RFC 3339"), "{when}");
