@@ -28,6 +28,7 @@ use std::{
 use crate::{
     conformance::{Native, corpus, unpack},
     support::root,
+    wasmi::Wasmi,
 };
 
 /// The same answer at first, and then nothing new.
@@ -112,9 +113,24 @@ fn inputs_each_larger_than_the_one_before_leave_room_for_the_largest() {
     }
 }
 
+/// Memory for all but large inputs.
+const SMALL_BYTES: usize = 2 * 1024 * 1024;
+
+/// A host may keep the address of a buffer that it asked for once: it must not go on with one that is no more.
+#[test]
+fn an_input_that_the_memory_has_no_room_for_is_a_trap() {
+    let mut instance = Wasmi::within(MODULE, SMALL_BYTES).instantiate().unwrap();
+    let answer = |why: String| gate_core::json::write(&Answer::Unavailable { why }).into_bytes();
+    assert_eq!(instance.call(Export::SetEnrollment, &answer("x".into())).unwrap(), 0);
+    for size in [4 * 1024 * 1024, 1] {
+        let told = instance.call(Export::SetEnrollment, &answer("x".repeat(size)));
+        assert!(matches!(told, Err(WasmError::Trap(_))), "{size}: {told:?}");
+    }
+}
+
 /// Traps once, on the call of `export` that is number `at`.
 struct TrapsOnce {
-    engine: Wasmtime,
+    engine: Arc<dyn Engine>,
     calls: Arc<AtomicUsize>,
     export: Export,
     at: usize,
@@ -130,7 +146,11 @@ struct TrapsOnceInstance {
 
 impl TrapsOnce {
     fn new(export: Export, at: usize) -> Self {
-        Self { engine: Wasmtime::new(MODULE, None).unwrap(), calls: Arc::default(), export, at }
+        Self::of(Arc::new(Wasmtime::new(MODULE, None).unwrap()), export, at)
+    }
+
+    fn of(engine: Arc<dyn Engine>, export: Export, at: usize) -> Self {
+        Self { engine, calls: Arc::default(), export, at }
     }
 }
 
@@ -215,13 +235,10 @@ fn a_bundle_that_trapped_takes_no_answer_with_it() {
     assert_eq!(gate.explain(1_000).unwrap().facts, before.facts);
 }
 
-/// A new instance is told a lease for its serial. As an answer it must not come back with it.
-#[test]
-fn an_answer_that_is_too_large_or_traps_leaves_no_lease_before_it() {
+/// A gate of the corpus of decisions, with its bundle, and the time of its world.
+fn gate_of_leases(engine: Arc<dyn Engine>) -> (wasm::Gate, u64) {
     let decisions = corpus("decision.json");
-    let (settings, values) = (&decisions["settings"], |at: usize| &decisions["dimensions"][at]["values"]);
-    let named =
-        |at: usize, name: &str| values(at).as_array().unwrap().iter().find(|value| value["name"] == name).unwrap();
+    let settings = &decisions["settings"];
     let keys = |pems: &Value, threshold: &Value| {
         let pems: Vec<String> = serde_json::from_value(pems.clone()).unwrap();
         let keys = pems.iter().map(|pem| PublicKey::from_pem(pem).unwrap());
@@ -234,17 +251,50 @@ fn an_answer_that_is_too_large_or_traps_leaves_no_lease_before_it() {
         lease_keys: keys(&settings["lease_keys"], &settings["lease_threshold"]),
         freshness: Freshness { max_staleness_ms: 60_000, max_skew_ms: 0 },
     };
-    let now_ms = settings["now_ms"].as_u64().unwrap();
-    let mut gate = wasm::Gate::new(Arc::new(Wasmtime::new(MODULE, None).unwrap()), &config).unwrap();
-    gate.load_bundle(&unpack(&named(2, "schema_1.2_with_ref")["tar"])).unwrap();
-    let lease = named(4, "lease_good")["leases"][0].as_str().unwrap().as_bytes();
+    let mut gate = wasm::Gate::new(engine, &config).unwrap();
+    gate.load_bundle(&unpack(&named(&decisions, 2, "schema_1.2_with_ref")["tar"])).unwrap();
+    (gate, settings["now_ms"].as_u64().unwrap())
+}
+
+/// A value of a dimension of the corpus of decisions.
+fn named(decisions: &Value, dimension: usize, name: &str) -> Value {
+    let values = decisions["dimensions"][dimension]["values"].as_array().unwrap();
+    values.iter().find(|value| value["name"] == name).unwrap().clone()
+}
+
+/// A new instance is told a lease for its serial. As an answer it must not come back with it.
+#[test]
+fn an_answer_that_is_too_large_or_traps_leaves_no_lease_before_it() {
+    let lease = named(&corpus("decision.json"), 4, "lease_good")["leases"][0].clone();
     // The second one takes more time than there is on a busy machine.
-    for why in ["x".repeat(68 << 20), "\n".repeat(31 << 20)] {
-        gate.set_lease(lease).unwrap();
-        assert_eq!(gate.verdict(now_ms).unwrap(), Verdict::Pass);
-        drop(gate.set_enrollment(&Answer::Unavailable { why }));
-        assert_eq!(gate.verdict(now_ms).unwrap(), Verdict::Fail(Attestation::EnrollmentUnavailable));
+    let in_wasmtime: (Arc<dyn Engine>, _) =
+        (Arc::new(Wasmtime::new(MODULE, None).unwrap()), ["x".repeat(68 << 20), "\n".repeat(31 << 20)]);
+    let in_little_memory: (Arc<dyn Engine>, _) =
+        (Arc::new(Wasmi::within(MODULE, SMALL_BYTES)), ["x".repeat(4 << 20), "\n".repeat(600 << 10)]);
+    for (engine, whys) in [in_wasmtime, in_little_memory] {
+        let (mut gate, now_ms) = gate_of_leases(engine);
+        for why in whys {
+            gate.set_lease(lease.as_str().unwrap().as_bytes()).unwrap();
+            assert_eq!(gate.verdict(now_ms).unwrap(), Verdict::Pass);
+            drop(gate.set_enrollment(&Answer::Unavailable { why }));
+            assert_eq!(gate.verdict(now_ms).unwrap(), Verdict::Fail(Attestation::EnrollmentUnavailable));
+        }
     }
+}
+
+/// The lease is the second instance's. The third one must know its serial all the same.
+#[test]
+fn a_lease_that_an_instance_took_after_a_trap_holds_off_an_older_one_after_the_next() {
+    let leases = named(&corpus("decision.json"), 4, "lease_with_an_older_serial");
+    let (newer, older) = (leases["before"].as_str().unwrap(), leases["leases"][0].as_str().unwrap());
+    let engine = TrapsOnce::of(Arc::new(Wasmi::within(MODULE, SMALL_BYTES)), Export::SetLease, 0);
+    let (mut gate, now_ms) = gate_of_leases(Arc::new(engine));
+    gate.set_lease(newer.as_bytes()).unwrap();
+    assert_eq!(gate.verdict(now_ms).unwrap(), Verdict::Pass);
+    let why = "x".repeat(4 << 20);
+    assert!(matches!(gate.set_enrollment(&Answer::Unavailable { why }), Err(WasmError::Trap(_))));
+    assert!(matches!(gate.set_lease(older.as_bytes()), Err(WasmError::Refused(_))));
+    assert_eq!(gate.verdict(now_ms).unwrap(), Verdict::Fail(Attestation::EnrollmentUntrusted));
 }
 
 /// A call of the ABI.

@@ -1,21 +1,29 @@
 //! A second engine for the module, of another family: wasmi interprets. What wasmtime and it agree on is the module's doing.
 
 use host_native::wasm::{Engine, Export, Instance, TimedExport, WasmError};
-use wasmi::{Linker, Memory, Module, Store, TypedFunc};
+use wasmi::{Linker, Memory, Module, Store, StoreLimits, StoreLimitsBuilder, TypedFunc};
 
 pub(crate) struct Wasmi {
     module: Module,
+    /// Most memory of an instance.
+    memory_bytes: usize,
 }
 
 impl Wasmi {
     pub(crate) fn new(module: &[u8]) -> Self {
-        Self { module: Module::new(&wasmi::Engine::default(), module).unwrap() }
+        Self::within(module, usize::MAX)
+    }
+
+    pub(crate) fn within(module: &[u8], memory_bytes: usize) -> Self {
+        Self { module: Module::new(&wasmi::Engine::default(), module).unwrap(), memory_bytes }
     }
 }
 
 impl Engine for Wasmi {
     fn instantiate(&self) -> Result<Box<dyn Instance>, WasmError> {
-        let mut store = Store::new(self.module.engine(), ());
+        let limits = StoreLimitsBuilder::new().memory_size(self.memory_bytes).build();
+        let mut store = Store::new(self.module.engine(), limits);
+        store.limiter(|limits| limits);
         let linker = Linker::new(self.module.engine());
         let instance = linker.instantiate_and_start(&mut store, &self.module).map_err(failed)?;
         Ok(Box::new(WasmiInstance {
@@ -29,7 +37,7 @@ impl Engine for Wasmi {
 }
 
 struct WasmiInstance {
-    store: Store<()>,
+    store: Store<StoreLimits>,
     instance: wasmi::Instance,
     memory: Memory,
     output_ptr: TypedFunc<(), u32>,
@@ -46,6 +54,9 @@ impl Instance for WasmiInstance {
         let len = u32::try_from(input.len()).unwrap();
         let place = self.instance.get_typed_func::<u32, u32>(&self.store, "gate_input").unwrap();
         let at = place.call(&mut self.store, len).map_err(failed)?;
+        if at == 0 {
+            return Err(WasmError::TooLarge(input.len()));
+        }
         self.memory.write(&mut self.store, at as usize, input).unwrap();
         let function = self.instance.get_typed_func::<u32, i32>(&self.store, export.name()).unwrap();
         function.call(&mut self.store, len).map_err(failed)

@@ -22,7 +22,7 @@ pub trait Instance: Send {
     /// Gives the input to an export and what it returns.
     ///
     /// # Errors
-    /// A trap; or [`WasmError::TooLarge`] where there is no room for the input, and the instance is as it was.
+    /// A trap; or [`WasmError::TooLarge`] where the input is more than the module takes, and the instance is as it was.
     fn call(&mut self, export: Export, input: &[u8]) -> Result<i32, WasmError>;
 
     /// Calls an export that takes a time.

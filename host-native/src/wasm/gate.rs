@@ -168,14 +168,14 @@ impl Gate {
     }
 
     fn tell_enrollment(&mut self, enrollment: Told) -> Result<(), WasmError> {
-        let told = tell(&mut *self.instance, enrollment.export, &enrollment.input);
-        if enrollment.export == Export::SetLease && told.is_ok() {
-            self.lease = Some(enrollment.input.clone());
-        }
-        let told = match told {
-            Err(WasmError::Trap(_)) => self.rebuild(Some(&enrollment)),
+        let Told { export, input } = &enrollment;
+        let told = match tell(&mut *self.instance, *export, input) {
+            Err(WasmError::Trap(_)) => self.rebuild(None).and_then(|()| tell(&mut *self.instance, *export, input)),
             told => told,
         };
+        if *export == Export::SetLease && told.is_ok() {
+            self.lease = Some(input.clone());
+        }
         let Err(untold @ (WasmError::Trap(_) | WasmError::TooLarge(_))) = told else {
             self.enrollment = Some(enrollment);
             return told;
@@ -183,9 +183,8 @@ impl Gate {
         // No instance can be told it, and what was told before must not stand.
         let unavailable = Told::answer(&Answer::Unavailable { why: untold.to_string() });
         self.enrollment = Some(unavailable.clone());
-        match unavailable.again(&mut *self.instance) {
-            Err(WasmError::Trap(_)) => self.rebuild(Some(&unavailable))?,
-            told => told?,
+        if unavailable.again(&mut *self.instance).is_err() {
+            self.rebuild(Some(&unavailable))?;
         }
         Err(untold)
     }
