@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_secs(60);
 
 /// How long a registry may be away before the directive has failed. Little where it is tested.
-const LONGEST: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(15 * 60) };
+const LONGEST: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(15 * 60) };
 
 /// Longest pause between two attempts meanwhile; the first one is [`PATIENCE`].
 const PAUSE: Duration = Duration::from_secs(60);

@@ -12,7 +12,7 @@ fn orchestrator(home: &Home, flags: &str) -> Service {
 }
 
 #[test]
-fn a_command_that_asks_for_more_than_its_token_may_in_a_second_takes_longer() {
+fn a_command_that_asks_for_more_than_its_token_may_in_a_second_waits_and_asks_again() {
     let home = fleet();
     let running = orchestrator(&home, "--requests-per-second 5");
     let asks = format!("--orchestrator-url http://{} --orchestrator-token-file operator.token", running.address);
@@ -20,6 +20,8 @@ fn a_command_that_asks_for_more_than_its_token_may_in_a_second_takes_longer() {
     let judged = home.run(&format!("attestation eval --bundle bundle.tar {nodes} {asks}"));
     let printed = String::from_utf8(judged.stdout).unwrap();
     assert!(printed.contains("attestation: not_enrolled  12"), "{printed} {:?}", judged.stderr);
+    let (_, metrics) = running.connect().exchange("GET", "/metrics", "", "").unwrap();
+    assert!(metrics.as_str().unwrap().contains("status=\"429\""), "{metrics}");
 }
 
 #[test]

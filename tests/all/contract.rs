@@ -379,7 +379,10 @@ fn each_answer_of_the_listener_itself_is_given_and_is_of_every_operation() {
             (504, format!("host: a\r\n{token}")),
         ] {
             let request = format!("GET {path} HTTP/1.1\r\n{headers}\r\n");
-            assert_eq!(connect().exchange_raw("GET", path, &request).unwrap().0, status, "{contract:?}");
+            let answered = || connect().exchange_raw("GET", path, &request).unwrap().0;
+            // The connections of the answers before may not have ended.
+            let answered = (0..100).map(|_| answered()).find(|answered| *answered != 503);
+            assert_eq!(answered, Some(status), "{contract:?}");
         }
         let (_first, _second) = (connect(), connect());
         assert_eq!(connect().exchange_raw("GET", path, "").unwrap().0, 503, "{contract:?}");

@@ -589,8 +589,8 @@ fn changes_come_in_order_without_a_gap_while_they_are_made() {
 #[test]
 fn a_token_that_asks_too_often_waits_and_one_that_has_expired_is_let_in_no_more() {
     let home = fleet();
-    home.ok("orchestrator token --role reader --name guest --expires-in 2s --out guest.token");
     let begun = Instant::now();
+    home.ok("orchestrator token --role reader --name guest --expires-in 2s --out guest.token");
     let running = orchestrator(&home, "--listen 127.0.0.1:0 --requests-per-second 5");
     let mut connection = running.connect();
     let guest = authorization(&home, "guest.token");

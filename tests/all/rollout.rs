@@ -559,7 +559,7 @@ fn the_store_refuses_over_http_what_it_refuses() {
 /// Nobody asks for anything again: neither the operator nor a node.
 #[test]
 fn an_orchestrator_that_is_killed_while_it_takes_a_rollout_back_goes_on_when_it_is_started_again() {
-    const MANY: u64 = 6_000;
+    const MANY: u64 = 20_000;
     let mut fleet = Fleet::start();
     let store = SqliteStore::open(fleet.home.path("fleet.sqlite")).unwrap();
     let many = format!(
@@ -582,7 +582,9 @@ fn an_orchestrator_that_is_killed_while_it_takes_a_rollout_back_goes_on_when_it_
             let path = format!("/v1/rollouts/{id}/rollback");
             fleet.orchestrator.connect().exchange("POST", &path, &authorization, "")
         });
+        let end = Instant::now() + PATIENCE;
         while taken_back() == 0 {
+            assert!(Instant::now() < end, "nobody is taken back");
             thread::sleep(Duration::from_millis(1));
         }
         fleet.orchestrator.signal(Signal::KILL);

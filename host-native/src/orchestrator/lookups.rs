@@ -70,6 +70,8 @@ impl Lookups {
             });
             if let Err(Refusal(_, why)) = answered.await {
                 tracing::error!("look-ups were not answered: {why}");
+                // Those behind them still wait.
+                self.come.notify_one();
             }
         }
     }

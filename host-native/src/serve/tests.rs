@@ -31,6 +31,7 @@ impl Server {
                     "done"
                 }),
             )
+            .route("/never", post(std::future::pending::<()>))
             .route("/large", post(|| async { vec![b'x'; 64 * 1024 * 1024] }))
             .route("/panic", post(crash))
             .merge(health_routes(readiness.clone(), Arc::clone(&metrics)));
@@ -243,13 +244,13 @@ async fn one_connection_too_many_is_told_so_at_once() {
 
 #[tokio::test]
 async fn shutdown_finishes_what_is_in_flight_and_cuts_what_does_not_end() {
-    for (drain, answered, cut) in [(2000, true, 0), (50, false, 1)] {
+    for (drain, path, answered, cut) in [(2000, "/slow", true, 0), (50, "/never", false, 1)] {
         let limits =
             Limits { drain_timeout: Duration::from_millis(drain), head_timeout: Duration::from_secs(9), ..short() };
         let server = Server::start(limits).await;
         let _idle = server.connect().await; // does not hold the shutdown up
         let mut stream = server.connect().await;
-        stream.write_all(request("/slow", "").as_bytes()).await.unwrap();
+        stream.write_all(request(path, "").as_bytes()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
         let address = server.address;
         let (report, answer) = tokio::join!(server.stop(), read_all(&mut stream));

@@ -201,8 +201,10 @@ impl Manager for Connector {
     }
 
     async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<PostgresError> {
-        let is_sound = session.epoch == self.epoch.load(Ordering::Relaxed) && !session.client.is_closed();
-        is_sound.then_some(()).ok_or(RecycleError::message("it is closed, or of before"))
+        let is_of_now = session.epoch == self.epoch.load(Ordering::Relaxed);
+        // A call that panicked may have left it in the midst of a commit.
+        let is_sound = is_of_now && !session.client.is_closed() && !session.commits;
+        is_sound.then_some(()).ok_or(RecycleError::message("it is closed, of before, or in the midst of a commit"))
     }
 }
 

@@ -83,9 +83,12 @@ async fn an_older_lease_that_is_served_again_is_known_by_who_was_asked_nothing_i
         served.lock().unwrap().clone_from(lease);
         let before = asked.load(Ordering::Relaxed);
         // The one that was under way may have had the lease before.
-        while asked.load(Ordering::Relaxed) < before + 3 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let asked_again = async {
+            while asked.load(Ordering::Relaxed) < before + 3 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), asked_again).await.unwrap();
     };
     let told = |source: &mut LeaseSource| match source.observe(0) {
         Observation::Leases(envelopes) => envelopes,
