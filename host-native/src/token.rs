@@ -1,13 +1,16 @@
 //! What lets somebody in: a secret in a file that its owner alone can read, known to the service by its hash alone.
 
 use std::{
-    fmt, io,
+    fmt,
+    hash::{Hash, Hasher},
+    io,
     path::{Path, PathBuf},
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use gate_core::Digest;
 use http::{HeaderMap, HeaderValue, header};
+use subtle::ConstantTimeEq as _;
 
 use crate::{ErrorClass, file};
 
@@ -100,9 +103,21 @@ impl TokenError {
     }
 }
 
-/// A bearer token (RFC 6750), kept as its hash alone.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A bearer token (RFC 6750), kept as its hash alone. To compare two takes the same time wherever they differ.
+#[derive(Clone, Copy, Eq)]
 pub struct Token(Digest);
+
+impl PartialEq for Token {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+    }
+}
+
+impl Hash for Token {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl Token {
     /// Reads the token of a host, which only its owner can read.
@@ -155,7 +170,6 @@ impl Token {
 
     /// Whether a request carries this token, once.
     pub(crate) fn admits(&self, headers: &HeaderMap) -> bool {
-        // Hashes are compared: how long that takes says nothing of the token.
         Self::presented(headers).is_some_and(|presented| presented == *self)
     }
 

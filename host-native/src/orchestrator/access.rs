@@ -1,7 +1,7 @@
 //! Who is let in, and what for: bearer tokens with names and roles, kept as their hashes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt, fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -182,7 +182,8 @@ pub struct Access {
     pace: Pace,
 }
 
-type Tokens = BTreeMap<Token, Caller>;
+/// By a hash with a key of this process: where a token is looked for says nothing of those that there are.
+type Tokens = HashMap<Token, Caller>;
 
 /// What tells a file from the same one later, or another of its name.
 #[derive(Debug, PartialEq, Eq)]
@@ -300,7 +301,6 @@ impl Access {
             }
             Arc::clone(&last.1)
         };
-        // Hashes are looked up: how long that takes says nothing of a token.
         Ok(Token::presented(headers).and_then(|token| tokens.get(&token).cloned()))
     }
 }
