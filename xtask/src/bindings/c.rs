@@ -30,6 +30,9 @@ const CXXFLAGS: [&str; 6] = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wpedanti
 
 const SANITIZERS: [&str; 3] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
 
+const VALGRIND: [&str; 4] =
+    ["--quiet", "--error-exitcode=1", "--leak-check=full", "--errors-for-leak-kinds=definite,possible"];
+
 /// Writes the header from the library's source.
 pub fn header(root: &Path) -> Result<()> {
     fs::write(root.join(HEADER), generated(root)?)?;
@@ -63,18 +66,14 @@ pub fn test(root: &Path) -> Result<String> {
         run(&format!("{test}, sanitized"), &mut kit.run(&sanitized))?;
         let plain = kit.compile_c(test, &sources, &[])?;
         let mut valgrind = kit.run(Path::new("valgrind"));
-        valgrind.args([
-            "--quiet",
-            "--error-exitcode=1",
-            "--leak-check=full",
-            "--errors-for-leak-kinds=definite,possible",
-        ]);
-        run(&format!("{test}, valgrind"), valgrind.arg(plain))?;
+        run(&format!("{test}, valgrind"), valgrind.args(VALGRIND).arg(plain))?;
     }
     let sources = [format!("{PACKAGE}/test/gate_test.c"), format!("{PACKAGE}/test/fixture.c")];
     run("gate_test, static", &mut kit.run(&kit.compile_static("gate_test-static", &sources)?))?;
     let sources = [format!("{PACKAGE}/test/trap_test.c"), format!("{PACKAGE}/test/fixture.c")];
-    run("trap_test", trapping.run(&trapping.compile_c("trap_test", &sources, &[])?).env("RUST_BACKTRACE", "0"))?;
+    let mut valgrind = trapping.run(Path::new("valgrind"));
+    valgrind.args(VALGRIND).arg(trapping.compile_c("trap_test", &sources, &[])?).env("RUST_BACKTRACE", "0");
+    run("trap_test, valgrind", &mut valgrind)?;
     let sources = [format!("{PACKAGE}/test/cpp_test.cpp")];
     let flags = [CXXFLAGS.as_slice(), &SANITIZERS].concat();
     run("cpp_test", &mut kit.run(&kit.compile("cpp_test", "c++", &flags, &sources, &[])?))?;
