@@ -80,7 +80,7 @@ impl Command {
                 ))?;
             }
             None => out.note(format_args!(
-                "nobody trusts it yet: give each node `{public_key}` as `--trusted-key` where it signs bundles, as `--lease-key` where it signs leases; a key has one use"
+                "nobody trusts it yet: give each node `{public_key}` as `--trusted-key` where it signs bundles, as `--lease-key` where it signs leases; who checks a log gives it as `--checkpoint-key`; a key has one use"
             ))?,
         }
         Ok(Exit::Success)
