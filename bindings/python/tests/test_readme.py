@@ -64,6 +64,21 @@ print(b"".join(app(environ, lambda status, headers: print(status))).decode())
     assert json.loads(body)["reason"] == "attestation: bundle_unverified"
 
 
+def test_a_user_has_its_types(tmp_path):
+    for name, code in {"first.py": BLOCKS[0], "node.py": BLOCKS[1]}.items():
+        (tmp_path / name).write_text(code, encoding="utf-8")
+    wrong = "from autonomy_gate import Gate\n\nGate(mode=1)\n"
+    (tmp_path / "wrong.py").write_text(wrong, encoding="utf-8")
+
+    def mypy(*names):
+        program = [sys.executable, "-m", "mypy", "--strict", *names]
+        return subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    right = mypy("first.py", "node.py")
+    assert right.returncode == 0, right.stdout
+    assert 'Argument "mode" to "Gate" has incompatible type' in mypy("wrong.py").stdout
+
+
 def test_every_block_is_run():
     assert len(BLOCKS) == 4
 
