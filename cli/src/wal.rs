@@ -448,7 +448,8 @@ fn print_report(
                 out.line(format_args!("it begins with frame {first}: those before {why}"))?;
             }
             if let Some(Checked { held, passed_over, .. }) = checked {
-                out.line(format_args!("it holds what {held} signed checkpoints say"))?;
+                let says = if held == 1 { "checkpoint says" } else { "checkpoints say" };
+                out.line(format_args!("it holds what {held} signed {says}"))?;
                 if passed_over > 0 {
                     out.line(format_args!("{passed_over} are of frames that were pruned, and passed over"))?;
                 }
