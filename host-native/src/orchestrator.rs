@@ -31,7 +31,11 @@ use axum::{
 use gate_core::{NodeId, Status, json};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinSet,
+    time::timeout,
+};
 
 pub use access::{Access, AccessError, Caller, Role};
 #[cfg(feature = "schema")]
@@ -55,6 +59,13 @@ use crate::{
         json_response,
     },
 };
+
+/// Questions of clients that the store has at once, and as many changes. Each waits on a thread, and most of those of the executor are
+/// left for what everybody waits for, which is not behind a long queue in the store either: leases, readiness and rollouts.
+const AT_ONCE: usize = 32;
+
+/// Longest that a client's question or change waits for its turn.
+const TURN: Duration = Duration::from_secs(5);
 
 /// How often the store is asked for changes that others made.
 const LOOK: Duration = Duration::from_millis(100);
@@ -98,6 +109,8 @@ pub struct Orchestrator {
     changed: Notify,
     waiting: Waiting,
     lookups: Arc<Lookups>,
+    questions: Arc<Semaphore>,
+    changes: Arc<Semaphore>,
 }
 
 impl Orchestrator {
@@ -111,11 +124,38 @@ impl Orchestrator {
     ) -> Self {
         let signer = Signer::new(signing_key, lease_ttl_ms);
         let (waiting, lookups) = (Waiting::default(), Arc::default());
-        Self { store, signer, access, metrics, changed: Notify::new(), waiting, lookups }
+        let [questions, changes] = [(); 2].map(|()| Arc::new(Semaphore::new(AT_ONCE)));
+        Self { store, signer, access, metrics, changed: Notify::new(), waiting, lookups, questions, changes }
+    }
+
+    /// Asks the store for a client.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.ask_in_turn(&self.questions, question).await
+    }
+
+    async fn ask_in_turn<T: Send + 'static>(
+        &self,
+        turns: &Arc<Semaphore>,
+        question: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let Ok(turn) = timeout(TURN, Arc::clone(turns).acquire_owned()).await else {
+            let why = format!(
+                "{AT_ONCE} others were asking the store for {TURN:?}: look what it is busy with, and ask again"
+            );
+            return Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, why));
+        };
+        self.ask_at_once(move |store| {
+            let _turn = turn;
+            question(store)
+        })
+        .await
     }
 
     /// Asks the store, which may wait for a disk.
-    async fn ask<T: Send + 'static>(
+    async fn ask_at_once<T: Send + 'static>(
         &self,
         question: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Refusal> {
@@ -133,7 +173,7 @@ impl Orchestrator {
         &self,
         change: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Answer {
-        let changed = self.ask(change).await?;
+        let changed = self.ask_in_turn(&self.changes, change).await?;
         self.changed.notify_one();
         Ok(found(&changed))
     }
@@ -142,7 +182,7 @@ impl Orchestrator {
     async fn watch(&self, readiness: &Readiness) {
         let (mut seen, mut is_ready) = (None, true);
         loop {
-            let looked = self.ask(move |store| match seen {
+            let looked = self.ask_at_once(move |store| match seen {
                 Some(seen) => store.changes(seen, None, PAGE),
                 None => Ok(Changes { changes: Vec::new(), cursor: store.revision()? }),
             });
@@ -180,7 +220,7 @@ impl Orchestrator {
     async fn go_on(&self) -> Infallible {
         let mut said = String::new();
         loop {
-            let pause = match self.ask(|store| store.rollouts().go_on("orchestrator", now_ms())).await {
+            let pause = match self.ask_at_once(|store| store.rollouts().go_on("orchestrator", now_ms())).await {
                 Ok(true) => BETWEEN,
                 Ok(false) => {
                     said.clear();

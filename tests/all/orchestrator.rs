@@ -103,6 +103,45 @@ fn an_orchestrator_takes_as_many_files_as_it_may_have() {
     }
 }
 
+/// They are more than the service has threads that wait for the store.
+#[test]
+fn reading_goes_on_however_many_wait_for_who_holds_the_file_and_none_waits_for_the_others_as_well() {
+    const WAITING: usize = 600;
+    let home = fleet();
+    let running = orchestrator(&home, "--listen 127.0.0.1:0");
+    let operator = authorization(&home, "operator.token");
+    put(&running, &operator, "robot-7", json!({"enrollment_ref": "fleet-a"}));
+    let holder = rusqlite::Connection::open(home.path("fleet.sqlite")).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    thread::scope(|scope| {
+        let (running, operator) = (&running, &operator);
+        let change = move |at: usize| {
+            let (mut client, begun) = (running.connect(), Instant::now());
+            let path = format!("/v1/enrollments/robot-{}", 100 + at);
+            let (status, _) = client.exchange("PUT", &path, operator, r#"{"enrollment_ref":"fleet-a"}"#).unwrap();
+            (status, begun.elapsed())
+        };
+        let waiting: Vec<_> = (0..WAITING).map(|at| scope.spawn(move || change(at))).collect();
+        let mut client = running.connect();
+        while !waiting.iter().all(|waits| waits.is_finished()) {
+            for path in ["/v1/leases/robot-7", "/v1/enrollments"] {
+                let begun = Instant::now();
+                let (status, answer) = client.exchange("GET", path, operator, "").unwrap();
+                assert_eq!(status, 200, "{path}: {answer}");
+                assert!(begun.elapsed() < Duration::from_secs(4), "{path} took {:?}", begun.elapsed());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        for waits in waiting {
+            let (status, took) = waits.join().unwrap();
+            // Five seconds for a turn, and five for the file; and the machine is busy.
+            assert!(status == 503 && took < Duration::from_secs(25), "{status} after {took:?}");
+        }
+    });
+    holder.execute_batch("ROLLBACK").unwrap();
+    put(&running, &operator, "robot-8", json!({"enrollment_ref": "fleet-a"}));
+}
+
 #[test]
 fn a_fleet_over_tls_is_enrolled_and_revoked_and_outlives_its_orchestrator_until_its_leases_expire() {
     let home = fleet();

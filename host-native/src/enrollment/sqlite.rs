@@ -4,7 +4,7 @@ use std::{
     pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gate_core::{
@@ -99,7 +99,11 @@ impl SqliteStore {
             Access::ReadWrite => self.check_files()?,
             Access::ReadOnly => return Err(StoreError::ReadOnly { path: self.path.clone() }),
         }
+        let begun = Instant::now();
         let mut writer = lock(&self.keeper);
+        // For another process and for the threads before this one together: each that waits anew would add its own.
+        let patience = PATIENCE.saturating_sub(begun.elapsed());
+        writer.busy_timeout(patience).map_err(|source| Fault::from(source).at(&self.path))?;
         let before = writer.total_changes();
         let attempt = || -> Result<T, Fault> {
             let mut transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;

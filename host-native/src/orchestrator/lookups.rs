@@ -64,7 +64,7 @@ impl Lookups {
             self.come.notified().await;
             let lookups = Arc::clone(self);
             // To hand a question to another thread takes longer than to answer it: those who come meanwhile are answered there too.
-            let answered = app.ask(move |store| {
+            let answered = app.ask_at_once(move |store| {
                 while lookups.answer_together(store) {}
                 Ok(())
             });
