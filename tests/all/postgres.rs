@@ -472,6 +472,49 @@ fn a_database_that_hangs_makes_nobody_wait_without_end() {
 }
 
 #[test]
+fn reading_goes_on_however_many_wait_for_what_somebody_else_holds() {
+    let (home, port) = home();
+    let cluster = Cluster::start(Some(port), &[]);
+    let service = orchestrator(&home, &tcp(&cluster.address()));
+    let operator = authorization(&home, "operator.token");
+    let enroll = |node: &str| {
+        ask(&service, "PUT", &format!("/v1/enrollments/{node}"), &operator, r#"{"enrollment_ref":"fleet-a"}"#)
+    };
+    assert_eq!(enroll("robot-7").0, 200);
+    let mut holder = cluster.shell("postgres");
+    holder.args(["-c", "BEGIN", "-c", "SELECT FROM autonomy.state FOR UPDATE", "-c", "SELECT pg_sleep(600)"]);
+    let mut holder = holder.spawn().unwrap();
+    let is_held = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'";
+    while cluster.psql("postgres", is_held) != "1" {
+        thread::sleep(Duration::from_millis(20));
+    }
+    thread::scope(|scope| {
+        let enroll = &enroll;
+        let waiting: Vec<_> = (0..32).map(|at| scope.spawn(move || enroll(&format!("robot-{}", 100 + at)))).collect();
+        let mut read = 0;
+        while !waiting.iter().all(|waits| waits.is_finished()) {
+            for path in ["/v1/leases/robot-7", "/v1/enrollments"] {
+                let begun = Instant::now();
+                let (status, answer) = ask(&service, "GET", path, &operator, "");
+                assert_eq!(status, 200, "{path}: {answer}");
+                // Those who change wait for five seconds.
+                assert!(begun.elapsed() < Duration::from_secs(3), "{path} took {:?}", begun.elapsed());
+                read += 1;
+            }
+            let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'autonomy'";
+            let sessions: usize = cluster.psql("postgres", sessions).parse().unwrap();
+            assert!(sessions <= 14, "{sessions} connections of one orchestrator, which has 8, and 6 that it gave up");
+        }
+        for waits in waiting {
+            assert_eq!(waits.join().unwrap().0, 503);
+        }
+        println!("{read} questions were answered while 32 changes waited");
+    });
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+}
+
+#[test]
 fn a_slow_network_and_one_that_breaks_are_survived() {
     let (home, port) = home();
     let cluster = Cluster::start(Some(port), &[]);

@@ -103,7 +103,7 @@ impl PostgresStore {
         &self,
         work: impl AsyncFnOnce(&mut PostgresLedger<'_>) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let done = self.server.call(async |Session { client, commits, .. }| {
+        let done = self.server.change(async |Session { client, commits, .. }| {
             let transaction = within_call(client.transaction()).await?;
             let State { version, revision } = State::lock(&transaction).await?;
             // A newer version may have migrated the database since it was connected to.

@@ -14,6 +14,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UnixStream},
     runtime::Runtime,
+    sync::Semaphore,
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
@@ -32,11 +33,18 @@ use crate::{
 /// Connections at most: what one instance takes of the server's `max_connections`.
 const CONNECTIONS: usize = 8;
 
+/// Of them, those that changes may have. They come one after the other in any case, and while they all wait for somebody else's lock,
+/// reading goes on.
+const CHANGES: usize = CONNECTIONS - 2;
+
 /// Longest that a call waits: for its turn, for a connection and for all of the answers together.
 pub(super) const CALL: Duration = Duration::from_secs(5);
 
 /// Longest that one address is tried: within a call another has its turn.
 const ADDRESS: Duration = Duration::from_secs(2);
+
+/// How long a statement may take, as [`OPTIONS`] say. A server that runs has answered by then.
+const STATEMENT: Duration = Duration::from_secs(4);
 
 /// What each session asks of the server: to give up before the caller does, and to take the locks from who is cut off.
 const OPTIONS: &str = "-c statement_timeout=4s -c lock_timeout=3s -c idle_in_transaction_session_timeout=5s";
@@ -52,6 +60,7 @@ pub(super) const STATE: &str = "SELECT schema_version::bigint, revision FROM aut
 /// The connections to the server, and the threads that they run on.
 pub(super) struct Server {
     pool: Pool<Connector>,
+    changes: Semaphore,
     /// Nothing only while it is dropped.
     runtime: Option<Runtime>,
 }
@@ -133,6 +142,7 @@ impl Server {
             Pool::builder(Connector { config, addresses, tls, first, epoch, seen }).max_size(CONNECTIONS).build();
         Ok(Self {
             pool: pool.map_err(|error| PostgresError::Resources(io::Error::other(error)))?,
+            changes: Semaphore::new(CHANGES),
             runtime: Some(runtime.map_err(PostgresError::Resources)?),
         })
     }
@@ -147,8 +157,24 @@ impl Server {
 
     /// Does `work` on a connection, all of it in [`CALL`].
     pub(super) async fn call<T>(&self, work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.call_until(Instant::now() + CALL, work).await
+    }
+
+    /// The same for a change, which waits for its turn among changes first.
+    pub(super) async fn change<T>(&self, work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>) -> Result<T, Fault> {
         let deadline = Instant::now() + CALL;
+        let turn = timeout_at(deadline, self.changes.acquire()).await;
+        let _turn = turn.map_err(|_| PostgresError::Late { within: CALL })?;
+        self.call_until(deadline, work).await
+    }
+
+    async fn call_until<T>(
+        &self,
+        deadline: Instant,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let mut session = self.session(deadline).await?;
+        let begun = Instant::now();
         let done = timeout_at(deadline, work(&mut session)).await;
         let done = done.unwrap_or_else(|_| Err(PostgresError::Late { within: CALL }.into()));
         let commits = std::mem::take(&mut session.commits);
@@ -157,6 +183,10 @@ impl Server {
             Ok(_) | Err(Fault::Rule(_)) => drop(session),
             // What the server says of a statement concerns this connection alone.
             Err(Fault::Postgres(PostgresError::Refused { .. } | PostgresError::Locked)) => drop(Object::take(session)),
+            // Most of the time went by before its turn: that the server was slower than what was left says nothing of the others.
+            Err(Fault::Postgres(PostgresError::Late { .. })) if begun.elapsed() < STATEMENT => {
+                drop(Object::take(session))
+            }
             // What takes one connection away takes all: those in use are of before when they come back.
             Err(Fault::Postgres(_)) => {
                 self.connector().epoch.fetch_add(1, Ordering::Relaxed);
