@@ -515,6 +515,22 @@ fn reading_goes_on_however_many_wait_for_what_somebody_else_holds() {
 }
 
 #[test]
+fn a_password_that_changes_is_read_from_its_file_without_a_restart() {
+    let (home, port) = home();
+    let cluster = Cluster::start(Some(port), &[]);
+    let service = orchestrator(&home, &tcp(&cluster.address()));
+    ready(&service, 200);
+    cluster.psql("postgres", "ALTER USER postgres PASSWORD 'another'");
+    cluster
+        .psql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'autonomy'");
+    ready(&service, 503);
+    let (_, said) = ask(&service, "GET", "/readyz", "", "");
+    assert!(said["error"].as_str().unwrap().contains("password authentication failed"), "{said}");
+    fs::write(home.path("db.password"), "another\n").unwrap();
+    println!("ready {:?} after the file had the new password", ready(&service, 200));
+}
+
+#[test]
 fn a_slow_network_and_one_that_breaks_are_survived() {
     let (home, port) = home();
     let cluster = Cluster::start(Some(port), &[]);

@@ -67,8 +67,9 @@ pub(super) struct Server {
 
 /// Where the server is, and which connections to it are to be used.
 pub(super) struct Connector {
-    /// User, password, database and options.
+    /// User, database and options.
     config: Config,
+    password_file: Option<PathBuf>,
     addresses: Vec<Address>,
     tls: Option<TlsConnector>,
     /// The address to begin with: the last that answered, or the one after the last that did not.
@@ -127,9 +128,9 @@ impl Server {
             return Err(SetUpError::NoTls { path, to, remedy: "add `sslmode=require` to the url" }.into());
         }
         let tls = needs_tls.then(|| client::connector(ca, None, b"postgresql")).transpose()?;
-        if let Some(path) = password_file {
-            config.password(read_password(path)?);
-        }
+        // It is read again for each connection, and what is wrong with it is said at the start.
+        password_file.map(read_password).transpose()?;
+        let password_file = password_file.map(Path::to_owned);
         if config.get_application_name().is_none() {
             config.application_name("autonomy");
         }
@@ -138,8 +139,9 @@ impl Server {
         config.options(options).ssl_mode(SslMode::Disable);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let (first, epoch, seen) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        let pool =
-            Pool::builder(Connector { config, addresses, tls, first, epoch, seen }).max_size(CONNECTIONS).build();
+        let pool = Pool::builder(Connector { config, password_file, addresses, tls, first, epoch, seen })
+            .max_size(CONNECTIONS)
+            .build();
         Ok(Self {
             pool: pool.map_err(|error| PostgresError::Resources(io::Error::other(error)))?,
             changes: Semaphore::new(CHANGES),
@@ -263,7 +265,12 @@ impl Connector {
         // Before the server is asked: what others commit meanwhile is no loss.
         let seen = self.seen.load(Ordering::Relaxed);
         let stream = self.open(address).await.map_err(|error| error.to_string())?;
-        let (client, connection) = self.config.connect_raw(stream, NoTls).await.map_err(|error| why(&error))?;
+        let mut config = self.config.clone();
+        // Who changes the password writes a new one there.
+        if let Some(path) = &self.password_file {
+            config.password(read_password(path).map_err(|error| error.to_string())?);
+        }
+        let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(|error| why(&error))?;
         let mut driver = JoinSet::new();
         // What ends it, the one who waits for an answer is told.
         driver.spawn(async move { drop(connection.await) });
