@@ -166,10 +166,14 @@ fn the_schema_lets_a_directive_go_on_as_the_store_does_and_keeps_what_was() {
     for sql in [
         "UPDATE autonomy.directive SET is_current = true",
         "UPDATE autonomy.directive SET state = 'lost'",
-        "UPDATE autonomy.directive SET wave = 'first'",
+        "UPDATE autonomy.directive SET wave = 'canary'",
+        "UPDATE autonomy.directive SET node_id = 'm'",
+        &format!("UPDATE autonomy.directive SET rollout_id = '{again}'"),
+        "UPDATE autonomy.enrollment SET node_id = 'k', serial = 9 WHERE node_id = 'm'",
         "UPDATE autonomy.rollout SET phase = 'lost'",
-        "UPDATE autonomy.rollout SET canary_percent = 0",
-        "UPDATE autonomy.rollout SET bundle = 'registry.example/fleet/policies:latest'",
+        "UPDATE autonomy.rollout SET canary_percent = 1",
+        "UPDATE autonomy.rollout SET selector = 'node_id=m'",
+        &format!("UPDATE autonomy.rollout SET bundle = '{}'", rollout::conformance::bundle()),
         "UPDATE autonomy.rollout_history SET who = 'nobody'",
         "DELETE FROM autonomy.rollout_history",
         "DELETE FROM autonomy.directive",
@@ -184,7 +188,10 @@ fn the_schema_lets_a_directive_go_on_as_the_store_does_and_keeps_what_was() {
     }
     let into = format!("INSERT INTO autonomy.directive VALUES ('{again}', 'm', 'rest', '<none>', NULL, true, 1)");
     cluster.psql("postgres", &into);
-    cluster.psql("postgres", "UPDATE autonomy.rollout SET selector = 'some'");
+    cluster.psql(
+        "postgres",
+        "ALTER TABLE autonomy.rollout DISABLE TRIGGER rollout_stays_as_ordered; UPDATE autonomy.rollout SET selector = 'some'",
+    );
     let error = store.rollout(&again).unwrap_err().to_string();
     assert!(error.contains("`selector`") && error.contains("is `some` on disk"), "{error}");
 }

@@ -92,6 +92,64 @@ fn the_schema_lets_a_rollout_go_on_as_the_store_does_and_its_directives_begin_by
 }
 
 #[test]
+fn the_schema_keeps_what_was_ordered_and_replaces_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("enrollment.db");
+    let store = SqliteStore::open(&path).unwrap();
+    store.enroll(&node("n"), &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
+    store.revoke(&node("n"), "ana", 2).unwrap();
+    store.enroll(&node("n"), &enrollment_ref("r"), IfActive::Refuse, "ana", 3).unwrap();
+    let order = Order { bundle: bundle(), selector: Selector::All, canary_percent: None };
+    store.create(&order, "ana", 4).unwrap();
+    let shell = Connection::open(&path).unwrap();
+    let dump = || -> Vec<String> {
+        let tables = ["enrollment", "history", "rollout", "rollout_history", "directive"];
+        let rows = tables.map(|table| {
+            let columns: Vec<String> = shell
+                .prepare("SELECT name FROM pragma_table_info(?1)")
+                .unwrap()
+                .query_map([table], |row| row.get(0))
+                .unwrap()
+                .map(Result::unwrap)
+                .collect();
+            let sql = format!("SELECT coalesce(group_concat(json_array({})), '') FROM {table}", columns.join(", "));
+            shell.query_row(&sql, [], |row| row.get(0)).unwrap()
+        });
+        rows.into()
+    };
+    let before = dump();
+    let another = RolloutId::generate();
+    for sql in [
+        "UPDATE enrollment SET node_id = 'm', serial = 9",
+        "UPDATE rollout SET bundle = 'x@sha256:y'",
+        "UPDATE rollout SET selector = 'node_id=x'",
+        "UPDATE rollout SET canary_percent = 1",
+        &format!("UPDATE rollout SET rollout_id = '{another}'"),
+        &format!("UPDATE directive SET rollout_id = '{another}'"),
+        "UPDATE directive SET node_id = 'm'",
+        "UPDATE directive SET wave = 'canary'",
+        "REPLACE INTO enrollment VALUES ('n', 'f', 'active', 'pending', 1, 1, 1)",
+        "REPLACE INTO enrollment VALUES ('N', 'f', 'active', 'pending', 9, 1, 1)",
+        "REPLACE INTO history SELECT change_id, node_id, serial, action, 'nobody', at_ms, before_ref, before_status, \
+             before_rollout_state, after_ref, after_status, after_rollout_state FROM history",
+        "REPLACE INTO history SELECT 99, node_id, serial, action, 'nobody', at_ms, before_ref, before_status, \
+             before_rollout_state, after_ref, after_status, after_rollout_state FROM history",
+        "REPLACE INTO rollout SELECT rollout_id, 'x@sha256:y', selector, canary_percent, phase FROM rollout",
+        "REPLACE INTO rollout_history SELECT change_id, rollout_id, phase, detail, 'nobody', at_ms FROM rollout_history",
+        "REPLACE INTO directive SELECT rollout_id, node_id, wave, '<none>', NULL, 1, 1 FROM directive",
+        &format!("REPLACE INTO directive VALUES ('{another}', 'n', 'rest', '<none>', NULL, 1, 1)"),
+    ] {
+        shell.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+        shell.execute_batch(sql).expect_err(sql);
+        assert_eq!(dump(), before, "{sql}");
+    }
+    // What the store does itself goes on.
+    store.revoke(&node("n"), "ana", 5).unwrap();
+    store.enroll(&node("n"), &enrollment_ref("r"), IfActive::Refuse, "ana", 6).unwrap();
+    assert_eq!(store.create(&order, "ana", 7).unwrap().rest.pending, 1);
+}
+
+#[test]
 fn a_command_is_taken_in_the_phases_that_allow_it() {
     use Command::{Pause, Resume, Rollback};
     use Phase::{Finished, Paused, RolledBack, Running, Stopped};
@@ -366,7 +424,9 @@ fn a_rollout_that_is_damaged_keeps_no_revoke_and_no_other_rollout_waiting() {
         store.create(&Order { bundle: bundle(), selector, canary_percent: None }, "ana", 10).unwrap().rollout_id
     };
     let (damaged, other) = (create("node_id=a,b"), create("node_id=c,d"));
-    let sql = format!("UPDATE rollout SET bundle = 'x@sha256:y' WHERE rollout_id = '{damaged}'");
+    let sql = format!(
+        "DROP TRIGGER rollout_stays_as_ordered; UPDATE rollout SET bundle = 'x@sha256:y' WHERE rollout_id = '{damaged}'"
+    );
     Connection::open(&path).unwrap().execute_batch(&sql).unwrap();
     let both = create("node_id=b,c");
     assert_eq!(store.rollout(&both).unwrap().rest.pending, 2, "nor is it in the way of one that takes its nodes");

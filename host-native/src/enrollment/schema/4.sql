@@ -8,3 +8,36 @@ BEGIN SELECT RAISE(ABORT, 'a rollout does not go from its phase to this one'); E
 CREATE TRIGGER directive_begins_by_waiting BEFORE INSERT ON directive
 WHEN NEW.state <> '<none>'
 BEGIN SELECT RAISE(ABORT, 'a directive begins by waiting'); END;
+
+-- What a row is of, and what was ordered, stays.
+CREATE TRIGGER enrollment_stays_its_nodes BEFORE UPDATE OF node_id ON enrollment
+BEGIN SELECT RAISE(ABORT, 'a row stays its node''s'); END;
+
+CREATE TRIGGER rollout_stays_as_ordered BEFORE UPDATE OF rollout_id, bundle, selector, canary_percent ON rollout
+BEGIN SELECT RAISE(ABORT, 'a rollout stays as it was ordered'); END;
+
+CREATE TRIGGER directive_stays_as_ordered BEFORE UPDATE OF rollout_id, node_id, wave ON directive
+BEGIN SELECT RAISE(ABORT, 'a directive stays as it was ordered'); END;
+
+-- REPLACE deletes what is in its way, and no trigger of DELETE sees it. A change of an enrollment is an INSERT as well.
+CREATE TRIGGER enrollment_is_not_replaced BEFORE INSERT ON enrollment
+WHEN EXISTS (SELECT 1 FROM enrollment WHERE lower(node_id) = lower(NEW.node_id)
+                                        AND (node_id <> NEW.node_id OR serial >= NEW.serial))
+BEGIN SELECT RAISE(ABORT, 'a node is enrolled once, and its serial grows with every change'); END;
+
+CREATE TRIGGER history_is_not_replaced BEFORE INSERT ON history
+WHEN EXISTS (SELECT 1 FROM history WHERE change_id = NEW.change_id OR (node_id = NEW.node_id AND serial = NEW.serial))
+BEGIN SELECT RAISE(ABORT, 'the history never changes'); END;
+
+CREATE TRIGGER rollout_is_not_replaced BEFORE INSERT ON rollout
+WHEN EXISTS (SELECT 1 FROM rollout WHERE rollout_id = NEW.rollout_id)
+BEGIN SELECT RAISE(ABORT, 'rollouts are kept'); END;
+
+CREATE TRIGGER rollout_history_is_not_replaced BEFORE INSERT ON rollout_history
+WHEN EXISTS (SELECT 1 FROM rollout_history WHERE change_id = NEW.change_id)
+BEGIN SELECT RAISE(ABORT, 'the history never changes'); END;
+
+CREATE TRIGGER directive_is_not_replaced BEFORE INSERT ON directive
+WHEN EXISTS (SELECT 1 FROM directive WHERE node_id = NEW.node_id
+                                       AND (rollout_id = NEW.rollout_id OR (is_current = 1 AND NEW.is_current = 1)))
+BEGIN SELECT RAISE(ABORT, 'directives are kept'); END;
