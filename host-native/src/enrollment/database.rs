@@ -270,7 +270,7 @@ pub(super) enum Look {
     Same,
     /// The database file was written to: a checkpoint, or a stranger.
     Touched,
-    /// Deleted or replaced.
+    /// Deleted, replaced or emptied.
     Moved,
 }
 
@@ -320,7 +320,8 @@ impl Watch {
     fn look_at_database(&self) -> Look {
         match fs::metadata(&self.path).map(|meta| Stamp::of(&meta)) {
             Ok(stamp) if stamp == self.database => Look::Same,
-            Ok(stamp) if stamp.id == self.database.id => Look::Touched,
+            // SQLite would take changes into the log of one that was emptied, and nobody would find them again.
+            Ok(stamp) if stamp.id == self.database.id && stamp.size > 0 => Look::Touched,
             Ok(_) | Err(_) => Look::Moved,
         }
     }

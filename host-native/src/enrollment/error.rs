@@ -139,7 +139,7 @@ pub enum StoreError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// The file, its log or its index is no longer the one that was opened.
-    #[error("`{}` was deleted or replaced while in use: restart what uses it", .path.display())]
+    #[error("`{}` was deleted, replaced or emptied while in use: restart what uses it", .path.display())]
     Moved {
         /// The file.
         path: PathBuf,

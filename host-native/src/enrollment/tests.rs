@@ -244,6 +244,18 @@ mod store {
     }
 
     #[test]
+    fn a_file_that_was_emptied_takes_no_changes() {
+        let (_dir, path) = place();
+        let store = SqliteStore::open(&path).unwrap();
+        store.enroll(&node("n"), &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+        let error = store.revoke(&node("n"), "ana", 2).unwrap_err();
+        assert!(matches!(error, StoreError::Moved { .. }), "{error}");
+        let error = store.get(&node("n")).unwrap_err();
+        assert!(matches!(error, StoreError::Moved { .. }), "{error}");
+    }
+
+    #[test]
     fn a_deleted_or_replaced_file_takes_no_changes() {
         for suffix in ["", "-wal", "-shm"] {
             let (dir, path) = place();
