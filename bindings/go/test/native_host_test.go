@@ -94,8 +94,6 @@ func rowOf(node, ref string) string {
 		`"rollout_state":"<none>","serial":1},"observed_at_ms":%d}`, node, ref, time.Now().UnixMilli())
 }
 
-const timeout = time.Second
-
 func newRig(t *testing.T) (*rig, *autonomygate.Guard) {
 	t.Helper()
 	config, ref := fixture(t)
@@ -112,7 +110,7 @@ func (h *rig) guard(t *testing.T, config autonomygate.Config, at autonomygate.Na
 		t.Fatal(err)
 	}
 	return &autonomygate.Guard{
-		Gate: load(t, config), Source: native, Sink: native, LookUpTimeout: timeout, AppendTimeout: timeout,
+		Gate: load(t, config), Source: native, Sink: native, LookUpTimeout: patience, AppendTimeout: patience,
 	}
 }
 
@@ -185,17 +183,26 @@ func TestASlowHostDeniesAfterTheTimeout(t *testing.T) {
 	played(t, "host_slow")
 	host, guard := newRig(t)
 	slow := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
-	for method, reason := range map[string]autonomygate.Reason{
-		http.MethodGet: autonomygate.ReasonEnrollmentUnavailable, http.MethodPost: autonomygate.ReasonWALUnavailable,
+	const timeout = time.Second
+	for _, fault := range []struct {
+		method string
+		limit  *time.Duration
+		reason autonomygate.Reason
+	}{
+		{http.MethodGet, &guard.LookUpTimeout, autonomygate.ReasonEnrollmentUnavailable},
+		{http.MethodPost, &guard.AppendTimeout, autonomygate.ReasonWALUnavailable},
 	} {
-		host.breakIt(on(method, slow))
+		host.breakIt(on(fault.method, slow))
+		*fault.limit = timeout
 		started := time.Now()
-		denies(t, guard, "tool.echo", reason)
+		denies(t, guard, "tool.echo", fault.reason)
 		if took := time.Since(started); took < timeout || took > 15*timeout {
-			t.Errorf("%s: %s", method, took)
+			t.Errorf("%s: %s", fault.method, took)
 		}
+		*fault.limit = patience
 		host.breakIt(nil)
 		allows(t, guard, "tool.echo")
+		guard.Wait()
 	}
 }
 
@@ -409,7 +416,9 @@ func (n *node) guard(config autonomygate.Config) *autonomygate.Guard {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	return &autonomygate.Guard{Gate: load(n.t, config), Source: native, Sink: native}
+	return &autonomygate.Guard{
+		Gate: load(n.t, config), Source: native, Sink: native, LookUpTimeout: patience, AppendTimeout: patience,
+	}
 }
 
 // decided are the audit ids of the calls that the log has as allowed.
@@ -568,7 +577,7 @@ func (o *output) String() string {
 // finds waits until a server has said this.
 func (p process) finds(pattern string) (found string) {
 	p.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for found == "" {
 		if time.Now().After(deadline) {
 			p.t.Fatalf("`%s` was not said: %s", pattern, p.output)
