@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support import ENROLLMENT_REF, NODE_ID, ROOT, TOKEN, Contract, enrolled, load, now_ms, why
+from support import ENROLLMENT_REF, NODE_ID, PATIENT, ROOT, TOKEN, Contract, enrolled, load, now_ms, why
 
 from autonomy_gate import (
     AsyncGuard,
@@ -22,15 +22,15 @@ from autonomy_gate import (
 )
 
 MODES = ["off", "advisory", "enforce"]
+# For a host that is slow on purpose.
 TIMEOUT_MS = 1_000
 # Far below what a fault holds for.
 LATE_MS = 15_000
 
 
-def guard(side, contract, mode="enforce", **over):
-    host = side.native_host(**{**contract.where, "token": TOKEN, **over})
-    options = {"look_up_timeout_ms": TIMEOUT_MS, "append_timeout_ms": TIMEOUT_MS}
-    return side.guard(load(mode=mode), source=host, sink=host, **options)
+def guard(side, contract, mode="enforce", *, token=TOKEN, **times):
+    host = side.native_host(**contract.where, token=token)
+    return side.guard(load(mode=mode), source=host, sink=host, **{**PATIENT, **times})
 
 
 def denied(side, guard, reason):
@@ -77,7 +77,7 @@ def test_source_down(side):
 
 @pytest.mark.fault("host_slow")
 def test_slow_look_up(side, contract):
-    asked = guard(side, contract)
+    asked = guard(side, contract, look_up_timeout_ms=TIMEOUT_MS)
     contract.fault = of("GET", lambda handler: handler.hold())
     started = time.monotonic()
     denied(side, asked, Reason.ENROLLMENT_UNAVAILABLE)
@@ -89,7 +89,7 @@ def test_slow_look_up(side, contract):
 
 @pytest.mark.fault("host_slow")
 def test_slow_append(side, contract):
-    asked = guard(side, contract)
+    asked = guard(side, contract, append_timeout_ms=TIMEOUT_MS)
     contract.fault = of("POST", lambda handler: handler.hold())
     started = time.monotonic()
     denied(side, asked, Reason.WAL_UNAVAILABLE)
@@ -107,7 +107,7 @@ def test_an_answer_that_drips_is_late_as_a_whole(side, contract):
             handler.wfile.write(b" ")
             time.sleep(0.05)
 
-    asked = guard(side, contract)
+    asked = guard(side, contract, look_up_timeout_ms=TIMEOUT_MS)
     contract.fault = of("GET", drip)
     started = time.monotonic()
     denied(side, asked, Reason.ENROLLMENT_UNAVAILABLE)
@@ -312,7 +312,7 @@ def check_all(permits, frames):
 def test_threads():
     host = MemoryHost()
     host.enroll(NODE_ID, ENROLLMENT_REF)
-    asked = Guard(load(), source=host, sink=host)
+    asked = Guard(load(), source=host, sink=host, **PATIENT)
     together = threading.Barrier(64)
 
     def work(worker):
@@ -328,7 +328,7 @@ def test_tasks():
     async def main():
         host = AsyncMemoryHost()
         host.enroll(NODE_ID, ENROLLMENT_REF)
-        asked = AsyncGuard(load(), source=host, sink=host)
+        asked = AsyncGuard(load(), source=host, sink=host, **PATIENT)
 
         async def work(worker):
             permits = []

@@ -5,7 +5,7 @@ import re
 import signal
 
 import pytest
-from support import NODE_ID, host
+from support import NODE_ID, PATIENT, host
 
 from autonomy_gate import Denied, Gate, Reason
 
@@ -29,7 +29,7 @@ def test_calls_are_allowed_again_once_a_killed_host_is_back(side, node, mode):
             if guard is None:
                 listen = url.removeprefix("http://")
                 native = side.native_host(url=url, token_file=place / "host.token")
-                guard = side.guard(gate, source=native, sink=native)
+                guard = side.guard(gate, source=native, sink=native, **PATIENT)
             side.run(guard, lambda permit: ran.append(permit.audit_id))
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
@@ -54,7 +54,7 @@ def test_on_a_full_disk_a_call_is_denied_and_nothing_that_ran_is_missing(side, n
 
     with host(place, file_kib=64) as (url, process):
         native = side.native_host(url=url, token_file=place / "host.token")
-        guard = side.guard(node_gate(place), source=native, sink=native)
+        guard = side.guard(node_gate(place), source=native, sink=native, **PATIENT)
         with pytest.raises(Denied) as full:
             run(guard, calls=1_000)
         assert (full.value.reason, full.value.status) == (Reason.WAL_UNAVAILABLE, 503)

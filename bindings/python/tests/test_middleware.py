@@ -102,7 +102,7 @@ def test_a_server_runs_an_application_with_a_permit_and_answers_what_is_denied(s
     with serve(host) as port:
 
         def get(path):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             connection.request("GET", path)
             answer = connection.getresponse()
             body = answer.read()

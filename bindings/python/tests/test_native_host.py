@@ -3,13 +3,13 @@
 import os
 
 import pytest
-from support import TOKEN, Contract, kinds, load
+from support import PATIENT, TOKEN, Contract, kinds, load
 
 from autonomy_gate import AsyncNativeHost, Denied, MalformedError, NativeHost, Reason, RefusedError
 
 
 def guarded(side, host):
-    return side.guard(load(), source=host, sink=host)
+    return side.guard(load(), source=host, sink=host, **PATIENT)
 
 
 def test_a_call_over_http(side, contract):

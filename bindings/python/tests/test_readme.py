@@ -92,7 +92,7 @@ def test_the_example(node):
         with serving(program, r"http://127.0.0.1:(\d+)", cwd=place, stderr=subprocess.DEVNULL) as (port, _):
 
             def post():
-                connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=10)
+                connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
                 connection.request("POST", "/arm/move")
                 answer = connection.getresponse()
                 body = answer.read().decode()
@@ -102,7 +102,7 @@ def test_the_example(node):
             status, body = post()
             assert (status, body[:6]) == (200, "moved ")
             audit_id = body.split()[1]
-            limit = time.monotonic() + 10
+            limit = time.monotonic() + 60
             while "completed" not in (frames := autonomy("audit", "get", audit_id)):
                 assert time.monotonic() < limit
             assert "post.arm.move" in frames

@@ -285,9 +285,17 @@ class AsyncGuard:
                 answer = None if self._policy is None else self._policy(tool, params)
                 return await answer if inspect.isawaitable(answer) else answer
             case LookUp(node_id):
-                return await _within(self._look_up_timeout_s, "the look-up", self._source.look_up(node_id))
+                return await self._look_up(node_id)
             case Append(frames):
                 return await self._append(frames)
+
+    async def _look_up(self, node_id: str) -> object:
+        asked = time.monotonic()
+        answer = await _within(self._look_up_timeout_s, "the look-up", self._source.look_up(node_id))
+        # Where the loop stalled, it finds the answer and the end of its time at once.
+        if time.monotonic() - asked > self._look_up_timeout_s:
+            raise _late("the look-up", self._look_up_timeout_s)
+        return answer
 
     async def _append(self, frames: Frames) -> object:
         return await _within(self._append_timeout_s, "the append", self._sink.append(frames))
