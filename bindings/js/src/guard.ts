@@ -230,7 +230,10 @@ export class Guard {
     if (this.#known !== undefined && askedMs - this.#known.askedMs < this.#maxAgeMs) return this.#known.answer;
     let answer: Settled;
     try {
-      answer = settle(await within(this.#lookUpTimeoutMs, "the look-up", (signal) => this.#source.lookUp(nodeId, signal)));
+      const given = await within(this.#lookUpTimeoutMs, "the look-up", (signal) => this.#source.lookUp(nodeId, signal));
+      // Where the event loop stalled, the answer may come before the timer that says that it is late.
+      if (performance.now() - askedMs > this.#lookUpTimeoutMs) throw late("the look-up", this.#lookUpTimeoutMs);
+      answer = settle(given);
     } catch (error) {
       answer = unavailable(line(error));
     }
@@ -315,16 +318,20 @@ function observation(answer: Settled): { same: string; observedMs: number } | un
 async function within<T>(timeoutMs: number, what: string, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const abort = new AbortController();
   let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_, reject) => {
+  const tooLong = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
-      const error = new Error(`${what} took longer than ${timeoutMs} ms`);
+      const error = late(what, timeoutMs);
       reject(error);
       abort.abort(error);
     }, timeoutMs);
   });
   try {
-    return await Promise.race([run(abort.signal), late]);
+    return await Promise.race([run(abort.signal), tooLong]);
   } finally {
     clearTimeout(timer);
   }
+}
+
+function late(what: string, timeoutMs: number): Error {
+  return new Error(`${what} took longer than ${timeoutMs} ms`);
 }

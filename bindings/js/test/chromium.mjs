@@ -20,7 +20,7 @@ export async function inChromium(url, probe = () => globalThis.result, timeoutMs
     const errors = [];
     page.on("pageerror", (error) => errors.push(error.message));
     page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
-    await page.goto(url);
+    await page.goto(url, { timeout: timeoutMs });
     try {
       const result = await (await page.waitForFunction(probe, undefined, { timeout: timeoutMs })).jsonValue();
       return { result, version: Number.parseInt(browser.version(), 10) };

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import express from "express";
 import { FactsNotLogged, Guard, NativeHost, gateHttp } from "autonomy-gate";
 import { inChromium } from "./chromium.mjs";
-import { denied, enrollmentRef, loadGate, nodeId } from "./rig.mjs";
+import { PATIENT, denied, enrollmentRef, loadGate, nodeId } from "./rig.mjs";
 import { at, autonomy, consumer, directory, freePort, goodBundle, readme, run, serve } from "./support.mjs";
 
 const CALLERS = 16;
@@ -62,9 +62,10 @@ for (const by of ["url", "socket"]) {
           throw error;
         }),
     };
-    const guard = new Guard({ gate: await loadGate(), source: host, sink });
+    const guard = new Guard({ gate: await loadGate(), source: host, sink, ...PATIENT });
     // It decides on what it knows, before and after.
-    const steady = new Guard({ gate: await loadGate(), source: host, sink, maxAgeMs: 60_000 });
+    const hourMs = 3_600_000;
+    const steady = new Guard({ gate: await loadGate({ maxStalenessMs: hourMs }), source: host, sink, maxAgeMs: hourMs, ...PATIENT });
     const ran = new Set();
     const call = () => guard.run({ tool: "tool.echo" }, ({ auditId }) => ran.add(auditId));
 
@@ -124,7 +125,7 @@ test("a node whose disk is full: a call is denied, and nothing that ran is missi
   await node.end("SIGTERM");
   await node.start(64);
   const host = new NativeHost({ socket: node.socket, tokenFile: node.tokenFile });
-  const guard = new Guard({ gate: await loadGate(), source: host, sink: host });
+  const guard = new Guard({ gate: await loadGate(), source: host, sink: host, ...PATIENT });
   const ran = [];
   // Not finished: it is a decision that finds no room.
   const call = async () => ran.push((await guard.ask({ tool: "tool.echo" })).auditId);
@@ -208,7 +209,7 @@ test("the README's servers", async (t) => {
 test("Express 5: a gated route", async (t) => {
   const node = await install(t);
   const host = new NativeHost({ url: `http://${node.listen}`, tokenFile: node.tokenFile });
-  const guard = new Guard({ gate: await loadGate(), source: host, sink: host });
+  const guard = new Guard({ gate: await loadGate(), source: host, sink: host, ...PATIENT });
   const ran = [];
   const app = express();
   app.use("/arm", gateHttp(guard, { tool: (req) => `arm${req.path.replaceAll("/", ".")}` }));

@@ -5,13 +5,12 @@ import { once } from "node:events";
 import { copyFileSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { build as esbuild } from "esbuild";
 import { build as viteBuild, createServer as viteServer, preview as vitePreview } from "vite";
 import webpack from "webpack";
 import { inChromium } from "./chromium.mjs";
-import { at, consumer, freePort, readme, run, serve, tarball } from "./support.mjs";
+import { at, consumer, eventually, freePort, readme, run, serve, tarball } from "./support.mjs";
 
 const DENIED = /^403 attestation: bundle_unverified: run `autonomy bundle verify` on the bundle/;
 
@@ -275,7 +274,8 @@ test("workerd, where code may compile nothing", async () => {
   });
   try {
     for (const path of ["", "bindgen"]) {
-      const response = await answer(`http://127.0.0.1:${port}/${path}`);
+      // It takes a moment until it listens.
+      const response = await eventually(() => fetch(`http://127.0.0.1:${port}/${path}`));
       assert.equal(response.status, 403);
       const { decision, reason } = await response.json();
       assert.equal(`${decision} ${reason}`, ANSWER);
@@ -310,16 +310,4 @@ test("publint and attw find nothing", async () => {
 /** What a page says once it says something. */
 async function onPage(url, probe) {
   return (await inChromium(url, probe, 60_000)).result;
-}
-
-/** Waits until somebody listens. */
-async function answer(url) {
-  for (let attempt = 0; ; attempt += 1) {
-    try {
-      return await fetch(url);
-    } catch (error) {
-      if (attempt > 100) throw error;
-      await sleep(50);
-    }
-  }
 }

@@ -5,12 +5,15 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { Guard, NativeHost } from "autonomy-gate";
 import { NativeHost as WebHost } from "autonomy-gate/inline";
-import { contract, denied, loadGate, row, token } from "./rig.mjs";
+import { PATIENT, contract, denied, loadGate, row, token } from "./rig.mjs";
 import { directory } from "./support.mjs";
 
-async function guarded(host) {
-  return new Guard({ gate: await loadGate(), source: host, sink: host, lookUpTimeoutMs: 1_000, appendTimeoutMs: 1_000 });
+async function guarded(host, times = {}) {
+  return new Guard({ gate: await loadGate(), source: host, sink: host, ...PATIENT, ...times });
 }
+
+/** A host that does not answer. */
+const silent = () => {};
 
 for (const [name, Host] of Object.entries({ node: NativeHost, web: WebHost })) {
   test(`a call over HTTP, ${name}`, async (t) => {
@@ -35,7 +38,7 @@ for (const [name, Host] of Object.entries({ node: NativeHost, web: WebHost })) {
   test(`every fault of a look-up denies, ${name}`, async (t) => {
     const rig = await contract(t);
     const faults = {
-      "longer than 1000 ms": () => {},
+      "longer than 1000 ms": silent,
       "`503`: too busy": (request, response, say) => say(503, { error: "too busy" }),
       "`404`": (request, response, say) => say(404, {}),
       "`500`": (request, response, say) => say(500, "not an object"),
@@ -57,7 +60,7 @@ for (const [name, Host] of Object.entries({ node: NativeHost, web: WebHost })) {
       },
     };
     for (const [why, fault] of Object.entries(faults)) {
-      const guard = await guarded(new Host({ url: rig.url, token }));
+      const guard = await guarded(new Host({ url: rig.url, token }), fault === silent ? { lookUpTimeoutMs: 1_000 } : {});
       rig.frames.length = 0;
       rig.fault = (request, response, say) => (request.method === "GET" ? fault(request, response, say) : "pass");
       rig.requests.length = 0;
@@ -71,9 +74,9 @@ for (const [name, Host] of Object.entries({ node: NativeHost, web: WebHost })) {
   test(`every fault of an append denies, and is not tried again, ${name}`, async (t) => {
     const rig = await contract(t);
     const answers = [201, 204, 302, 400, 401, 413, 500, 503].map((status) => (request, response, say) => say(status, { error: "no" }));
-    const faults = [...answers, () => {}, (request) => request.socket.destroy()];
+    const faults = [...answers, silent, (request) => request.socket.destroy()];
     for (const fault of faults) {
-      const guard = await guarded(new Host({ url: rig.url, token }));
+      const guard = await guarded(new Host({ url: rig.url, token }), fault === silent ? { appendTimeoutMs: 1_000 } : {});
       rig.fault = (request, response, say) => (request.method === "POST" ? fault(request, response, say) : "pass");
       rig.requests.length = 0;
       const error = await denied(guard.ask({ tool: "tool.echo" }), "audit: wal_unavailable");

@@ -11,6 +11,9 @@ export const nodeId = "robot-7";
 export const enrollmentRef = good.accepted.enrollment_ref;
 export const token = "s3cret-token";
 
+/** Where nothing fails, a machine that is busy with other things must not count as a fault. */
+export const PATIENT = { lookUpTimeoutMs: 60_000, appendTimeoutMs: 60_000 };
+
 /** The node's row, active and with the bundle's ref, but for what is said. */
 export const row = (over = {}) => ({
   node_id: nodeId,

@@ -6,6 +6,7 @@ import { createServer } from "node:http";
 import { createServer as createTcpServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, extname, join, normalize } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
@@ -50,6 +51,17 @@ export async function run(program, args, options = {}) {
     return stdout;
   } catch (error) {
     throw new Error(`${program} ${args.join(" ")}: ${error.message}\n${error.stdout}\n${error.stderr}`);
+  }
+}
+
+/** Tries until it does not throw, for as long as a busy machine may need. */
+export async function eventually(attempt) {
+  for (const deadlineMs = performance.now() + 60_000; ; await sleep(10)) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (performance.now() > deadlineMs) throw error;
+    }
   }
 }
 
