@@ -119,7 +119,7 @@ static bool respond(host *host, int socket, const char *request) {
       answer(socket, "200 OK", body);
       return true;
     case SLOW:
-      for (int at = 0; at < 2000 && !atomic_load(&host->stopping); ++at) usleep(10000);
+      for (int at = 0; at < 3000 && !atomic_load(&host->stopping); ++at) usleep(10000);
       return false;
     case NONSENSE:
       answer(socket, "200 OK", "{\"answer\":\"sure\"}");

@@ -14,14 +14,14 @@ trap ended EXIT
 
 # serve [<KiB>]: starts the host, where it was before. No file of it may grow beyond so many KiB, which is to it as a full disk.
 serve() {
-  # Here, not where the host is started: what the last one said must be gone before it is read.
+  # Here, and not beside the loop below: that would find the address of the host before.
   : > "$place/host.log"
   (
     if [ $# -gt 0 ]; then ulimit -f "$1"; fi
     exec "$AUTONOMY" host serve --listen "$address" --token-file "$token_file"
   ) >> "$place/host.log" 2>&1 &
   host=$!
-  for _ in $(seq 100); do
+  for _ in $(seq 600); do
     url=$(grep -o 'http://127\.0\.0\.1:[0-9]*' "$place/host.log" | head -n 1) && break
     sleep 0.1
   done

@@ -7,7 +7,7 @@ set -euo pipefail
 AUTONOMY_NODE_ID=robot-7 "$1" 0 "$url" "$token_file" "$FIXTURE/bundle.tar" "$FIXTURE/key.pem" > "$place/server.log" &
 server=$!
 port=
-for _ in $(seq 100); do
+for _ in $(seq 600); do
   port=$(grep -o '[0-9]*$' "$place/server.log") && break
   sleep 0.1
 done
