@@ -5,6 +5,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Objects;
 import java.util.Optional;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.Lock;
 import java.util.concurrent.locks.ReentrantLock;
 import java.util.function.Function;
@@ -44,7 +45,7 @@ public final class Gate implements AutoCloseable {
         nodeId = builder.nodeId;
         mode = builder.mode;
         maxStaleness = builder.maxStaleness;
-        maxStalenessMs = millis(maxStaleness);
+        maxStalenessMs = TimeUnit.MILLISECONDS.convert(maxStaleness);
         this.engines = engines;
         configuration = builder.document();
         engine = engines.create(configuration);
@@ -368,15 +369,6 @@ public final class Gate implements AutoCloseable {
         }
     }
 
-    /** What is longer than a count of milliseconds can say is as good as for ever. */
-    private static long millis(Duration time) {
-        try {
-            return time.toMillis();
-        } catch (ArithmeticException e) {
-            return time.isNegative() ? Long.MIN_VALUE : Long.MAX_VALUE;
-        }
-    }
-
     /** One call at a time. An interrupt would stop the module in its midst, which is a trap: it waits until the call is over. */
     private <T> T locked(Supplier<T> call) {
         lock.lock();
@@ -539,7 +531,8 @@ public final class Gate implements AutoCloseable {
             JsonWriter out = new JsonWriter().member("mode", mode.toString()).member("node_id", nodeId);
             out.member("bundle_keys", trustedKeys).member("bundle_threshold", threshold);
             out.member("lease_keys", leaseKeys).member("lease_threshold", leaseThreshold);
-            out.member("max_staleness_ms", millis(maxStaleness)).member("max_skew_ms", millis(maxSkew));
+            out.member("max_staleness_ms", TimeUnit.MILLISECONDS.convert(maxStaleness));
+            out.member("max_skew_ms", TimeUnit.MILLISECONDS.convert(maxSkew));
             return out.end();
         }
     }

@@ -55,9 +55,9 @@ public final class Guard {
         source = Objects.requireNonNull(builder.source, "source");
         sink = Objects.requireNonNull(builder.sink, "sink");
         policy = builder.policy;
-        maxAgeNs = nanos(builder.maxAge);
-        lookUpTimeoutNs = nanos(builder.lookUpTimeout);
-        appendTimeoutNs = nanos(builder.appendTimeout);
+        maxAgeNs = TimeUnit.NANOSECONDS.convert(builder.maxAge);
+        lookUpTimeoutNs = TimeUnit.NANOSECONDS.convert(builder.lookUpTimeout);
+        appendTimeoutNs = TimeUnit.NANOSECONDS.convert(builder.appendTimeout);
         executor = builder.executor == null ? Threads.POOL : builder.executor;
     }
 
@@ -182,6 +182,10 @@ public final class Guard {
         Answer answer;
         try {
             answer = within(lookUpTimeoutNs, "the look-up", () -> source.lookUp(nodeId));
+            if (System.nanoTime() - askedNs > lookUpTimeoutNs) {
+                // This thread may wake up late, and an executor may have it run the look-up itself.
+                throw late("the look-up", lookUpTimeoutNs);
+            }
             if (answer == null) {
                 answer = Answer.unavailable("the source gave no answer");
             }
@@ -305,15 +309,6 @@ public final class Guard {
         return written;
     }
 
-    /** What is longer than a count of nanoseconds can say is as good as for ever. */
-    private static long nanos(Duration time) {
-        try {
-            return time.toNanos();
-        } catch (ArithmeticException e) {
-            return time.isNegative() ? Long.MIN_VALUE : Long.MAX_VALUE;
-        }
-    }
-
     private <T> T within(long timeoutNs, String what, Callable<T> call) throws Exception {
         FutureTask<T> task = new FutureTask<>(call);
         try {
@@ -322,7 +317,7 @@ public final class Guard {
         } catch (RejectedExecutionException e) {
             throw new IllegalStateException(what + " was not tried: too many wait already", e);
         } catch (TimeoutException e) {
-            throw new TimeoutException(what + " took longer than " + TimeUnit.NANOSECONDS.toMillis(timeoutNs) + " ms");
+            throw late(what, timeoutNs);
         } catch (InterruptedException e) {
             Thread.currentThread().interrupt();
             throw e;
@@ -334,6 +329,10 @@ public final class Guard {
             // Interrupts what takes too long; nothing where it is over.
             task.cancel(true);
         }
+    }
+
+    private static TimeoutException late(String what, long timeoutNs) {
+        return new TimeoutException(what + " took longer than " + TimeUnit.NANOSECONDS.toMillis(timeoutNs) + " ms");
     }
 
     /** The threads of all guards: made when they are needed, gone when they are not, and no reason for a process to stay. */

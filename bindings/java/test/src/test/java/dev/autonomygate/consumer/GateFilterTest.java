@@ -20,6 +20,7 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Collectors;
 import org.apache.catalina.Context;
@@ -69,7 +70,7 @@ class GateFilterTest {
     void aServletRunsWithAPermit() throws Exception {
         MemoryHost host = new MemoryHost();
         host.enroll(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef));
-        Guard guard = Guard.of(Support.good().load(), host);
+        Guard guard = Support.patient(Support.good().load(), host).build();
         GateFilter filter = new GateFilter(
                 guard, request -> ToolCall.of(request.getServletPath().equals("/malformed") ? "no tool" : "tool.echo"));
         Tomcat tomcat = new Tomcat();
@@ -119,7 +120,8 @@ class GateFilterTest {
 
     private static List<String> actions(MemoryHost host, int wanted) throws InterruptedException {
         List<String> actions = List.of();
-        for (int tries = 0; tries < 200 && actions.size() < wanted; tries += 1) {
+        long deadlineNs = System.nanoTime() + TimeUnit.MINUTES.toNanos(1);
+        while (actions.size() < wanted && System.nanoTime() < deadlineNs) {
             Thread.sleep(10);
             actions = host.frames().stream()
                     .filter(frame -> frame.kind().equals("autonomy.action"))

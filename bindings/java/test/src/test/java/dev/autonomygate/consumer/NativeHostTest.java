@@ -31,7 +31,7 @@ class NativeHostTest {
             host.autonomy("node", "enroll", "--node-id", Support.NODE, "--enrollment-ref", Support.GOOD.enrollmentRef);
             NativeHost client = host.client();
             assertTrue(client.isHealthy());
-            Guard guard = Guard.of(Support.good().load(), client);
+            Guard guard = Support.patient(Support.good().load(), client).build();
             Permit permit = guard.ask("tool.echo");
             permit.finish(Outcome.COMPLETED).get();
             host.autonomy("node", "revoke", "--node-id", Support.NODE);
@@ -47,7 +47,7 @@ class NativeHostTest {
     void aHostThatIsKilledAndComesBackIsAskedAgain() throws Exception {
         try (Host host = new Host(home)) {
             host.autonomy("node", "enroll", "--node-id", Support.NODE, "--enrollment-ref", Support.GOOD.enrollmentRef);
-            Guard guard = Guard.of(Support.good().load(), host.client());
+            Guard guard = Support.patient(Support.good().load(), host.client()).build();
             List<String> allowed = new ArrayList<>();
             List<String> denied = new ArrayList<>();
             for (int round = 0; round < 2; round += 1) {
@@ -71,7 +71,7 @@ class NativeHostTest {
         try (Host host = new Host(home)) {
             host.autonomy("node", "enroll", "--node-id", Support.NODE, "--enrollment-ref", Support.GOOD.enrollmentRef);
             host.restartOnADiskOf(64);
-            Guard guard = Guard.of(Support.good().load(), host.client());
+            Guard guard = Support.patient(Support.good().load(), host.client()).build();
             List<String> allowed = new ArrayList<>();
             DeniedException full = assertThrows(DeniedException.class, () -> {
                 for (int call = 0; call < 1_000; call += 1) {

@@ -2,13 +2,17 @@ package dev.autonomygate.consumer;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.autonomygate.DecisionSink;
+import dev.autonomygate.EnrollmentSource;
 import dev.autonomygate.Gate;
+import dev.autonomygate.Guard;
 import dev.autonomygate.Mode;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Base64;
 import java.util.List;
@@ -45,6 +49,12 @@ final class Support {
             }
             throw new AssertionError("the corpus has no such bundle");
         }
+    }
+
+    /** Where nothing is slow on purpose, a machine that is busy with other things must not count as a fault. */
+    static <H extends EnrollmentSource & DecisionSink> Guard.Builder patient(Gate gate, H host) {
+        Duration patience = Duration.ofMinutes(1);
+        return Guard.builder(gate).source(host).sink(host).lookUpTimeout(patience).appendTimeout(patience);
     }
 
     static Gate.Builder good() {

@@ -21,7 +21,6 @@ import dev.autonomygate.Mode;
 import dev.autonomygate.Reason;
 import dev.autonomygate.ToolCall;
 import dev.autonomygate.Trapping;
-import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -145,10 +144,8 @@ class TrapTest {
         Support.withstood("trap");
     }
 
-    /** A guard that gives an interpreter its time. */
     private Guard guard(Gate gate) {
-        Duration patience = Duration.ofMinutes(1);
-        return Guard.builder(gate).source(host).sink(host).lookUpTimeout(patience).appendTimeout(patience).build();
+        return Support.patient(gate, host).build();
     }
 
     private DeniedException denied(Guard guard) {
