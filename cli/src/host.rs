@@ -182,7 +182,7 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
     }
     out.flush()?;
     service::warn_of_retention(context, config)?;
-    let limits = service::within_open_files(context, host::limits())?;
+    let limits = service::within_open_files(context, host::limits(), None)?;
     host::run(listener, host, limits, shutdown).await?;
     service::stopped(context)
 }

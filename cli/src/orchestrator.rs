@@ -20,6 +20,9 @@ use crate::{
     service, time,
 };
 
+/// Files that it has open at most beside its connections: those of the store and its readers, or the sockets to it.
+const STORE_FILES: usize = 1_024;
+
 /// Keep the enrollments of a fleet, and sign leases.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -286,7 +289,7 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
         out.line(format_args!("listening on {listener}"))?;
     }
     out.flush()?;
-    let limits = service::within_open_files(context, orchestrator::limits())?;
+    let limits = service::within_open_files(context, orchestrator::limits(), Some(STORE_FILES))?;
     let Report { cut, .. } = orchestrator::run(listener, Arc::new(orchestrator), limits, shutdown).await;
     if context.out.format() == Format::Text {
         context.out.line(match cut {

@@ -177,7 +177,7 @@ async fn serve(context: &mut Context<'_>, config: &Config, access: Access) -> Re
     let _drain = exporter.map(|to| drain::Task::start(config.wal_dir(), to, Arc::clone(&metrics))).transpose()?;
     announce(context, config, &listener, &gate, &opened, shelf.as_ref())?;
     service::warn_of_retention(context, config)?;
-    let limits = service::within_open_files(context, Limits::default())?;
+    let limits = service::within_open_files(context, Limits::default(), None)?;
     warn(context, config, &gate)?;
     if let (Some(shelf), Some(changes), Some(node_id), Some(client)) =
         (shelf, changes, config.node_id().cloned(), context::orchestrator(config)?)

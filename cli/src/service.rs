@@ -26,15 +26,20 @@ pub(crate) fn block_on(service: impl Future<Output = Result<Exit, CliError>>) ->
     built.map_err(no_threads)?.block_on(service)
 }
 
-/// Leaves most of the files that may be open to the log, the store and what tools connect to: a log that finds none when a
-/// segment is full cannot go on.
-pub(crate) fn within_open_files(context: &mut Context<'_>, mut limits: Limits) -> Result<Limits, CliError> {
+/// Leaves files that may be open to what is no connection: a log that finds none when a segment is full cannot go on. `others` is how
+/// many those are at most; `None` where a connection may bring more of them, as the log, the store and what a tool connects to. Two
+/// thirds are enough for either.
+pub(crate) fn within_open_files(
+    context: &mut Context<'_>,
+    mut limits: Limits,
+    others: Option<usize>,
+) -> Result<Limits, CliError> {
     let open = getrlimit(Resource::Nofile).current.and_then(|open| usize::try_from(open).ok());
-    if let Some(open) = open.filter(|open| open / 3 < limits.max_connections) {
-        limits.max_connections = open / 3;
+    let most = open.map(|open| (open / 3).max(others.map_or(0, |others| open.saturating_sub(others))));
+    if let (Some(open), Some(most)) = (open, most.filter(|most| *most < limits.max_connections)) {
+        limits.max_connections = most;
         context.out.warning(format_args!(
-            "at most {} connections are served, a third of the {open} files that may be open: raise `ulimit -n` for more",
-            limits.max_connections
+            "at most {most} connections are served, as {open} files may be open: raise `ulimit -n` for more"
         ))?;
     }
     Ok(limits)

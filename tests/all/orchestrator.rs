@@ -96,10 +96,13 @@ pub(crate) fn certificates(home: &Home) {
 fn an_orchestrator_takes_as_many_files_as_it_may_have() {
     let home = fleet();
     let line = "orchestrator serve --listen 127.0.0.1:0 --store fleet.sqlite --signing-key lease.pem";
-    let running = Service::start_with_limit(&home, "-S -n 64", line);
-    let mut clients: Vec<_> = (0..200).map(|_| running.connect()).collect();
-    for client in &mut clients {
-        assert_eq!(client.exchange("GET", "/healthz", "", "").unwrap().0, 200);
+    // Of 1,600 files it keeps 1,024 for itself.
+    for (limit, connections) in [("-S -n 64", 200), ("-n 1600", 560)] {
+        let running = Service::start_with_limit(&home, limit, line);
+        let mut clients: Vec<_> = (0..connections).map(|_| running.connect()).collect();
+        for client in &mut clients {
+            assert_eq!(client.exchange("GET", "/healthz", "", "").unwrap().0, 200, "{limit}");
+        }
     }
 }
 
