@@ -93,10 +93,11 @@ const ONE_DIRECTIVE: &str = "/v1/directives/{node_id}/{rollout_id}";
 /// Names a request in the answer and in the service's own log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What all clients together may take: each runtime keeps a request for changes open.
+/// What all clients together may take: each runtime keeps a request for changes open. One that is gone must not keep its place until
+/// then: a whole fleet may come again at once.
 pub fn limits() -> Limits {
     let (max_connections, max_body_bytes) = (16 * 1024, BODY_BYTES);
-    Limits { max_connections, max_body_bytes, handler_timeout: STEPS_TIMEOUT, ..Limits::default() }
+    Limits { max_connections, max_body_bytes, handler_timeout: STEPS_TIMEOUT, half_close: false, ..Limits::default() }
 }
 
 /// Answers for a store.
@@ -342,6 +343,7 @@ fn router(orchestrator: Arc<Orchestrator>, readiness: Readiness) -> Router {
         .route_layer(middleware::from_fn(tags::tag))
         .merge(Route::router(others.into_iter().map(Operation::route)))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&orchestrator), admit))
+        .route_layer(middleware::from_fn(see_through))
         .with_state(orchestrator);
     let serves = "an orchestrator serves `/v1/enrollments` and what else `docs/src/spec/orchestrator.md` has, and for monitoring `/healthz`, \
                   `/readyz` and `/metrics`";
@@ -454,6 +456,17 @@ async fn identify(mut request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response
+}
+
+/// Goes on with what may change something, and writes it down, when its client is gone: [`limits`] would end it with the connection.
+async fn see_through(request: Request, next: Next) -> Response {
+    if request.method() == Method::GET {
+        return next.run(request).await;
+    }
+    tokio::spawn(next.run(request)).await.unwrap_or_else(|error| {
+        let why = format!("the request failed ({error}): report it");
+        Refusal(StatusCode::INTERNAL_SERVER_ERROR, why).into_response()
+    })
 }
 
 /// Lets in who has a token, counts what was answered, and writes it down.

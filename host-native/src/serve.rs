@@ -79,6 +79,8 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// How long requests in flight may take after shutdown was asked for.
     pub drain_timeout: Duration,
+    /// Whether a client may close its sending half and read on. Otherwise who closes it is gone, and so is their place.
+    pub half_close: bool,
 }
 
 impl Default for Limits {
@@ -93,6 +95,7 @@ impl Default for Limits {
             handler_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
+            half_close: true,
         }
     }
 }

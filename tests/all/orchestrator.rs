@@ -145,6 +145,50 @@ fn reading_goes_on_however_many_wait_for_who_holds_the_file_and_none_waits_for_t
     put(&running, &operator, "robot-8", json!({"enrollment_ref": "fleet-a"}));
 }
 
+/// A fleet whose network was away comes again, all of it, while its old connections wait for changes.
+#[test]
+fn who_is_gone_leaves_the_place_of_a_read_at_once_and_a_change_is_made_and_counted() {
+    let home = fleet();
+    let running = orchestrator(&home, "--listen 127.0.0.1:0");
+    let operator = authorization(&home, "operator.token");
+    let mut scraper = running.connect();
+    let mut counted = |what: &str| -> u64 {
+        let (_, page) = scraper.exchange("GET", "/metrics", "", "").unwrap();
+        let number = page.as_str().unwrap().lines().find_map(|line| line.strip_prefix(what));
+        number.map_or(0, |number| number.trim().parse().unwrap())
+    };
+    let mut until = |what: &str, wanted: u64, within: Duration| {
+        let begun = Instant::now();
+        while counted(what) != wanted {
+            assert!(begun.elapsed() < within, "{what} is {} and not {wanted}", counted(what));
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let send = |request: &str, body: &str| {
+        let mut client = TcpStream::connect(&running.address).unwrap();
+        let length = body.len();
+        write!(client, "{request} HTTP/1.1\r\nhost: t\r\n{operator}content-length: {length}\r\n\r\n{body}").unwrap();
+        client
+    };
+    let open = "autonomy_connections_open";
+    let clients: Vec<_> = (0..50).map(|_| send("GET /v1/changes?after=0&wait_ms=30000", "")).collect();
+    until(open, 51, PATIENCE);
+    // Their requests are there, too.
+    thread::sleep(Duration::from_millis(200));
+    drop(clients);
+    until(open, 1, Duration::from_secs(20));
+
+    let holder = rusqlite::Connection::open(home.path("fleet.sqlite")).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let client = send("PUT /v1/enrollments/robot-7", r#"{"enrollment_ref":"fleet-a"}"#);
+    until(open, 2, PATIENCE);
+    thread::sleep(Duration::from_millis(200));
+    drop(client);
+    until(open, 1, PATIENCE);
+    holder.execute_batch("ROLLBACK").unwrap();
+    until(r#"autonomy_requests_total{route="/v1/enrollments/{node_id}",status="200"}"#, 1, PATIENCE);
+}
+
 #[test]
 fn a_fleet_over_tls_is_enrolled_and_revoked_and_outlives_its_orchestrator_until_its_leases_expire() {
     let home = fleet();

@@ -50,7 +50,7 @@ pub(super) async fn run(
         .header_read_timeout(limits.head_timeout)
         .max_headers(limits.max_headers)
         .max_buf_size(limits.max_head_bytes.max(8 * 1024))
-        .half_close(true) // a client may close its sending half and read on
+        .half_close(limits.half_close)
         .serve_connection(TokioIo::new(StallGuard::new(stream, limits.write_timeout)), service);
     tokio::pin!(connection);
 
