@@ -717,7 +717,11 @@ async fn changes(
         other => return Err(Refusal::bad(format!("wait_ms `{other}` is out of range: use 0 to {WAIT_MS}"))),
     };
     let Some(mut after) = after else {
-        let cursor = app.ask(|store| store.revision()).await?;
+        // Each runtime begins with this: a whole fleet that comes at once must not ask the store for it.
+        let cursor = match node_id.and_then(|_| app.waiting.seen().cursor()) {
+            Some(cursor) => cursor,
+            None => app.ask(|store| store.revision()).await?,
+        };
         return Ok(found(&Changes { changes: Vec::new(), cursor }));
     };
     let deadline = tokio::time::Instant::now() + wait;

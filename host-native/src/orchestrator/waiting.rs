@@ -41,6 +41,12 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// The latest revision that is known; nothing before the first look. What is changed meanwhile is told to whoever asks for what comes
+    /// after it.
+    pub(super) fn cursor(self) -> Option<u64> {
+        (self.after <= self.up_to).then_some(self.up_to)
+    }
+
     /// Up to which revision a group is known to have no change after `after`; nothing where that is not known. What it was told must
     /// have been read after this.
     pub(super) fn none_after(self, after: u64, told: Told) -> Option<u64> {
@@ -157,9 +163,10 @@ mod tests {
                 let seen = waiting.seen();
                 seen.none_after(after, *waiting.subscribe(node).borrow())
             };
-            assert_eq!(ask(None, 0), None, "nothing is known yet");
+            assert_eq!((ask(None, 0), waiting.seen().cursor()), (None, None), "nothing is known yet");
             // The first change was before anybody looked.
             waiting.wake_all(1);
+            assert_eq!(waiting.seen().cursor(), Some(1));
             for (up_to, changed) in (2..).zip(&history[1..]) {
                 waiting.wake(&[change_of(&nodes[*changed], up_to)], up_to);
                 for after in 0..up_to + 2 {
