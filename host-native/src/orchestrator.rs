@@ -60,12 +60,12 @@ use crate::{
     },
 };
 
-/// Questions of clients that the store has at once, and as many changes. Each waits on a thread, and most of those of the executor are
+/// Questions of clients that the store has at once, as many changes, and as many reports of nodes. Each waits on a thread, and most of those of the executor are
 /// left for what everybody waits for, which is not behind a long queue in the store either: leases, readiness and rollouts.
 const AT_ONCE: usize = 32;
 
-/// Longest that a client's question or change waits for its turn.
-const TURN: Duration = Duration::from_secs(5);
+/// Longest that a client waits for its turn: what the store takes then is within the time of a client, too.
+const TURN: Duration = Duration::from_secs(3);
 
 /// How often the store is asked for changes that others made.
 const LOOK: Duration = Duration::from_millis(100);
@@ -93,8 +93,8 @@ const ONE_DIRECTIVE: &str = "/v1/directives/{node_id}/{rollout_id}";
 /// Names a request in the answer and in the service's own log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What all clients together may take: each runtime keeps a request for changes open. One that is gone must not keep its place until
-/// then: a whole fleet may come again at once.
+/// What all clients together may take: each runtime keeps a request for changes open. One that is gone must not keep its place until it
+/// would be answered: a whole fleet may come again at once.
 pub fn limits() -> Limits {
     let (max_connections, max_body_bytes) = (16 * 1024, BODY_BYTES);
     Limits { max_connections, max_body_bytes, handler_timeout: STEPS_TIMEOUT, half_close: false, ..Limits::default() }
@@ -112,6 +112,8 @@ pub struct Orchestrator {
     lookups: Arc<Lookups>,
     questions: Arc<Semaphore>,
     changes: Arc<Semaphore>,
+    /// Of their own, so that no revoke waits behind what a fleet says of its rollout.
+    reports: Arc<Semaphore>,
 }
 
 impl Orchestrator {
@@ -125,8 +127,8 @@ impl Orchestrator {
     ) -> Self {
         let signer = Signer::new(signing_key, lease_ttl_ms);
         let (waiting, lookups) = (Waiting::default(), Arc::default());
-        let [questions, changes] = [(); 2].map(|()| Arc::new(Semaphore::new(AT_ONCE)));
-        Self { store, signer, access, metrics, changed: Notify::new(), waiting, lookups, questions, changes }
+        let [questions, changes, reports] = [(); 3].map(|()| Arc::new(Semaphore::new(AT_ONCE)));
+        Self { store, signer, access, metrics, changed: Notify::new(), waiting, lookups, questions, changes, reports }
     }
 
     /// Asks the store for a client.
@@ -174,7 +176,23 @@ impl Orchestrator {
         &self,
         change: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Answer {
-        let changed = self.ask_in_turn(&self.changes, change).await?;
+        self.change_in_turn(&self.changes, change).await
+    }
+
+    /// What a node says of its directive: a change as well.
+    async fn report<T: Serialize + Send + 'static>(
+        &self,
+        report: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer {
+        self.change_in_turn(&self.reports, report).await
+    }
+
+    async fn change_in_turn<T: Serialize + Send + 'static>(
+        &self,
+        turns: &Arc<Semaphore>,
+        change: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer {
+        let changed = self.ask_in_turn(turns, change).await?;
         self.changed.notify_one();
         Ok(found(&changed))
     }
@@ -460,12 +478,13 @@ async fn identify(mut request: Request, next: Next) -> Response {
 
 /// Goes on with what may change something, and writes it down, when its client is gone: [`limits`] would end it with the connection.
 async fn see_through(request: Request, next: Next) -> Response {
-    if request.method() == Method::GET {
+    if request.method().is_safe() {
         return next.run(request).await;
     }
     tokio::spawn(next.run(request)).await.unwrap_or_else(|error| {
-        let why = format!("the request failed ({error}): report it");
-        Refusal(StatusCode::INTERNAL_SERVER_ERROR, why).into_response()
+        tracing::error!("a request failed: {error}");
+        let why = "the orchestrator failed: look at its log, and report it";
+        Refusal(StatusCode::INTERNAL_SERVER_ERROR, why.to_owned()).into_response()
     })
 }
 

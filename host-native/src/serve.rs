@@ -16,8 +16,9 @@
 //! | too many connections | 503 at once, with `retry-after`: a caller that is told can turn elsewhere, one that waits cannot |
 //! | no file descriptors left | accepting pauses and is tried again; connections that are open go on |
 //!
-//! A client that closes its sending half still gets its answer. A client that goes away does not stop its call: the handler
-//! is dropped early only by [`Limits::handler_timeout`], a failed write or the end of the drain.
+//! With [`Limits::half_close`], a client that closes its sending half still gets its answer, and one that goes away does not stop its
+//! call: the handler is dropped early only by [`Limits::handler_timeout`], a failed write or the end of the drain. Without, it is dropped
+//! where either closes.
 
 mod connection;
 mod error;

@@ -9,9 +9,17 @@ use std::{
     time::SystemTime,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// The root of the repository.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// For tests with many connections: those that run beside them have some, too.
+pub(crate) fn open_as_many_files_as_may_be() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
 
 /// Where cargo puts what is built in this profile.

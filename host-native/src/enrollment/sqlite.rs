@@ -107,6 +107,8 @@ impl SqliteStore {
         let before = writer.total_changes();
         let attempt = || -> Result<T, Fault> {
             let mut transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            // It may have waited long for its turn: a checkpoint would give a file that was emptied meanwhile a size again.
+            self.check_files()?;
             // A newer version may have migrated the file since it was opened.
             database::check_schema(&transaction, &self.path)?;
             let outcome = without_waiting(work(&mut transaction))?;
@@ -353,14 +355,24 @@ fn write(transaction: &Transaction<'_>, change: &Change) -> Result<(), Fault> {
         Some(before) => record::words(before).map(Some),
         None => [None; 3],
     };
-    transaction
-        .prepare_cached(
+    let row = match before {
+        Some(_) => {
+            "UPDATE enrollment SET enrollment_ref = ?2, status = ?3, rollout_state = ?4, serial = ?5, updated_at_ms = ?6
+             WHERE node_id = ?1"
+        }
+        None => {
             "INSERT INTO enrollment (node_id, enrollment_ref, status, rollout_state, serial, created_at_ms, updated_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
-             ON CONFLICT (node_id) DO UPDATE SET enrollment_ref = ?2, status = ?3, rollout_state = ?4, serial = ?5,
-                                                 updated_at_ms = ?6",
-        )?
-        .execute(params![node_id, after_ref, after_status, after_rollout_state, serial, at_ms])?;
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)"
+        }
+    };
+    transaction.prepare_cached(row)?.execute(params![
+        node_id,
+        after_ref,
+        after_status,
+        after_rollout_state,
+        serial,
+        at_ms
+    ])?;
     transaction
         .prepare_cached(
             "INSERT INTO history (node_id, serial, action, who, at_ms, before_ref, before_status, before_rollout_state,

@@ -248,9 +248,17 @@ mod store {
         let (_dir, path) = place();
         let store = SqliteStore::open(&path).unwrap();
         store.enroll(&node("n"), &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap();
-        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
-        let error = store.revoke(&node("n"), "ana", 2).unwrap_err();
-        assert!(matches!(error, StoreError::Moved { .. }), "{error}");
+        let holder = Connection::open(&path).unwrap();
+        holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| store.revoke(&node("n"), "ana", 2).unwrap_err());
+            thread::sleep(std::time::Duration::from_millis(200));
+            fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+            holder.execute_batch("ROLLBACK").unwrap();
+            for error in [waits.join().unwrap(), store.revoke(&node("n"), "ana", 3).unwrap_err()] {
+                assert!(matches!(error, StoreError::Moved { .. }), "{error}");
+            }
+        });
         let error = store.get(&node("n")).unwrap_err();
         assert!(matches!(error, StoreError::Moved { .. }), "{error}");
     }
@@ -275,7 +283,6 @@ mod store {
     fn a_write_lock_held_too_long_is_an_error() {
         let (_dir, path) = place();
         let store = SqliteStore::open(&path).unwrap();
-        store.keeper.lock().unwrap().busy_timeout(std::time::Duration::from_millis(10)).unwrap();
         let holder = Connection::open(&path).unwrap();
         holder.execute_batch("BEGIN IMMEDIATE").unwrap();
         let error = store.enroll(&node("n"), &enrollment_ref("r"), IfActive::Refuse, "ana", 1).unwrap_err();

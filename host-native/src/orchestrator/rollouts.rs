@@ -134,5 +134,5 @@ pub(super) async fn report(
     let node_id = node(path)?;
     caller.to_report(&node_id)?;
     let report: Report = body(&bytes)?;
-    app.change(move |store| store.rollouts().report(&node_id, &report, &caller.name, now_ms())).await
+    app.report(move |store| store.rollouts().report(&node_id, &report, &caller.name, now_ms())).await
 }

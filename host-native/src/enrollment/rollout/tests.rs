@@ -129,6 +129,7 @@ fn the_schema_keeps_what_was_ordered_and_replaces_nothing() {
         "UPDATE directive SET node_id = 'm'",
         "UPDATE directive SET wave = 'canary'",
         "REPLACE INTO enrollment VALUES ('n', 'f', 'active', 'pending', 1, 1, 1)",
+        "REPLACE INTO enrollment VALUES ('n', 'f', 'active', 'pending', 9, 1, 1)",
         "REPLACE INTO enrollment VALUES ('N', 'f', 'active', 'pending', 9, 1, 1)",
         "REPLACE INTO history SELECT change_id, node_id, serial, action, 'nobody', at_ms, before_ref, before_status, \
              before_rollout_state, after_ref, after_status, after_rollout_state FROM history",

@@ -19,11 +19,10 @@ BEGIN SELECT RAISE(ABORT, 'a rollout stays as it was ordered'); END;
 CREATE TRIGGER directive_stays_as_ordered BEFORE UPDATE OF rollout_id, node_id, wave ON directive
 BEGIN SELECT RAISE(ABORT, 'a directive stays as it was ordered'); END;
 
--- REPLACE deletes what is in its way, and no trigger of DELETE sees it. A change of an enrollment is an INSERT as well.
+-- REPLACE deletes what is in its way, and no trigger of DELETE sees it.
 CREATE TRIGGER enrollment_is_not_replaced BEFORE INSERT ON enrollment
-WHEN EXISTS (SELECT 1 FROM enrollment WHERE lower(node_id) = lower(NEW.node_id)
-                                        AND (node_id <> NEW.node_id OR serial >= NEW.serial))
-BEGIN SELECT RAISE(ABORT, 'a node is enrolled once, and its serial grows with every change'); END;
+WHEN EXISTS (SELECT 1 FROM enrollment WHERE lower(node_id) = lower(NEW.node_id))
+BEGIN SELECT RAISE(ABORT, 'a row stays: its serial never starts over'); END;
 
 CREATE TRIGGER history_is_not_replaced BEFORE INSERT ON history
 WHEN EXISTS (SELECT 1 FROM history WHERE change_id = NEW.change_id OR (node_id = NEW.node_id AND serial = NEW.serial))
@@ -38,6 +37,6 @@ WHEN EXISTS (SELECT 1 FROM rollout_history WHERE change_id = NEW.change_id)
 BEGIN SELECT RAISE(ABORT, 'the history never changes'); END;
 
 CREATE TRIGGER directive_is_not_replaced BEFORE INSERT ON directive
-WHEN EXISTS (SELECT 1 FROM directive WHERE node_id = NEW.node_id
-                                       AND (rollout_id = NEW.rollout_id OR (is_current = 1 AND NEW.is_current = 1)))
+WHEN EXISTS (SELECT 1 FROM directive WHERE rollout_id = NEW.rollout_id AND node_id = NEW.node_id)
+  OR NEW.is_current = 1 AND EXISTS (SELECT 1 FROM directive WHERE node_id = NEW.node_id AND is_current = 1)
 BEGIN SELECT RAISE(ABORT, 'directives are kept'); END;
