@@ -179,14 +179,6 @@ impl Orchestrator {
         self.change_in_turn(&self.changes, change).await
     }
 
-    /// What a node says of its directive: a change as well.
-    async fn report<T: Serialize + Send + 'static>(
-        &self,
-        report: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Answer {
-        self.change_in_turn(&self.reports, report).await
-    }
-
     async fn change_in_turn<T: Serialize + Send + 'static>(
         &self,
         turns: &Arc<Semaphore>,

@@ -136,6 +136,22 @@ impl Cluster {
         psql
     }
 
+    /// Does it while somebody else has a lock.
+    pub(crate) fn while_held(&self, lock: &str, held: impl FnOnce()) {
+        let mut holder = self.shell("postgres");
+        holder.args(["-c", "BEGIN", "-c", lock, "-c", "SELECT pg_sleep(600)"]);
+        let mut holder = holder.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let is_held = "SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND state = 'active' AND pid <> pg_backend_pid()";
+        let begun = Instant::now();
+        while self.psql("postgres", &format!("SELECT count(*) FROM ({is_held}) AS held")) != "1" {
+            assert!(begun.elapsed() < PATIENCE, "nobody holds it");
+            thread::sleep(Duration::from_millis(20));
+        }
+        held();
+        self.psql("postgres", &is_held.replace("SELECT FROM", "SELECT pg_terminate_backend(pid) FROM"));
+        holder.wait().unwrap();
+    }
+
     /// A file that the server can read, and nobody else.
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.path().join(name);

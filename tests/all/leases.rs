@@ -302,17 +302,12 @@ fn a_runtime_asks_for_its_lease_and_its_changes_over_one_connection() {
     );
     until(&mut runtime.connect(), "allow");
     let mut connection = running.connect();
-    let mut counted = |name: &str| -> u32 {
-        let (_, text) = connection.exchange("GET", "/metrics", "", "").unwrap();
-        let lines = text.as_str().unwrap().lines().filter(|line| line.starts_with(name));
-        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()).sum()
-    };
     let begun = Instant::now();
-    while counted(r#"autonomy_requests_total{route="/v1/leases/{node_id}""#) < 20 {
+    while connection.counted(r#"autonomy_requests_total{route="/v1/leases/{node_id}""#) < 20 {
         assert!(begun.elapsed() < PATIENCE);
         thread::sleep(Duration::from_millis(50));
     }
     // The command's, this one, the runtime's, and some that tell it of its directive.
-    let connections = counted("autonomy_connections_total");
+    let connections = connection.counted("autonomy_connections_total");
     assert!(connections < 10, "{connections}");
 }

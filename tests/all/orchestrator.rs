@@ -154,15 +154,10 @@ fn who_is_gone_leaves_the_place_of_a_read_at_once_and_a_change_is_made_and_count
     let running = orchestrator(&home, "--listen 127.0.0.1:0");
     let operator = authorization(&home, "operator.token");
     let mut scraper = running.connect();
-    let mut counted = |what: &str| -> u64 {
-        let (_, page) = scraper.exchange("GET", "/metrics", "", "").unwrap();
-        let line = page.as_str().unwrap().lines().find(|line| line.starts_with(what));
-        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
-    };
     let mut until = |what: &str, wanted: u64, within: Duration| {
         let begun = Instant::now();
-        while counted(what) != wanted {
-            assert!(begun.elapsed() < within, "{what} is {} and not {wanted}", counted(what));
+        while scraper.counted(what) != wanted {
+            assert!(begun.elapsed() < within, "{what} is {} and not {wanted}", scraper.counted(what));
             thread::sleep(Duration::from_millis(20));
         }
     };

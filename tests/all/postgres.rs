@@ -481,36 +481,33 @@ fn reading_goes_on_however_many_wait_for_what_somebody_else_holds() {
         ask(&service, "PUT", &format!("/v1/enrollments/{node}"), &operator, r#"{"enrollment_ref":"fleet-a"}"#)
     };
     assert_eq!(enroll("robot-7").0, 200);
-    let mut holder = cluster.shell("postgres");
-    holder.args(["-c", "BEGIN", "-c", "SELECT FROM autonomy.state FOR UPDATE", "-c", "SELECT pg_sleep(600)"]);
-    let mut holder = holder.spawn().unwrap();
-    let is_held = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'";
-    while cluster.psql("postgres", is_held) != "1" {
-        thread::sleep(Duration::from_millis(20));
-    }
-    thread::scope(|scope| {
-        let enroll = &enroll;
-        let waiting: Vec<_> = (0..32).map(|at| scope.spawn(move || enroll(&format!("robot-{}", 100 + at)))).collect();
-        let mut read = 0;
-        while !waiting.iter().all(|waits| waits.is_finished()) {
-            for path in ["/v1/leases/robot-7", "/v1/enrollments"] {
-                let begun = Instant::now();
-                let (status, answer) = ask(&service, "GET", path, &operator, "");
-                assert_eq!(status, 200, "{path}: {answer}");
-                assert!(begun.elapsed() < Duration::from_secs(10), "{path} took {:?}", begun.elapsed());
-                read += 1;
+    cluster.while_held("SELECT FROM autonomy.state FOR UPDATE", || {
+        thread::scope(|scope| {
+            let enroll = &enroll;
+            let waiting: Vec<_> =
+                (0..32).map(|at| scope.spawn(move || enroll(&format!("robot-{}", 100 + at)))).collect();
+            let mut read = 0;
+            while !waiting.iter().all(|waits| waits.is_finished()) {
+                for path in ["/v1/leases/robot-7", "/v1/enrollments"] {
+                    let begun = Instant::now();
+                    let (status, answer) = ask(&service, "GET", path, &operator, "");
+                    assert_eq!(status, 200, "{path}: {answer}");
+                    assert!(begun.elapsed() < Duration::from_secs(10), "{path} took {:?}", begun.elapsed());
+                    read += 1;
+                }
+                let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'autonomy'";
+                let sessions: usize = cluster.psql("postgres", sessions).parse().unwrap();
+                assert!(
+                    sessions <= 14,
+                    "{sessions} connections of one orchestrator, which has 8, and 6 that it gave up"
+                );
             }
-            let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'autonomy'";
-            let sessions: usize = cluster.psql("postgres", sessions).parse().unwrap();
-            assert!(sessions <= 14, "{sessions} connections of one orchestrator, which has 8, and 6 that it gave up");
-        }
-        for waits in waiting {
-            assert_eq!(waits.join().unwrap().0, 503);
-        }
-        println!("{read} questions were answered while 32 changes waited");
+            for waits in waiting {
+                assert_eq!(waits.join().unwrap().0, 503);
+            }
+            println!("{read} questions were answered while 32 changes waited");
+        });
     });
-    holder.kill().unwrap();
-    holder.wait().unwrap();
 }
 
 #[test]

@@ -143,7 +143,14 @@ impl Connection {
         self.exchange_with_head(method, path, headers, body).map(|(status, _, answer)| (status, answer))
     }
 
-    /// The same, with the lines of the answer's head in lower case.
+    /// What `/metrics` says of the samples that begin so, together.
+    pub(crate) fn counted(&mut self, sample: &str) -> u64 {
+        let (_, page) = self.exchange("GET", "/metrics", "", "").unwrap();
+        let lines = page.as_str().unwrap().lines().filter(|line| line.starts_with(sample));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+
+    /// The same as [`Connection::exchange`], with the lines of the answer's head in lower case.
     pub(crate) fn exchange_with_head(
         &mut self,
         method: &str,

@@ -134,5 +134,6 @@ pub(super) async fn report(
     let node_id = node(path)?;
     caller.to_report(&node_id)?;
     let report: Report = body(&bytes)?;
-    app.report(move |store| store.rollouts().report(&node_id, &report, &caller.name, now_ms())).await
+    let report = move |store: &dyn Store| store.rollouts().report(&node_id, &report, &caller.name, now_ms());
+    app.change_in_turn(&app.reports, report).await
 }

@@ -4,7 +4,6 @@ use std::{
     future::pending,
     ops::ControlFlow,
     os::unix::fs::PermissionsExt as _,
-    process::Stdio,
     sync::{
         Barrier,
         atomic::{AtomicBool, Ordering},
@@ -434,20 +433,6 @@ fn until<T>(mut find: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Does it while somebody else has a lock.
-fn while_held(cluster: &Cluster, lock: &str, held: impl FnOnce()) {
-    let mut holder = cluster.shell("postgres");
-    holder.args(["-c", "BEGIN", "-c", lock, "-c", "SELECT pg_sleep(600)"]);
-    let mut holder = holder.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let is_held = "SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND state = 'active' AND pid <> pg_backend_pid()";
-    until(|| {
-        Some(cluster.psql("postgres", &format!("SELECT count(*) FROM ({is_held}) AS held"))).filter(|held| held == "1")
-    });
-    held();
-    cluster.psql("postgres", &is_held.replace("SELECT FROM", "SELECT pg_terminate_backend(pid) FROM"));
-    holder.wait().unwrap();
-}
-
 #[test]
 fn who_holds_a_lock_and_a_standby_that_is_silent_are_not_waited_for_without_end() {
     let cluster = Cluster::start(None, &[]);
@@ -456,7 +441,7 @@ fn who_holds_a_lock_and_a_standby_that_is_silent_are_not_waited_for_without_end(
 
     let refused = "somebody else holds what is to be changed in the database, for more than three seconds: ask again, or find who \
                    it is in `pg_stat_activity`, such as a backup or a shell, and end that";
-    while_held(&cluster, "SELECT FROM autonomy.state FOR UPDATE", || {
+    cluster.while_held("SELECT FROM autonomy.state FOR UPDATE", || {
         let begun = Instant::now();
         let error = store.revoke(&node("n"), "ana", 2).unwrap_err();
         assert_eq!(error.to_string(), refused);
@@ -477,7 +462,7 @@ fn who_holds_a_lock_and_a_standby_that_is_silent_are_not_waited_for_without_end(
         });
     });
     // A rollout that is given up when it is written down, and its directives are not.
-    while_held(&cluster, "LOCK TABLE autonomy.directive IN SHARE MODE", || {
+    cluster.while_held("LOCK TABLE autonomy.directive IN SHARE MODE", || {
         assert_eq!(store.create(&everybody(), "ana", 2).unwrap_err().to_string(), refused);
         assert_eq!((store.rollouts().latest(None, 10).unwrap(), store.revision().unwrap()), (Vec::new(), 1));
     });
@@ -516,7 +501,7 @@ fn who_is_refused_loses_one_connection_and_who_is_not_answered_all_of_them() {
     let three_calls = |meet: &dyn Fn(&str)| {
         thread::scope(|scope| {
             let mut calls = Vec::new();
-            while_held(&cluster, "LOCK TABLE autonomy.enrollment", || {
+            cluster.while_held("LOCK TABLE autonomy.enrollment", || {
                 calls.extend((0..3).map(|_| scope.spawn(|| store.count(None))));
                 let waiting = until(|| Some(pids("AND wait_event_type = 'Lock'")).filter(|waiting| waiting.len() == 3));
                 meet(waiting.first().unwrap());
