@@ -16,10 +16,12 @@ func Example() {
 	}
 	host := &autonomygate.MemoryHost{} // on a node: autonomygate.NewNativeHost
 	guard := &autonomygate.Guard{Gate: gate, Source: host, Sink: host}
-	err = guard.Run(context.Background(), autonomygate.ToolCall{Tool: "arm.move"}, func(context.Context) error {
-		fmt.Println("moving")
-		return nil
-	})
+	err = guard.Run(context.Background(), autonomygate.ToolCall{Tool: "arm.move"}, move)
 	fmt.Println(err)
 	// Output: the call is denied: attestation: bundle_unverified
+}
+
+func move(context.Context) error {
+	fmt.Println("moving")
+	return nil
 }

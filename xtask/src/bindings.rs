@@ -76,7 +76,7 @@ const LANGUAGES: [Language; 5] = [
         test: go::test,
         driver: go::driver,
         bench: go::bench,
-        engines: 1,
+        engines: 2,
         faults: true,
     },
     Language {

@@ -2,8 +2,6 @@ package test
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -336,31 +334,4 @@ func TestTheCopyOfTheModuleIsTheModule(t *testing.T) {
 	if string(read(t, "gate-wasm/gate.wasm")) != string(read(t, "bindings/go/gate.wasm")) {
 		t.Error("`bindings/go/gate.wasm` is stale: run `cargo xtask wasm` and commit it")
 	}
-}
-
-// What the README says, in an empty directory, with the module as its zip has it: its first lines run, and are those of the
-// package's example; its programs compile.
-func TestTheReadmeRuns(t *testing.T) {
-	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(read(t, "bindings/go/README.md")), -1)
-	if len(blocks) != 3 {
-		t.Fatalf("the README has %d blocks of Go", len(blocks))
-	}
-	_, first, _ := strings.Cut(blocks[0][1], "\nfunc main() {\n")
-	if !strings.Contains(string(read(t, "bindings/go/example_test.go")), "func Example() {\n"+strings.TrimSuffix(first, "}\n")+"\t// Output:") {
-		t.Errorf("the package's example is not\n%s", first)
-	}
-	place := newModule(t)
-	write(t, place, "main.go", blocks[0][1])
-	found := run(t, place, "go", "run", ".")
-	if want := "the call is denied: attestation: bundle_unverified\n"; found != want {
-		t.Errorf("found %q, expected %q", found, want)
-	}
-	for at, block := range blocks[1:] {
-		directory := filepath.Join(place, "block"+string(rune('a'+at)))
-		if err := os.Mkdir(directory, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		write(t, directory, "main.go", block[1])
-	}
-	run(t, place, "go", "vet", "./...")
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -168,7 +169,7 @@ var engine = sync.OnceValue(func() string {
 	if err != nil {
 		panic(err)
 	}
-	return "wazero " + strings.TrimPrefix(version, "v")
+	return "wazero " + strings.TrimPrefix(version, "v") + ", " + runtime.Version()
 })
 
 func goList(module, format string) (string, error) {

@@ -35,21 +35,24 @@ pub fn build(root: &Path) -> Result<()> {
     ci::step("the module's zip", pack.args(["run", "./pack"]).arg(root.join(MODULE)).arg(&package))
 }
 
-/// Runs the lints, then the tests on the module as its users get it.
+/// Runs the lints, then the tests on the module as its users get it: by this machine's Go, and by the oldest that it is for.
 pub fn test(root: &Path) -> Result<String> {
     let autonomy = super::autonomy(root)?;
     lint(root, &["", "test"])?;
-    for arguments in [["-race", "-skip", MILLION].as_slice(), &["-run", MILLION]] {
-        let mut own = go(&root.join(MODULE));
-        ci::step("the module's own tests", own.args(["test", "-count=1"]).args(arguments).arg("./..."))?;
-    }
-    let test = |arguments: &[&str]| {
-        let mut test = user(root)?;
-        test.args(["test", "-count=1", "-v"]).args(arguments).arg(".").env("AUTONOMY", &autonomy);
-        Ok::<_, Box<dyn std::error::Error>>(test)
+    let own = |name: &str, command: &mut Command, arguments: &[&str]| {
+        ci::step(name, command.args(["test", "-count=1"]).args(arguments).arg("./..."))
     };
-    let corpora = stream("the corpora in Go", &mut test(&["-run", CORPORA])?)?;
-    Ok(corpora + &stream("tests of the Go module", &mut test(&["-race", "-skip", CORPORA])?)?)
+    let test = |name: &str, command: &mut Command, arguments: &[&str]| {
+        stream(name, command.args(["test", "-count=1", "-v"]).args(arguments).arg(".").env("AUTONOMY", &autonomy))
+    };
+    own("the module's own tests", &mut go(&root.join(MODULE)), &["-race", "-skip", MILLION])?;
+    own("a million decisions", &mut go(&root.join(MODULE)), &["-run", MILLION])?;
+    let mut printed = test("the corpora in Go", &mut user(root)?, &["-run", CORPORA])?;
+    printed += &test("tests of the Go module", &mut user(root)?, &["-race", "-skip", CORPORA])?;
+    let oldest = oldest(root)?;
+    own(&format!("the module's own tests on {oldest}"), go(&root.join(MODULE)).env("GOTOOLCHAIN", &oldest), &[])?;
+    let name = format!("corpora and tests of the Go module on {oldest}");
+    Ok(printed + &test(&name, user(root)?.env("GOTOOLCHAIN", &oldest), &[])?)
 }
 
 /// The runtime that is tested beside those of the other languages.
@@ -84,6 +87,13 @@ fn lint(root: &Path, modules: &[&str]) -> Result<()> {
         ci::step("staticcheck", Command::new(&staticcheck).arg("./...").current_dir(&folder))?;
     }
     Ok(())
+}
+
+/// The toolchain that `go.mod` asks for at least: Go fetches it itself.
+fn oldest(root: &Path) -> Result<String> {
+    let module = fs::read_to_string(root.join(MODULE).join("go.mod"))?;
+    let version = module.lines().find_map(|line| line.strip_prefix("go "));
+    Ok(format!("go{}", version.ok_or("go.mod asks for no version of Go")?))
 }
 
 /// Go in the module of the tests, with the packed module in the place of the source tree.
