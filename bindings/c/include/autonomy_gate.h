@@ -12,8 +12,9 @@
  * Strings are UTF-8 and end in a NUL. What may be NULL is said to be so; a NULL elsewhere gives `AG_MALFORMED`, and so does a
  * length with nothing behind it. Structs that you make begin as zeros: `ag_call call = {0};`.
  *
- * Errors. Whatever is not `AG_OK` is no permission to run anything; `ag_error` says why. A panic inside is caught and gives
- * `AG_PANICKED`; what panics is a defect. Memory that runs out ends the process.
+ * Errors. Whatever is not `AG_OK` is no permission to run anything; `ag_error` says why. A panic inside, which is a defect, is
+ * caught: a call that asks for a decision is denied, another gives `AG_PANICKED`. It marks the gate or the guard as dead: what
+ * that held is dropped, and the next call makes it anew, told all that it was told. Memory that runs out ends the process.
  */
 
 #ifndef AUTONOMY_GATE_H

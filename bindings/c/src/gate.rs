@@ -116,7 +116,7 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 struct State {
     told: Told,
-    /// `None` after a panic: what it held cannot be believed, and the next call makes a new one.
+    /// `None` marks it as dead, by a panic: what it held cannot be believed, and the next call makes a new one.
     instance: Option<Box<Instance>>,
     bundle: Option<Arc<Bundle>>,
 }

@@ -3,7 +3,7 @@
 use gate_core::{Reason, json, reason};
 use serde::Serialize;
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -265,8 +265,14 @@ impl Guard {
         appended
     }
 
+    /// What a panic left behind is not believed: the gate is told again, and the facts are logged again.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(|poisoned| {
+            self.state.clear_poison();
+            let mut state = poisoned.into_inner();
+            *state = State::default();
+            state
+        })
     }
 }
 
@@ -306,5 +312,61 @@ impl Permit {
         let node_id = guard.gate.node_id.as_deref();
         let action = json::write([Action { kind: "autonomy.action", audit_id, node_id, attrs }].as_slice());
         guard.sink.append(&action, guard.times.append);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{gate::Configuration, memory_host::MemoryHost};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    impl Source for Arc<MemoryHost> {
+        fn look_up(&self, node_id: &str, timeout: Duration) -> Result<Answer, String> {
+            self.as_ref().look_up(node_id, timeout)
+        }
+    }
+
+    impl Sink for Arc<MemoryHost> {
+        fn append(&self, frames: &str, timeout: Duration) -> Appended {
+            self.as_ref().append(frames, timeout)
+        }
+    }
+
+    #[test]
+    fn a_guard_that_a_panic_marked_as_dead_believes_nothing_that_it_held() {
+        let host = Arc::new(MemoryHost::default());
+        host.enroll("robot-7", "fleet@1", "active", "<none>");
+        let configuration = Configuration {
+            mode: "advisory",
+            node_id: Some("robot-7"),
+            bundle_keys: vec![],
+            bundle_threshold: 1,
+            lease_keys: vec![],
+            lease_threshold: 1,
+            max_staleness_ms: 60_000,
+            max_skew_ms: 0,
+        };
+        let gate = Arc::new(Gate::load(&configuration).unwrap());
+        let long = Duration::from_secs(60);
+        let times = Times { max_age: long, look_up: long, append: long };
+        let guard = Arc::new(Guard::new(gate, Box::new(Arc::clone(&host)), Box::new(Arc::clone(&host)), None, times));
+        let facts = |calls| {
+            for _ in 0..calls {
+                let call = ToolCall { tool: "arm.move", params: "", policy: None, audit_id: None };
+                assert!(guard.ask(call).is_ok());
+            }
+            host.frames().matches("autonomy.facts").count()
+        };
+        assert_eq!(facts(2), 1);
+        // An answer that a panic left behind, for as long as it stands.
+        host.revoke("robot-7");
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _state = guard.lock();
+            panic!("on purpose");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(facts(2), 2);
+        assert!(host.frames().contains("\"status\":\"revoked\""), "{}", host.frames());
     }
 }

@@ -76,13 +76,31 @@ typedef struct connection {
   int socket;
 } connection;
 
-static void say(int socket, const char *text) {
-  size_t len = strlen(text);
+static bool say_bytes(int socket, const char *text, size_t len) {
   while (len > 0) {
     ssize_t sent = send(socket, text, len, MSG_NOSIGNAL);
-    if (sent <= 0) return;
+    if (sent <= 0) return false;
     text += sent;
     len -= (size_t)sent;
+  }
+  return true;
+}
+
+static void say(int socket, const char *text) { say_bytes(socket, text, strlen(text)); }
+
+// 4 GiB, or as much as is taken.
+static void flood(host *host, int socket, bool announced) {
+  enum { PIECE = 1 << 16 };
+  char piece[PIECE + 16];
+  memset(piece, ' ', sizeof piece);
+  if (!announced) {
+    memcpy(piece, "10000\r\n", 7);
+    memcpy(piece + 7 + PIECE, "\r\n", 2);
+  }
+  say(socket, announced ? "HTTP/1.1 200 OK\r\ncontent-length: 4294967296\r\n\r\n"
+                        : "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+  for (uint64_t sent = 0; sent < UINT64_C(1) << 32 && say_bytes(socket, piece, announced ? PIECE : PIECE + 9); sent += PIECE) {
+    atomic_fetch_add(&host->sent, PIECE);
   }
 }
 
@@ -128,7 +146,8 @@ static bool respond(host *host, int socket, const char *request) {
       say(socket, "HTTP/1.1 200 OK\r\ncontent-length: 200\r\n\r\n{\"answer\":");
       return false;
     case ENDLESS:
-      say(socket, "HTTP/1.1 200 OK\r\ncontent-length: 4294967296\r\n\r\n{\"answer\":");
+    case FLOOD:
+      flood(host, socket, how == ENDLESS);
       return false;
     case CHUNKED:
       snprintf(chunked, sizeof chunked,
@@ -199,16 +218,34 @@ static void *accept_all(void *argument) {
   }
 }
 
+void host_back(host *host) {
+  atomic_store(&host->stopping, 0);
+  CHECK(listen(host->listener, 128) == 0);
+  CHECK(pthread_create(&host->thread, NULL, accept_all, host) == 0);
+}
+
+void host_down(host *host) {
+  atomic_store(&host->stopping, 1);
+  shutdown(host->listener, SHUT_RDWR);
+  pthread_join(host->thread, NULL);
+  while (atomic_load(&host->open) > 0) usleep(1000);
+}
+
 void host_start(host *host, const char *enrollment_ref, const char *path) {
   memset(host, 0, sizeof *host);
   host->enrollment_ref = enrollment_ref;
   if (path == NULL) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof address;
     host->listener = socket(AF_INET, SOCK_STREAM, 0);
-    CHECK(bind(host->listener, (struct sockaddr *)&address, len) == 0);
-    CHECK(getsockname(host->listener, (struct sockaddr *)&address, &len) == 0);
-    snprintf(host->url, sizeof host->url, "http://127.0.0.1:%d", ntohs(address.sin_port));
+    // Connections of before do not keep it from coming back.
+    CHECK(setsockopt(host->listener, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)) == 0);
+    // One that the system chose would not be kept while the host is down.
+    int port = 20000 + getpid() % 8000;
+    do {
+      CHECK(++port < 32768);
+      address.sin_port = htons((uint16_t)port);
+    } while (bind(host->listener, (struct sockaddr *)&address, sizeof address) != 0);
+    snprintf(host->url, sizeof host->url, "http://127.0.0.1:%d", port);
   } else {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
@@ -216,14 +253,10 @@ void host_start(host *host, const char *enrollment_ref, const char *path) {
     host->listener = socket(AF_UNIX, SOCK_STREAM, 0);
     CHECK(bind(host->listener, (struct sockaddr *)&address, sizeof address) == 0);
   }
-  CHECK(listen(host->listener, 128) == 0);
-  CHECK(pthread_create(&host->thread, NULL, accept_all, host) == 0);
+  host_back(host);
 }
 
 void host_stop(host *host) {
-  atomic_store(&host->stopping, 1);
-  shutdown(host->listener, SHUT_RDWR);
-  pthread_join(host->thread, NULL);
+  host_down(host);
   close(host->listener);
-  while (atomic_load(&host->open) > 0) usleep(1000);
 }

@@ -36,7 +36,8 @@ typedef enum how {
   NONSENSE,    // 200 with what is no answer and no receipt
   OTHERS_ROW,  // 200 with another node's row
   HALF,        // 200 with half of a body, then it hangs up
-  ENDLESS,     // 200 with a body of 4 GiB
+  ENDLESS,     // 200 with a body of 4 GiB, announced
+  FLOOD,       // 200 with as much, in chunks
   CHUNKED,     // right, in chunks
   HANGS_UP,    // nothing
   REDIRECT,    // 302 to itself
@@ -57,11 +58,16 @@ typedef struct host {
   atomic_int gets;
   atomic_int posts;
   atomic_int with_facts;  // posts that began with the facts
+  atomic_ullong sent;     // bytes of bodies of 4 GiB
   atomic_int stopping;
   atomic_int open;  // connections
 } host;
 
 void host_start(host *host, const char *enrollment_ref, const char *socket);
 void host_stop(host *host);
+
+// Refuses connections, and keeps its place; takes them again.
+void host_down(host *host);
+void host_back(host *host);
 
 #endif

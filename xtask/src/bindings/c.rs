@@ -79,8 +79,8 @@ pub fn test(root: &Path) -> Result<String> {
     run("cpp_test", &mut kit.run(&kit.compile("cpp_test", "c++", &flags, &sources, &[])?))?;
     let corpora = kit.compile_cpp("conformance", &[format!("{PACKAGE}/test/conformance.cpp")], &["libcrypto"])?;
     run("the corpora", kit.run(&corpora).arg("tests/corpus"))?;
-    readme(&kit)?;
     let autonomy = super::autonomy(root)?;
+    readme(&kit, &autonomy)?;
     for (example, compiler, flags) in
         [("server.c", "cc", CFLAGS.as_slice()), ("server.cpp", "c++", CXXFLAGS.as_slice())]
     {
@@ -231,7 +231,7 @@ fn fixture(root: &Path) -> Result<()> {
 }
 
 /// The programs of the README, as they stand there, from an empty directory.
-fn readme(kit: &Kit<'_>) -> Result<()> {
+fn readme(kit: &Kit<'_>, autonomy: &Path) -> Result<()> {
     const DENIED: &str = "the call is denied: attestation: bundle_unverified\n";
     const WITH_REMEDY: &str = "403 attestation: bundle_unverified: run `autonomy bundle verify` on the bundle; rebuild or \
                                re-sign it with a trusted key\n";
@@ -241,11 +241,15 @@ fn readme(kit: &Kit<'_>) -> Result<()> {
         fs::remove_dir_all(&place)?;
     }
     fs::create_dir_all(&place)?;
-    for (language, file, compiler, standard, says) in
-        [("c", "move.c", "cc", "-std=c11", DENIED), ("cpp", "move.cpp", "c++", "-std=c++17", WITH_REMEDY)]
+    let (program, rest) = block(&text, "c")?;
+    let (program_cpp, _) = block(rest, "cpp")?;
+    let lines = program.lines().skip_while(|line| *line != "int main(void) {").skip(1).take_while(|line| *line != "}");
+    if !(1..=10).contains(&lines.count()) {
+        return Err("the first program of the README is longer than ten lines, or not there".into());
+    }
+    for (program, file, compiler, standard, says) in
+        [(program, "move.c", "cc", "-std=c11", DENIED), (program_cpp, "move.cpp", "c++", "-std=c++17", WITH_REMEDY)]
     {
-        let block = text.split_once(&format!("```{language}\n")).and_then(|(_, rest)| rest.split_once("```"));
-        let (program, _) = block.ok_or_else(|| format!("the README has no block of `{language}`"))?;
         fs::write(place.join(file), program)?;
         let mut compile = Command::new(compiler);
         compile.args([standard, "-Wall", "-Wextra", "-Werror", file]).current_dir(&place);
@@ -256,5 +260,20 @@ fn readme(kit: &Kit<'_>) -> Result<()> {
             return Err(format!("{file} printed `{}`, not `{says}`", String::from_utf8_lossy(&printed)).into());
         }
     }
-    Ok(())
+    // On a node, the lines of the second block stand in the place of the first one's first.
+    let (on_a_node, _) = block(rest, "c")?;
+    let in_memory = program.lines().find(|line| line.contains("ag_memory_host_new"));
+    let in_memory = in_memory.ok_or("the first program of the README has no memory host")?;
+    let program = program.replace(in_memory, on_a_node).replace("ag_memory_host_", "ag_native_host_");
+    fs::write(place.join("node.c"), program)?;
+    let mut node = kit.run(Path::new("bash"));
+    node.arg(format!("{PACKAGE}/test/node.sh")).arg(place.join("node.c")).env("AUTONOMY", autonomy);
+    node.env("FLAGS", kit.flags(&["--cflags", "--libs"], &["autonomy_gate"])?.join(" "));
+    ci::step("node.c", &mut node)
+}
+
+/// The next block of a language, and what is behind it.
+fn block<'a>(text: &'a str, language: &str) -> Result<(&'a str, &'a str)> {
+    let block = text.split_once(&format!("```{language}\n")).and_then(|(_, rest)| rest.split_once("```"));
+    block.ok_or_else(|| format!("the README has no block of `{language}`").into())
 }
