@@ -155,7 +155,7 @@ struct Measurement {
 }
 
 /// What is measured of each package: the table of the contract.
-const MEASURED: [&str; 4] = ["load", "verdict", "decide", "decide_durable"];
+const MEASURED: [&str; 5] = ["load", "verdict", "decide", "decide_first", "decide_durable"];
 
 /// The names of the languages.
 pub fn names() -> Vec<&'static str> {

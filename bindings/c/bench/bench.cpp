@@ -141,6 +141,14 @@ int main(int argc, char** argv) try {
     ag_decision_free(decision);
   });
 
+  measure(engine, "decide_first", 2000, 10, [&] {
+    const std::string policy_ref = "fleet@" + std::to_string(asked++);
+    call.policy_ref = policy_ref.c_str();
+    ag_decision* decision = nullptr;
+    expect(ag_gate_decide(gate.get(), &call, &decision) == AG_OK && decision->allowed);
+    ag_decision_free(decision);
+  });
+
   const auto host = autonomy::NativeHost::at_url(arguments[2], arguments[3]);
   autonomy::Guard guard(gate, host.source(), host.sink());
   // Kept until the end: what is written down of a permit is no part of asking for it.

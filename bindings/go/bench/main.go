@@ -73,6 +73,13 @@ func main() {
 			log.Fatal(decision, err)
 		}
 	}))
+	report(engine, "decide_first", measure(calls, func() {
+		call.PolicyRef = fmt.Sprintf("fleet@%d", asked)
+		asked++
+		if decision, err := gate.Decide(call); decision.Effect != autonomygate.Allow {
+			log.Fatal(decision, err)
+		}
+	}))
 	report(engine, "decide_durable", fixture.durable())
 
 	report("OPA "+version("github.com/open-policy-agent/opa"), "decide", measure(calls, fixture.opa()))

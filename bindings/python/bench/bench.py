@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 
 import cedarpy
@@ -91,6 +91,14 @@ def gate() -> None:
     assert decide().allowed
     assert len(list(decide().frames)) == 1
     measured("decide", ENGINE, decide)
+    refs = (f"fleet@{at}" for at in count())
+    measured(
+        "decide_first",
+        ENGINE,
+        lambda: measured_gate.decide(
+            "tool.echo", policy=Reason.ALLOWED, policy_ref=next(refs), facts_logged=logged
+        ),
+    )
     with tempfile.TemporaryDirectory() as place:
         durable(Path(place), measured_gate)
 

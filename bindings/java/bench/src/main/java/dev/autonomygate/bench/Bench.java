@@ -77,6 +77,8 @@ final class Bench {
         int[] asked = {0};
         measure(ENGINE, "verdict", 200_000, 3_000, 100, () -> gate.verdict(nowMs));
         measure(ENGINE, "decide", 50_000, 20_000, 1, () -> gate.decide(logged.get(asked[0]++ % logged.size())));
+        measure(ENGINE, "decide_first", 50_000, 20_000, 1, () -> gate.decide(
+                logged.get(0).withPolicy(PolicyAnswer.ALLOWED.withRef("fleet@" + asked[0]++))));
         durable(Path.of(System.getenv("AUTONOMY")), gate, ref);
         peer(ref);
     }
