@@ -10,24 +10,20 @@ import dev.autonomygate.MemoryHost;
 import dev.autonomygate.ToolCall;
 import dev.autonomygate.servlet.GateFilter;
 import jakarta.servlet.AsyncContext;
+import jakarta.servlet.DispatcherType;
+import jakarta.servlet.FilterRegistration;
+import jakarta.servlet.ServletContainerInitializer;
 import jakarta.servlet.http.HttpServlet;
 import jakarta.servlet.http.HttpServletRequest;
 import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
-import java.net.URI;
-import java.net.http.HttpClient;
-import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.nio.file.Path;
+import java.util.EnumSet;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Collectors;
-import org.apache.catalina.Context;
-import org.apache.catalina.Wrapper;
-import org.apache.catalina.startup.Tomcat;
-import org.apache.tomcat.util.descriptor.web.FilterDef;
-import org.apache.tomcat.util.descriptor.web.FilterMap;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -59,13 +55,6 @@ class GateFilterTest {
     @TempDir
     Path base;
 
-    private String url;
-
-    private HttpResponse<String> get(String path) throws Exception {
-        HttpRequest request = HttpRequest.newBuilder(URI.create(url + path)).build();
-        return HttpClient.newHttpClient().send(request, HttpResponse.BodyHandlers.ofString());
-    }
-
     @Test
     void aServletRunsWithAPermit() throws Exception {
         MemoryHost host = new MemoryHost();
@@ -73,48 +62,28 @@ class GateFilterTest {
         Guard guard = Support.patient(Support.good().load(), host).build();
         GateFilter filter = new GateFilter(
                 guard, request -> ToolCall.of(request.getServletPath().equals("/malformed") ? "no tool" : "tool.echo"));
-        Tomcat tomcat = new Tomcat();
-        tomcat.setSilent(true);
-        tomcat.setBaseDir(base.toString());
-        tomcat.setPort(0);
-        tomcat.getConnector().setProperty("address", "127.0.0.1");
-        Context context = tomcat.addContext("", null);
-        FilterDef definition = new FilterDef();
-        definition.setFilterName("gate");
-        definition.setFilter(filter);
-        definition.setAsyncSupported("true");
-        context.addFilterDef(definition);
-        FilterMap everything = new FilterMap();
-        everything.setFilterName("gate");
-        everything.addURLPattern("/*");
-        context.addFilterMap(everything);
-        Wrapper tool = Tomcat.addServlet(context, "tool", new Tool());
-        tool.setAsyncSupported(true);
-        for (String path : List.of("/runs", "/fails", "/async", "/malformed")) {
-            tool.addMapping(path);
-        }
-        tomcat.start();
-        url = "http://127.0.0.1:" + tomcat.getConnector().getLocalPort();
-        try {
-            HttpResponse<String> ran = get("/runs");
+        ServletContainerInitializer gate = (classes, context) -> {
+            FilterRegistration.Dynamic registered = context.addFilter("gate", filter);
+            registered.setAsyncSupported(true);
+            registered.addMappingForUrlPatterns(EnumSet.of(DispatcherType.REQUEST), false, "/*");
+        };
+        try (Container container = new Container(base, gate, new Tool(), "/runs", "/fails", "/async", "/malformed")) {
+            HttpResponse<String> ran = container.get("/runs");
             assertEquals(200, ran.statusCode());
-            assertEquals(500, get("/fails").statusCode());
-            assertEquals(202, get("/async").statusCode());
+            assertEquals(500, container.get("/fails").statusCode());
+            assertEquals(202, container.get("/async").statusCode());
             List<String> actions = actions(host, 3);
             assertTrue(actions.contains(ran.body() + " completed"), actions::toString);
             assertEquals(1, actions.stream().filter(action -> action.endsWith(" failed")).count());
 
-            assertEquals(400, get("/malformed").statusCode());
+            assertEquals(400, container.get("/malformed").statusCode());
             host.revoke(Support.NODE);
-            HttpResponse<String> denied = get("/runs");
+            HttpResponse<String> denied = container.get("/runs");
             assertEquals(403, denied.statusCode());
             assertEquals("attestation: enrollment_revoked", Support.read(denied.body()).get("reason").asText());
             host.fail(new IOException("down"));
-            assertEquals(503, get("/runs").statusCode());
+            assertEquals(503, container.get("/runs").statusCode());
             assertEquals(3, RAN.get());
-        } finally {
-            tomcat.stop();
-            tomcat.destroy();
         }
     }
 
