@@ -1,51 +1,77 @@
 package dev.autonomygate.consumer;
 
 import com.fasterxml.jackson.databind.JsonNode;
-import com.sun.net.httpserver.HttpExchange;
-import com.sun.net.httpserver.HttpServer;
 import dev.autonomygate.NativeHost;
+import java.io.BufferedInputStream;
+import java.io.ByteArrayOutputStream;
+import java.io.EOFException;
 import java.io.IOException;
+import java.io.InputStream;
+import java.io.OutputStream;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
+import java.net.ServerSocket;
+import java.net.Socket;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Collections;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Locale;
+import java.util.Map;
 import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 
-/** A small server of the native host's contract, which can be told to fail. */
+/**
+ * A small server of the native host's contract, which can be told to fail. It speaks HTTP/1.1 itself: no server lets itself be
+ * told to lie in each of these ways, and Java 11 as it is tested has none.
+ */
 final class FakeHost implements AutoCloseable {
     /** Answers in the host's place. */
     interface Fault {
-        /** Whether it answered. */
-        boolean play(HttpExchange exchange, boolean append) throws Exception;
+        /** Whether it answered, or broke off. */
+        boolean play(Exchange exchange) throws IOException, InterruptedException;
     }
 
     static final String TOKEN = "a-token-of-32-characters-or-more";
+    static final Fault NONE = exchange -> false;
 
     final List<JsonNode> frames = Collections.synchronizedList(new ArrayList<>());
     final List<String> appends = Collections.synchronizedList(new ArrayList<>());
-    volatile Fault fault = (exchange, append) -> false;
+    volatile Fault fault = NONE;
+    volatile String token = TOKEN;
     private final Set<String> facts = Collections.synchronizedSet(new HashSet<>());
     private final ExecutorService executor = Executors.newCachedThreadPool();
-    private final HttpServer server;
+    private final Set<Socket> connections = ConcurrentHashMap.newKeySet();
+    /** Holds the port and never listens: while the host is away, nobody else gets it. */
+    private final Socket port = new Socket();
+
+    private ServerSocket listener;
 
     FakeHost() throws IOException {
-        server = HttpServer.create(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0), 0);
-        server.createContext("/", this::answer);
-        server.setExecutor(executor);
-        server.start();
+        port.setReuseAddress(true);
+        port.bind(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0));
+        comeBack();
     }
 
-    NativeHost client() {
-        return NativeHost.withToken(url(), TOKEN);
+    /** Listens again, where it was. */
+    void comeBack() throws IOException {
+        ServerSocket listening = new ServerSocket();
+        listening.setReuseAddress(true);
+        listening.bind(port.getLocalSocketAddress(), 1_000);
+        executor.execute(() -> accept(listening));
+        listener = listening;
     }
 
-    String url() {
-        return "http://127.0.0.1:" + server.getAddress().getPort();
+    /** Cuts every connection and listens no more. */
+    void goAway() throws IOException {
+        listener.close();
+        for (Socket connection : connections) {
+            connection.close();
+        }
     }
 
     /** As after a restart: what was written before counts no more. */
@@ -53,46 +79,15 @@ final class FakeHost implements AutoCloseable {
         facts.clear();
     }
 
-    static void say(HttpExchange exchange, int status, String body) throws IOException {
-        byte[] bytes = body.getBytes(StandardCharsets.UTF_8);
-        exchange.sendResponseHeaders(status, bytes.length);
-        exchange.getResponseBody().write(bytes);
-        exchange.close();
+    NativeHost client() {
+        return NativeHost.withToken("http://127.0.0.1:" + port.getLocalPort(), TOKEN);
     }
 
     @Override
-    public void close() {
-        server.stop(0);
+    public void close() throws IOException {
+        goAway();
+        port.close();
         executor.shutdownNow();
-    }
-
-    private void answer(HttpExchange exchange) throws IOException {
-        String path = exchange.getRequestURI().getPath();
-        String body = new String(exchange.getRequestBody().readAllBytes(), StandardCharsets.UTF_8);
-        boolean append = path.equals("/v1/frames");
-        if (append) {
-            appends.add(body);
-        }
-        try {
-            if (fault.play(exchange, append)) {
-                exchange.close();
-                return;
-            }
-        } catch (Exception e) {
-            exchange.close();
-            return;
-        }
-        if (!("Bearer " + TOKEN).equals(exchange.getRequestHeaders().getFirst("authorization"))) {
-            say(exchange, 401, "{\"error\":\"the token is wrong\"}");
-        } else if (append) {
-            take(exchange, Support.read(body).get("frames"));
-        } else if (path.equals("/v1/enrollments/" + Support.NODE)) {
-            say(exchange, 200, row(Support.NODE));
-        } else if (path.equals("/v1/health")) {
-            say(exchange, 200, "{\"status\":\"ok\",\"version\":\"0.1.0\"}");
-        } else {
-            say(exchange, 404, "{\"error\":\"no such path\"}");
-        }
     }
 
     static String row(String node) {
@@ -101,13 +96,64 @@ final class FakeHost implements AutoCloseable {
                 + "\"serial\":18446744073709551615},\"observed_at_ms\":" + System.currentTimeMillis() + "}";
     }
 
-    private void take(HttpExchange exchange, JsonNode batch) throws IOException {
+    private void accept(ServerSocket listening) {
+        try {
+            while (true) {
+                Socket connection = listening.accept();
+                connections.add(connection);
+                if (listening.isClosed()) {
+                    // It may have come too late to be cut.
+                    connection.close();
+                }
+                executor.execute(() -> serve(connection));
+            }
+        } catch (IOException e) {
+            // It went away.
+        }
+    }
+
+    private void serve(Socket connection) {
+        try (connection) {
+            connection.setTcpNoDelay(true);
+            InputStream in = new BufferedInputStream(connection.getInputStream());
+            while (!connection.isClosed()) {
+                answer(new Exchange(connection, in));
+            }
+        } catch (IOException | InterruptedException e) {
+            // It was cut, or the client has gone.
+        } finally {
+            connections.remove(connection);
+        }
+    }
+
+    private void answer(Exchange exchange) throws IOException, InterruptedException {
+        if (exchange.append) {
+            appends.add(exchange.body);
+        }
+        if (fault.play(exchange)) {
+            return;
+        }
+        if (!("Bearer " + token).equals(exchange.headers.get("authorization"))) {
+            exchange.say(401, "{\"error\":\"the token is wrong\"}");
+        } else if (exchange.append) {
+            take(exchange);
+        } else if (exchange.path.equals("/v1/enrollments/" + Support.NODE)) {
+            exchange.say(200, row(Support.NODE));
+        } else if (exchange.path.equals("/v1/health")) {
+            exchange.say(200, "{\"status\":\"ok\",\"version\":\"0.1.0\"}");
+        } else {
+            exchange.say(404, "{\"error\":\"no such path\"}");
+        }
+    }
+
+    private void take(Exchange exchange) throws IOException {
+        JsonNode batch = Support.read(exchange.body).get("frames");
         for (JsonNode frame : batch) {
             JsonNode attrs = frame.get("attrs");
             if (frame.get("kind").asText().equals("autonomy.facts")) {
                 facts.add(attrs.get("id").asText());
             } else if (attrs.has("facts") && !facts.contains(attrs.get("facts").asText())) {
-                say(exchange, 409, "{\"error\":\"facts are not in the log\"}");
+                exchange.say(409, "{\"error\":\"facts are not in the log\"}");
                 return;
             }
         }
@@ -116,6 +162,55 @@ final class FakeHost implements AutoCloseable {
             batch.forEach(frames::add);
             last = frames.size();
         }
-        say(exchange, 200, "{\"first_seq\":" + (last - batch.size() + 1) + ",\"last_seq\":" + last + "}");
+        exchange.say(200, "{\"first_seq\":" + (last - batch.size() + 1) + ",\"last_seq\":" + last + "}");
+    }
+
+    /** A request, and how it is answered. */
+    static final class Exchange {
+        final String path;
+        final boolean append;
+        final String body;
+        private final Map<String, String> headers = new HashMap<>();
+        private final Socket connection;
+
+        private Exchange(Socket connection, InputStream in) throws IOException {
+            this.connection = connection;
+            path = line(in).split(" ")[1];
+            append = path.equals("/v1/frames");
+            for (String header = line(in); !header.isEmpty(); header = line(in)) {
+                String[] parts = header.split(": *", 2);
+                headers.put(parts[0].toLowerCase(Locale.ROOT), parts[1]);
+            }
+            int length = Integer.parseInt(headers.getOrDefault("content-length", "0"));
+            body = new String(in.readNBytes(length), StandardCharsets.UTF_8);
+        }
+
+        /** An answer, whole. */
+        void say(int status, String body) throws IOException {
+            begin(status, "content-length: " + body.getBytes(StandardCharsets.UTF_8).length, body);
+        }
+
+        /** The head of an answer, with one header, and the first of its body; the rest is for the caller to send. */
+        OutputStream begin(int status, String header, String first) throws IOException {
+            OutputStream out = connection.getOutputStream();
+            // In one piece, for the second would wait for the receipt of the first.
+            out.write(("HTTP/1.1 " + status + " \r\n" + header + "\r\n\r\n" + first).getBytes(StandardCharsets.UTF_8));
+            return out;
+        }
+
+        void breakOff() throws IOException {
+            connection.close();
+        }
+
+        private static String line(InputStream in) throws IOException {
+            ByteArrayOutputStream line = new ByteArrayOutputStream();
+            for (int next = in.read(); next != '\n'; next = in.read()) {
+                if (next < 0) {
+                    throw new EOFException();
+                }
+                line.write(next);
+            }
+            return line.toString(StandardCharsets.ISO_8859_1).strip();
+        }
     }
 }
