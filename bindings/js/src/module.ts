@@ -25,6 +25,30 @@ async function bytesOf(given: BufferSource | Response | URL): Promise<BufferSour
   return given.arrayBuffer();
 }
 
+/** The ABI that this package speaks. */
+const ABI_MAJOR = 1;
+
+/** What a new instance exports. Refuses a module of another ABI, and one that is no gate. @internal */
+export function plainExports(module: WebAssembly.Module): WebAssembly.Exports {
+  const [imported] = WebAssembly.Module.imports(module);
+  if (imported) {
+    throw new GateError(
+      "unsupported",
+      `the module imports \`${imported.module}.${imported.name}\`: gate.wasm imports nothing, load that one`,
+    );
+  }
+  const { exports } = new WebAssembly.Instance(module, {});
+  const major = exports["gate_abi_major"];
+  const found = major instanceof WebAssembly.Global ? major.value : undefined;
+  if (found !== ABI_MAJOR) {
+    throw new GateError(
+      "unsupported",
+      `the module's ABI is \`${found ?? "none"}\`: this package speaks ${ABI_MAJOR}, use the module that comes with it`,
+    );
+  }
+  return exports;
+}
+
 /** Calls once, and again only after it failed. @internal */
 export function once<T>(make: () => Promise<T>): () => Promise<T> {
   let made: Promise<T> | undefined;

@@ -8,8 +8,8 @@ import type {
 } from "./documents.js";
 import type { Engine, Engines } from "./engine.js";
 import { GateError, wellFormed } from "./errors.js";
+import { plainExports } from "./module.js";
 
-const ABI_MAJOR = 1;
 const REFUSED = -2;
 
 /** The functions that are called, each with how many arguments it takes. */
@@ -53,26 +53,11 @@ const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Makes instances of a module with the plain ABI, and refuses any other module. @internal */
 export function plainEngines(module: WebAssembly.Module): Engines {
-  const [imported] = WebAssembly.Module.imports(module);
-  if (imported) {
-    throw new GateError(
-      "unsupported",
-      `the module imports \`${imported.module}.${imported.name}\`: gate.wasm imports nothing, load that one`,
-    );
-  }
   return (configuration) => new PlainEngine(module, configuration);
 }
 
 function exportsOf(module: WebAssembly.Module): Exports {
-  const { exports } = new WebAssembly.Instance(module, {});
-  const major = exports["gate_abi_major"];
-  const found = major instanceof WebAssembly.Global ? major.value : undefined;
-  if (found !== ABI_MAJOR) {
-    throw new GateError(
-      "unsupported",
-      `the module's ABI is \`${found ?? "none"}\`: this package speaks ${ABI_MAJOR}, use the gate.wasm that comes with it`,
-    );
-  }
+  const exports = plainExports(module);
   for (const name of Object.keys(FUNCTIONS)) {
     if (typeof exports[name] !== "function") {
       throw new GateError("unsupported", `the module has no \`${name}\`: use the gate.wasm that comes with this package`);
