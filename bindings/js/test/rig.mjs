@@ -2,10 +2,14 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
-import { Denied, Gate } from "autonomy-gate";
+import * as bindgen from "autonomy-gate/bindgen";
+import * as plain from "autonomy-gate";
 import { goodBundle } from "./support.mjs";
 
 const good = goodBundle();
+
+/** The ways into the gate that Node has; what is around the gate is the same in both. */
+export const WAYS = { plain, bindgen };
 
 export const nodeId = "robot-7";
 export const enrollmentRef = good.accepted.enrollment_ref;
@@ -24,13 +28,13 @@ export const row = (over = {}) => ({
   ...over,
 });
 
-export const loadGate = (over = {}) =>
-  Gate.load({ bundle: good.bundle, trustedKeys: good.trustedKeys, nodeId, mode: "enforce", ...over });
+export const loadGate = (over = {}, way = "plain") =>
+  WAYS[way].Gate.load({ bundle: good.bundle, trustedKeys: good.trustedKeys, nodeId, mode: "enforce", ...over });
 
 /** What a promise is rejected with: a denial, for this reason. */
 export async function denied(promise, reason) {
   const error = await promise.then(() => assert.fail("it was allowed"), (thrown) => thrown);
-  assert.ok(error instanceof Denied, error.stack);
+  assert.ok(error instanceof plain.Denied, error.stack);
   assert.equal(error.reason, reason);
   return error;
 }

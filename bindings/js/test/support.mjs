@@ -27,6 +27,15 @@ export const trapping = {
   bindgen: join(process.env.AUTONOMY_GATE_TRAPPING ?? join(root, "target/js/trapping"), "gate_bindgen.wasm"),
 };
 
+/** The modules that the package ships. */
+export const shipped = {
+  plain: at("node_modules/autonomy-gate/dist/gate.wasm"),
+  bindgen: at("node_modules/autonomy-gate/dist/gate_bindgen.wasm"),
+};
+
+/** An engine's name, in every line. */
+export const engine = (way) => `node ${process.versions.node} ${way}`;
+
 /** Says what `cargo xtask test` reads. */
 export const conforms = (line) => console.log(`conformance ${JSON.stringify({ language: "js", ...line })}`);
 

@@ -1,19 +1,21 @@
 // `node trap.mjs <plain|bindgen> <module>`: a module that traps when it is asked to, and what comes after.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { denied, enrollmentRef, nodeId } from "./rig.mjs";
-import { goodBundle } from "./support.mjs";
+import { WAYS, denied, enrollmentRef, loadGate, nodeId } from "./rig.mjs";
 
-const [, , name, path] = process.argv;
-const { Gate, Guard, MemoryHost } = await import(name === "plain" ? "autonomy-gate" : "autonomy-gate/bindgen");
-const { bundle, trustedKeys } = goodBundle();
+const [, , way, path] = process.argv;
+const { Guard, MemoryHost } = WAYS[way];
 const module = new WebAssembly.Module(readFileSync(path));
+let instances = 0;
+WebAssembly.Instance = class extends WebAssembly.Instance {
+  constructor(...given) {
+    super(...given);
+    instances += 1;
+  }
+};
 const host = new MemoryHost();
 host.enroll(nodeId, { enrollmentRef });
-const guardOn = async () => {
-  const gate = await Gate.load({ module, bundle, trustedKeys, nodeId, mode: "enforce" });
-  return new Guard({ gate, source: host, sink: host });
-};
+const guardOn = async () => new Guard({ gate: await loadGate({ module }, way), source: host, sink: host });
 const [guard, other] = [await guardOn(), await guardOn()];
 const allowed = async (on) => assert.equal(await on.run({ tool: "tool.echo" }, () => "ran"), "ran");
 await allowed(guard);
@@ -22,6 +24,9 @@ for (let round = 0; round < 3; round += 1) {
   // It traps in the new instance as well: nobody can put it into frames.
   const error = await denied(guard.run({ tool: "gate.trap" }, () => assert.fail("it ran")), "audit: wal_unavailable");
   assert.equal(error.status, 503);
+  const before = instances;
+  await allowed(guard);
+  assert.equal(instances, before + 1);
 }
 host.frames.length = 0;
 for (let call = 0; call < 1000; call += 1) {
