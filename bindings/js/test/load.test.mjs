@@ -35,7 +35,7 @@ test("Node, require: the README's lines", async () => {
 });
 
 test("every block of the README is one that a test runs", () => {
-  const blocks = readFileSync(at("../README.md"), "utf8").matchAll(/^```(\w+)$/gm);
+  const blocks = readFileSync(at("../README.md"), "utf8").matchAll(/^ *```(.*)\n[^]*?^ *```$/gm);
   // The first lines and the shell's (`consumer`), those for CommonJS and a page here; a node and its servers in host.test.mjs.
   assert.deepEqual([...blocks].map(([, language]) => language), ["js", "sh", "cjs", "html", "js", "js"]);
 });
