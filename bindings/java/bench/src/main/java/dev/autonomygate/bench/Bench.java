@@ -18,6 +18,7 @@ import dev.autonomygate.Gate;
 import dev.autonomygate.Guard;
 import dev.autonomygate.Mode;
 import dev.autonomygate.NativeHost;
+import dev.autonomygate.PolicyAnswer;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
