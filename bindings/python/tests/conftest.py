@@ -6,7 +6,7 @@ from collections import defaultdict
 from importlib.metadata import version
 
 import pytest
-from support import AUTONOMY, Contract, Tasks, Threads
+from support import AUTONOMY, Contract, Tasks, Threads, kept_port
 
 POLICY = "package autonomy\n\ndefault allow := true\n"
 FAULTS = pytest.StashKey()
@@ -40,9 +40,10 @@ def side(request):
 
 @pytest.fixture
 def contract():
-    contract = Contract()
-    yield contract
-    contract.stop()
+    with kept_port() as port:
+        contract = Contract(port)
+        yield contract
+        contract.stop()
 
 
 @pytest.fixture

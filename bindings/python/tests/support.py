@@ -9,10 +9,11 @@ import json
 import os
 import re
 import socket
+import socketserver
 import subprocess
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from autonomy_gate import (
@@ -183,24 +184,41 @@ class Tasks(Threads):
         self.loop.close()
 
 
+@contextlib.contextmanager
+def kept_port():
+    """A port of loopback that no other process is given until the block ends, also while nothing listens on it."""
+    with socket.socket() as kept:
+        # So may the server: two such sockets share a port, of which one listens.
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield kept.getsockname()[1]
+
+
 class Contract:
-    """A small server of the native host's contract. While `fault` is set, it answers in its place.
+    """A small server of the native host's contract, at a path or a port. While `fault` is set, it answers in its place.
 
     A fault takes the handler and gives true when it has answered; else the request is answered as it should be.
     """
 
-    def __init__(self, path=None):
+    def __init__(self, place):
         self.frames, self.facts, self.requests = [], set(), []
         self.fault = None
+        self.token = TOKEN
         self.enrolled = True
         self.sequence = 0
-        self._hold = threading.Event()
+        self.where = {"url": f"http://127.0.0.1:{place}"} if isinstance(place, int) else {"socket": place}
+        self._place = place
         self._connections = []
-        contract = self
+        self.start()
+
+    def start(self):
+        """Listens, also once it was stopped."""
+        self._hold = threading.Event()
+        contract, tcp = self, isinstance(self._place, int)
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = path is None
+            disable_nagle_algorithm = tcp
 
             def log_message(self, *_):
                 pass
@@ -242,23 +260,19 @@ class Contract:
                 contract._hold.wait(30)
                 self.close_connection = True
 
-        class Server(ThreadingHTTPServer):
+        class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
-            address_family = socket.AF_INET if path is None else socket.AF_UNIX
+            allow_reuse_address = True
+            address_family = socket.AF_INET if tcp else socket.AF_UNIX
             request_queue_size = 128
 
-            def server_bind(self):
-                self.socket.bind(self.server_address)
-                self.server_address = self.socket.getsockname()
-
-        self._server = Server(("127.0.0.1", 0) if path is None else os.fspath(path), Handler)
+        self._server = Server(("127.0.0.1", self._place) if tcp else os.fspath(self._place), Handler)
         self._server.block_on_close = False
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
-        self.where = {"socket": path} if path else {"url": f"http://127.0.0.1:{self._server.server_address[1]}"}
 
     def answer(self, handler, body):
-        if handler.headers.get("authorization") != f"Bearer {TOKEN}":
+        if handler.headers.get("authorization") != f"Bearer {self.token}":
             return handler.say(401, {"error": "the token is wrong"})
         if handler.path == "/v1/health":
             return handler.say(200, {"status": "ok"})
@@ -324,9 +338,9 @@ def serving(arguments, says, **options):
 
 
 @contextlib.contextmanager
-def host(place, listen="127.0.0.1:0", file_kib=None):
+def host(place, port=0, file_kib=None):
     """`autonomy host serve`, as `serving` gives it. No file of it may grow beyond `file_kib`, which is to it as a full disk."""
-    arguments = ["host", "serve", "--listen", listen, "--token-file", "host.token"]
+    arguments = ["host", "serve", "--listen", f"127.0.0.1:{port}", "--token-file", "host.token"]
     program = [AUTONOMY, "--home", str(place / "home"), *arguments]
     if file_kib is not None:
         program = ["bash", "-c", f'ulimit -f {file_kib}; exec "$0" "$@"', *program]

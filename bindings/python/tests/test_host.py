@@ -5,7 +5,7 @@ import re
 import signal
 
 import pytest
-from support import NODE_ID, PATIENT, host
+from support import NODE_ID, PATIENT, host, kept_port
 
 from autonomy_gate import Denied, Gate, Reason
 
@@ -22,17 +22,15 @@ def node_gate(place, mode="enforce"):
 @pytest.mark.parametrize("mode", ["off", "advisory", "enforce"])
 def test_calls_are_allowed_again_once_a_killed_host_is_back(side, node, mode):
     place, autonomy = node
-    gate = node_gate(place, mode)
-    ran, guard, listen = [], None, "127.0.0.1:0"
-    for _ in range(3):
-        with host(place, listen) as (url, process):
-            if guard is None:
-                listen = url.removeprefix("http://")
-                native = side.native_host(url=url, token_file=place / "host.token")
-                guard = side.guard(gate, source=native, sink=native, **PATIENT)
-            side.run(guard, lambda permit: ran.append(permit.audit_id))
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
+    ran = []
+    with kept_port() as port:
+        native = side.native_host(url=f"http://127.0.0.1:{port}", token_file=place / "host.token")
+        guard = side.guard(node_gate(place, mode), source=native, sink=native, **PATIENT)
+        for _ in range(3):
+            with host(place, port) as (_, process):
+                side.run(guard, lambda permit: ran.append(permit.audit_id))
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
             for _ in range(3):
                 with pytest.raises(Denied) as caught:
                     side.run(guard, lambda _: pytest.fail("it ran"))
@@ -52,21 +50,22 @@ def test_on_a_full_disk_a_call_is_denied_and_nothing_that_ran_is_missing(side, n
         # Not finished: it is a decision that finds no room.
         ran.extend(side.ask(guard).audit_id for _ in range(calls))
 
-    with host(place, file_kib=64) as (url, process):
-        native = side.native_host(url=url, token_file=place / "host.token")
+    with kept_port() as port:
+        native = side.native_host(url=f"http://127.0.0.1:{port}", token_file=place / "host.token")
         guard = side.guard(node_gate(place), source=native, sink=native, **PATIENT)
-        with pytest.raises(Denied) as full:
-            run(guard, calls=1_000)
-        assert (full.value.reason, full.value.status) == (Reason.WAL_UNAVAILABLE, 503)
-        # Before it ended, the host said why.
-        assert re.search("`503`: .*ulimit -f", str(full.value.__cause__))
-        assert len(ran) > 10
-        process.wait()
+        with host(place, port, file_kib=64) as (_, process):
+            with pytest.raises(Denied) as full:
+                run(guard, calls=1_000)
+            assert (full.value.reason, full.value.status) == (Reason.WAL_UNAVAILABLE, 503)
+            # Before it ended, the host said why.
+            assert re.search("`503`: .*ulimit -f", str(full.value.__cause__))
+            assert len(ran) > 10
+            process.wait()
         with pytest.raises(Denied) as gone:
             run(guard)
         assert (gone.value.reason, gone.value.status) == (Reason.WAL_UNAVAILABLE, 503)
-    with host(place, url.removeprefix("http://")):
-        run(guard)
+        with host(place, port):
+            run(guard)
     autonomy("wal", "verify")
     log = autonomy("wal", "inspect", "--output", "json")
     assert all(audit_id in log for audit_id in ran)

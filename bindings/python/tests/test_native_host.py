@@ -72,8 +72,7 @@ def test_a_look_up_on_a_dead_connection_is_asked_once_more(side, contract):
     assert len(contract._connections) == fresh + 1
 
 
-def test_a_host_that_is_down_is_not_healthy(side):
-    contract = Contract()
+def test_a_host_that_is_down_is_not_healthy(side, contract):
     host = side.native_host(**contract.where, token=TOKEN)
     contract.stop()
     assert side.health(host) is False
