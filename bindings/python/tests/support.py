@@ -340,9 +340,9 @@ def serving(arguments, says, **options):
 @contextlib.contextmanager
 def host(place, port=0, file_kib=None):
     """`autonomy host serve`, as `serving` gives it. No file of it may grow beyond `file_kib`, which is to it as a full disk."""
-    arguments = ["host", "serve", "--listen", f"127.0.0.1:{port}", "--token-file", "host.token"]
-    program = [AUTONOMY, "--home", str(place / "home"), *arguments]
+    program = [AUTONOMY, "--home", str(place / "home"), "host", "serve", "--listen", f"127.0.0.1:{port}"]
     if file_kib is not None:
         program = ["bash", "-c", f'ulimit -f {file_kib}; exec "$0" "$@"', *program]
-    with serving(program, r"listening on (http://\S+)", cwd=place) as served:
+    env = {**os.environ, "AUTONOMY_HOST_TOKEN_FILE": "host.token"}
+    with serving(program, r"listening on (http://\S+)", cwd=place, env=env) as served:
         yield served
