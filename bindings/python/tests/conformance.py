@@ -6,9 +6,8 @@ import hashlib
 import itertools
 import json
 import time
-from importlib import metadata
 
-from support import corpus, unpack
+from support import ENGINE, corpus, unpack
 
 from autonomy_gate import REASONS, Frames, Gate, GateError, Lease, RefusedError
 from autonomy_gate.engine import Instance, Module
@@ -171,14 +170,13 @@ def written(decision):
 
 
 def main():
-    engine = f"wasmtime {metadata.version('wasmtime')}"
     for run in (signatures, bundles, decisions):
         transcript = Transcript()
         started = time.monotonic()
         cases = run(transcript)
         line = {
             "language": "python",
-            "engine": engine,
+            "engine": ENGINE,
             "corpus": {"decisions": "decision"}.get(run.__name__, run.__name__),
             "cases": cases,
             "transcript": str(transcript),

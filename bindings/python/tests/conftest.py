@@ -3,10 +3,9 @@
 import json
 import subprocess
 from collections import defaultdict
-from importlib.metadata import version
 
 import pytest
-from support import AUTONOMY, Contract, Tasks, Threads, kept_port
+from support import AUTONOMY, ENGINE, Contract, Tasks, Threads, kept_port
 
 POLICY = "package autonomy\n\ndefault allow := true\n"
 FAULTS = pytest.StashKey()
@@ -27,7 +26,7 @@ def pytest_runtest_makereport(item):
 def pytest_terminal_summary(terminalreporter, config):
     for fault, passed in config.stash[FAULTS].items():
         if all(passed):
-            line = json.dumps({"language": "python", "engine": f"wasmtime {version('wasmtime')}", "fault": fault})
+            line = json.dumps({"language": "python", "engine": ENGINE, "fault": fault})
             terminalreporter.write_line(f"conformance {line}")
 
 

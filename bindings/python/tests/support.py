@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import os
+import platform
 import re
 import socket
 import socketserver
@@ -14,6 +15,7 @@ import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
+from importlib.metadata import version
 from pathlib import Path
 
 from autonomy_gate import (
@@ -28,6 +30,7 @@ from autonomy_gate import (
 
 ROOT = Path(__file__).resolve().parents[3]
 AUTONOMY = os.environ.get("AUTONOMY", "autonomy")
+ENGINE = f"wasmtime {version('wasmtime')}, CPython {platform.python_version()}"
 NODE_ID = "robot-7"
 TOKEN = "s3cret-token"
 # For what is not slow on purpose: a machine that is busy with other things must not count as a fault.
