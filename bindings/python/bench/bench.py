@@ -95,9 +95,7 @@ def gate() -> None:
     measured(
         "decide_first",
         ENGINE,
-        lambda: measured_gate.decide(
-            "tool.echo", policy=Reason.ALLOWED, policy_ref=next(refs), facts_logged=logged
-        ),
+        lambda: measured_gate.decide("tool.echo", policy=Reason.ALLOWED, policy_ref=next(refs), facts_logged=logged),
     )
     with tempfile.TemporaryDirectory() as place:
         durable(Path(place), measured_gate)
