@@ -40,8 +40,8 @@ struct Language {
     bench: fn(&Path) -> Result<String>,
     /// How many engines run the corpora there.
     engines: usize,
-    /// Whether its guard is played the faults.
-    faults: bool,
+    /// How many of them are played the faults, each of them all.
+    guarded: usize,
 }
 
 /// Every language, in the order of the table.
@@ -55,18 +55,18 @@ const LANGUAGES: [Language; 5] = [
         driver: js::driver,
         bench: js::bench,
         engines: 4,
-        faults: true,
+        guarded: 2,
     },
     Language {
         name: "python",
-        probe: "python3 -c 'import ensurepip, sys, venv; assert sys.version_info >= (3, 10)'",
+        probe: "command -v go && command -v gunzip && python3 -c 'import ensurepip, sys, venv; assert sys.version_info >= (3, 10)'",
         build: python::build,
         built: "target/bindings-python/dist",
         test: python::test,
         driver: python::driver,
         bench: python::bench,
-        engines: 1,
-        faults: true,
+        engines: 2,
+        guarded: 2,
     },
     Language {
         name: "go",
@@ -77,7 +77,7 @@ const LANGUAGES: [Language; 5] = [
         driver: go::driver,
         bench: go::bench,
         engines: 2,
-        faults: true,
+        guarded: 2,
     },
     Language {
         name: "java",
@@ -88,7 +88,7 @@ const LANGUAGES: [Language; 5] = [
         driver: java::driver,
         bench: java::bench,
         engines: 2,
-        faults: true,
+        guarded: 2,
     },
     Language {
         name: "c",
@@ -99,7 +99,7 @@ const LANGUAGES: [Language; 5] = [
         driver: c::driver,
         bench: c::bench,
         engines: 1,
-        faults: true,
+        guarded: 1,
     },
 ];
 
@@ -254,7 +254,8 @@ fn test_one(root: &Path, language: &Language) -> Result<Vec<String>> {
     (language.build)(root)?;
     let printed = (language.test)(root)?;
     let want: BTreeMap<String, Transcript> = serde_json::from_str(&fs::read_to_string(root.join(TRANSCRIPTS))?)?;
-    let (mut rows, mut ran, mut faults) = (Vec::new(), BTreeMap::<String, Vec<String>>::new(), Vec::new());
+    let mut rows = Vec::new();
+    let (mut ran, mut played) = (BTreeMap::<String, Vec<String>>::new(), BTreeMap::<String, Vec<String>>::new());
     for json in printed.lines().filter_map(|line| line.strip_prefix("conformance ")) {
         match serde_json::from_str(json).map_err(|error| format!("`conformance {json}`: {error}"))? {
             Line::Corpus { language: said, engine, corpus, cases, transcript, ms } => {
@@ -268,8 +269,8 @@ fn test_one(root: &Path, language: &Language) -> Result<Vec<String>> {
                 rows.push(format!("{said:<8} {engine:<36} {corpus:<12} {cases:>8} {seconds:>7.1} s"));
                 ran.entry(engine).or_default().push(corpus);
             }
-            Line::Fault { language: said, fault, engine } if said == language.name && !engine.is_empty() => {
-                faults.push(fault);
+            Line::Fault { language: said, engine, fault } if said == language.name => {
+                played.entry(engine).or_default().push(fault);
             }
             Line::Fault { language: said, .. } => {
                 return Err(format!("`{said}` is printed, `{}` runs", language.name).into());
@@ -280,10 +281,18 @@ fn test_one(root: &Path, language: &Language) -> Result<Vec<String>> {
     if ran.len() != language.engines || !ran.values().all(complete) {
         return Err(format!("{}: not every engine ran every corpus: {ran:?}", language.name).into());
     }
-    if language.faults
-        && let Some(missing) = FAULTS.iter().find(|fault| !faults.iter().any(|played| played == *fault))
-    {
-        return Err(format!("{}: the fault `{missing}` was not played", language.name).into());
+    for (engine, faults) in &played {
+        if !ran.contains_key(engine) {
+            return Err(format!("{}: `{engine}` played faults and ran no corpus", language.name).into());
+        }
+        if let Some(missing) = FAULTS.iter().find(|fault| !faults.iter().any(|played| played == *fault)) {
+            return Err(format!("{engine}: the fault `{missing}` was not played").into());
+        }
+    }
+    if played.len() != language.guarded {
+        return Err(
+            format!("{}: {} engines are played the faults, not {played:?}", language.name, language.guarded).into()
+        );
     }
     Ok(rows)
 }
