@@ -73,8 +73,13 @@ func main() {
 			log.Fatal(decision, err)
 		}
 	}))
+	var refs [calls + calls/10]string
+	for at := range refs {
+		refs[at] = fmt.Sprintf("fleet@%d", at)
+	}
+	asked = 0
 	report(engine, "decide_first", measure(calls, func() {
-		call.PolicyRef = fmt.Sprintf("fleet@%d", asked)
+		call.PolicyRef = refs[asked]
 		asked++
 		if decision, err := gate.Decide(call); decision.Effect != autonomygate.Allow {
 			log.Fatal(decision, err)

@@ -276,11 +276,16 @@ func TestADecisionAllocatesLittle(t *testing.T) {
 
 func TestAnotherABIIsRefused(t *testing.T) {
 	played(t, "other_abi")
+	_, guard := newRig(t)
+	allows(t, guard, "tool.echo")
 	_, err := autonomygate.Load(autonomygate.Config{Mode: autonomygate.Off, Module: read(t, "target/gate-abi-2.wasm")})
 	want := "the module's ABI is `2`: this package speaks 1, use the gate.wasm that comes with it"
 	if !errors.Is(err, autonomygate.ErrUnsupported) || err.Error() != want {
 		t.Fatalf("found %v, expected %s", err, want)
 	}
+	allows(t, guard, "tool.echo")
+	_, guard = newRig(t)
+	allows(t, guard, "tool.echo")
 }
 
 func TestATrapDeniesAndIsForgotten(t *testing.T) {

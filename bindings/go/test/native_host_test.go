@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ const token = "0123456789abcdef0123456789abcdef"
 type rig struct {
 	*httptest.Server
 	ref    string
+	token  string
 	mutex  sync.Mutex
 	fault  func(w http.ResponseWriter, r *http.Request) bool
 	facts  map[string]bool
@@ -59,7 +61,7 @@ func (h *rig) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, text)
 	}
 	switch {
-	case r.Header.Get("Authorization") != "Bearer "+token:
+	case r.Header.Get("Authorization") != "Bearer "+h.token:
 		say(401, `{"error":"the token is wrong"}`)
 	case r.URL.Path == "/v1/health":
 		say(200, `{"status":"ok"}`)
@@ -97,7 +99,7 @@ func rowOf(node, ref string) string {
 func newRig(t *testing.T) (*rig, *autonomygate.Guard) {
 	t.Helper()
 	config, ref := fixture(t)
-	host := &rig{ref: ref, facts: map[string]bool{}}
+	host := &rig{ref: ref, token: token, facts: map[string]bool{}}
 	host.Server = httptest.NewServer(host)
 	t.Cleanup(host.Close)
 	return host, host.guard(t, config, autonomygate.NativeHostConfig{URL: host.URL, Token: token})
@@ -131,24 +133,29 @@ func TestAHostThatIsDownDeniesInEveryMode(t *testing.T) {
 	for _, mode := range []autonomygate.Mode{autonomygate.Off, autonomygate.Advisory, autonomygate.Enforce} {
 		config, ref := fixture(t)
 		config.Mode = mode
-		host := &rig{ref: ref, facts: map[string]bool{}}
-		host.Server = httptest.NewServer(host)
-		guard := host.guard(t, config, autonomygate.NativeHostConfig{URL: host.URL, Token: token})
+		host, address := &rig{ref: ref, token: token, facts: map[string]bool{}}, keptAddress(t)
+		up := func() {
+			listener, err := net.Listen("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			host.Server = &httptest.Server{Listener: listener, Config: &http.Server{Handler: host}}
+			host.Start()
+		}
+		guard := host.guard(t, config, autonomygate.NativeHostConfig{URL: "http://" + address, Token: token})
+		for range 2 {
+			up()
+			allows(t, guard, "tool.echo")
+			guard.Wait()
+			host.Close()
+			for range 3 {
+				denies(t, guard, "tool.echo", autonomygate.ReasonWALUnavailable)
+			}
+		}
+		up()
 		allows(t, guard, "tool.echo")
 		guard.Wait()
-		address := host.Listener.Addr().String()
 		host.Close()
-		for range 3 {
-			denies(t, guard, "tool.echo", autonomygate.ReasonWALUnavailable)
-		}
-		listener, err := net.Listen("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		again := &httptest.Server{Listener: listener, Config: &http.Server{Handler: host}}
-		again.Start()
-		allows(t, guard, "tool.echo")
-		again.Close()
 	}
 }
 
@@ -209,30 +216,41 @@ func TestASlowHostDeniesAfterTheTimeout(t *testing.T) {
 func TestLookUpsThatLieDeny(t *testing.T) {
 	played(t, "host_lying")
 	host, guard := newRig(t)
+	// How much of 4 GiB was sent.
+	var sent atomic.Int64
+	flood := func(w http.ResponseWriter) {
+		block := bytes.Repeat([]byte(" "), 1<<16)
+		for range 1 << 16 {
+			if _, err := w.Write(block); err != nil {
+				return
+			}
+			sent.Add(1 << 16)
+		}
+	}
 	for name, lie := range map[string]http.HandlerFunc{
 		"no answer":          says(200, "[]"),
 		"nothing":            says(200, ""),
 		"another word":       says(200, `{"answer":"sure"}`),
 		"another node's row": says(200, rowOf("robot-8", host.ref)),
 		"half a body":        half,
-		"4 GiB": func(w http.ResponseWriter, _ *http.Request) {
+		"4 GiB, announced": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "4294967296")
-			for block := bytes.Repeat([]byte(" "), 1<<16); ; {
-				if _, err := w.Write(block); err != nil {
-					return
-				}
-			}
+			flood(w)
 		},
-		"503":        says(503, `{"error":"busy"}`),
-		"201":        says(201, rowOf(nodeID, host.ref)),
-		"a redirect": redirect,
-		"cut off":    func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"4 GiB, in chunks": func(w http.ResponseWriter, _ *http.Request) { flood(w) },
+		"503":              says(503, `{"error":"busy"}`),
+		"201":              says(201, rowOf(nodeID, host.ref)),
+		"a redirect":       redirect,
+		"cut off":          func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 	} {
 		host.breakIt(on(http.MethodGet, lie))
 		t.Log(name)
 		denies(t, guard, "tool.echo", autonomygate.ReasonEnrollmentUnavailable)
 		host.breakIt(nil)
 		allows(t, guard, "tool.echo")
+	}
+	if sent := sent.Load(); sent > 64<<20 {
+		t.Errorf("%d bytes were taken", sent)
 	}
 }
 
@@ -307,9 +325,14 @@ func TestFactsThatAreLostAreSentOnce(t *testing.T) {
 func TestAWrongTokenDenies(t *testing.T) {
 	played(t, "token_wrong")
 	host, guard := newRig(t)
-	config, _ := fixture(t)
-	wrong := host.guard(t, config, autonomygate.NativeHostConfig{URL: host.URL, Token: strings.Repeat("x", 32)})
-	denies(t, wrong, "tool.echo", autonomygate.ReasonWALUnavailable)
+	tokenIs := func(token string) {
+		host.mutex.Lock()
+		defer host.mutex.Unlock()
+		host.token = token
+	}
+	tokenIs("another")
+	denies(t, guard, "tool.echo", autonomygate.ReasonWALUnavailable)
+	tokenIs(token)
 	allows(t, guard, "tool.echo")
 }
 
@@ -331,7 +354,7 @@ func TestAUnixSocketAndATokenThatNobodyElseCanRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	host := &rig{ref: ref, facts: map[string]bool{}}
+	host := &rig{ref: ref, token: token, facts: map[string]bool{}}
 	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: host}}
 	server.Start()
 	t.Cleanup(server.Close)
@@ -391,7 +414,7 @@ type node struct {
 func newNode(t *testing.T, enrollmentRef string) *node {
 	t.Helper()
 	place := t.TempDir()
-	n := &node{t: t, place: place, tokenFile: filepath.Join(place, "host.token"), listen: "127.0.0.1:0"}
+	n := &node{t: t, place: place, tokenFile: filepath.Join(place, "host.token"), listen: keptAddress(t)}
 	n.cli("host", "token", "--out", n.tokenFile)
 	n.cli("node", "enroll", "--node-id", nodeID, "--enrollment-ref", enrollmentRef)
 	return n
@@ -402,12 +425,12 @@ func (n *node) cli(arguments ...string) string {
 	return run(n.t, n.place, os.Getenv("AUTONOMY"), append([]string{"--home", n.place}, arguments...)...)
 }
 
-// serve starts the host behind a command of the shell. It listens where it has listened before.
+// serve starts the host behind a command of the shell.
 func (n *node) serve(first string) {
 	n.t.Helper()
 	n.host = start(n.t, n.place, "bash", "-c", first+` && exec "$@"`, "bash", os.Getenv("AUTONOMY"),
 		"--home", n.place, "host", "serve", "--listen", n.listen, "--token-file", n.tokenFile)
-	n.listen = strings.TrimPrefix(n.host.finds(`http://127\.0\.0\.1:\d+`), "http://")
+	n.host.finds(regexp.QuoteMeta("http://" + n.listen))
 }
 
 func (n *node) guard(config autonomygate.Config) *autonomygate.Guard {
