@@ -2,7 +2,7 @@ import type { CallDocument, ConfigurationDocument, DecisionDocument, InfoDocumen
 import type { Engine, Engines } from "./engine.js";
 import { GateError, type GateErrorCode } from "./errors.js";
 import { BindgenGate, __wbg_reset_state, initSync } from "./generated/gate_bindgen.js";
-import { plainExports } from "./module.js";
+import { abiOf, instantiate, refuseOtherAbi } from "./module.js";
 
 // wasm-bindgen's glue has one instance for all gates: when one traps, all are told to a new instance.
 let loaded: WebAssembly.Module | undefined;
@@ -30,7 +30,7 @@ export function bindgenEngines(module: WebAssembly.Module): Engines {
 /** Refuses all but a module of wasm-bindgen's: the glue would take another, fail on it, and keep it for good. */
 function refuseOther(module: WebAssembly.Module): void {
   if (WebAssembly.Module.exports(module).some(({ name }) => name === "bindgengate_new")) return;
-  plainExports(module);
+  refuseOtherAbi(abiOf(instantiate(module)));
   throw new GateError("unsupported", "the module has the plain ABI: load it by `autonomy-gate`, or leave `module` out");
 }
 

@@ -25,11 +25,8 @@ async function bytesOf(given: BufferSource | Response | URL): Promise<BufferSour
   return given.arrayBuffer();
 }
 
-/** The ABI that this package speaks. */
-const ABI_MAJOR = 1;
-
-/** What a new instance exports. Refuses a module of another ABI, and one that is no gate. @internal */
-export function plainExports(module: WebAssembly.Module): WebAssembly.Exports {
+/** What a new instance exports of a module that imports nothing; refuses one that does. @internal */
+export function instantiate(module: WebAssembly.Module): WebAssembly.Exports {
   const [imported] = WebAssembly.Module.imports(module);
   if (imported) {
     throw new GateError(
@@ -37,16 +34,24 @@ export function plainExports(module: WebAssembly.Module): WebAssembly.Exports {
       `the module imports \`${imported.module}.${imported.name}\`: gate.wasm imports nothing, load that one`,
     );
   }
-  const { exports } = new WebAssembly.Instance(module, {});
-  const major = exports["gate_abi_major"];
-  const found = major instanceof WebAssembly.Global ? major.value : undefined;
-  if (found !== ABI_MAJOR) {
-    throw new GateError(
-      "unsupported",
-      `the module's ABI is \`${found ?? "none"}\`: this package speaks ${ABI_MAJOR}, use the module that comes with it`,
-    );
-  }
-  return exports;
+  return new WebAssembly.Instance(module, {}).exports;
+}
+
+/** The ABI that a module with the plain ABI exports. @internal */
+export function abiOf({ gate_abi_major }: WebAssembly.Exports): number | undefined {
+  return gate_abi_major instanceof WebAssembly.Global ? gate_abi_major.value : undefined;
+}
+
+/** The ABI that this package speaks. */
+const ABI_MAJOR = 1;
+
+/** Refuses a module of another ABI, and one that has none. @internal */
+export function refuseOtherAbi(major: number | undefined): void {
+  if (major === ABI_MAJOR) return;
+  throw new GateError(
+    "unsupported",
+    `the module's ABI is \`${major ?? "none"}\`: this package speaks ${ABI_MAJOR}, use the module that comes with it`,
+  );
 }
 
 /** Calls once, and again only after it failed. @internal */

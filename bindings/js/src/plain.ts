@@ -8,7 +8,7 @@ import type {
 } from "./documents.js";
 import type { Engine, Engines } from "./engine.js";
 import { GateError, wellFormed } from "./errors.js";
-import { plainExports } from "./module.js";
+import { abiOf, instantiate, refuseOtherAbi } from "./module.js";
 
 const REFUSED = -2;
 
@@ -51,13 +51,14 @@ const encoder = new TextEncoder();
 // A mark at the beginning is a character like any other, and bytes that are no text are a defect.
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** Makes instances of a module with the plain ABI, and refuses any other module. @internal */
+/** Makes gates of a module with the plain ABI; each of them refuses a module with another. @internal */
 export function plainEngines(module: WebAssembly.Module): Engines {
   return (configuration) => new PlainEngine(module, configuration);
 }
 
 function exportsOf(module: WebAssembly.Module): Exports {
-  const exports = plainExports(module);
+  const exports = instantiate(module);
+  refuseOtherAbi(abiOf(exports));
   for (const name of Object.keys(FUNCTIONS)) {
     if (typeof exports[name] !== "function") {
       throw new GateError("unsupported", `the module has no \`${name}\`: use the gate.wasm that comes with this package`);
