@@ -1,6 +1,5 @@
 // The faults of docs/src/spec/conformance.md, each played on a guard: the call is denied as the table says, its tool does not
-// run, and the next call after the fault is right. What the host does is played over HTTP. Every
-// fault is played on both ways into the gate.
+// run, and the next call after the fault is right. What the host does is played over HTTP.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -3,10 +3,9 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import * as bindgen from "autonomy-gate/bindgen";
 import * as inline from "autonomy-gate/inline";
 import * as plain from "autonomy-gate";
-import { nodeId, row } from "./rig.mjs";
+import { WAYS, nodeId, row } from "./rig.mjs";
 import { goodBundle, root } from "./support.mjs";
 
 const wasm = readFileSync(join(root, "gate-wasm/gate.wasm"));
@@ -16,7 +15,7 @@ const enrolled = (over = {}) => ({ answer: "enrolled", enrollment: row(over), ob
 const load = (Gate, over = {}) =>
   Gate.load({ bundle: good.bundle, trustedKeys: good.trustedKeys, nodeId, mode: "enforce", ...over });
 
-for (const [name, { Gate }] of Object.entries({ plain, bindgen, inline })) {
+for (const [name, { Gate }] of Object.entries({ ...WAYS, inline })) {
   test(`a call is allowed, and denied once the node is revoked, ${name}`, async () => {
     const gate = await load(Gate);
     assert.equal(gate.bundle.digest, good.accepted.digest);
@@ -169,7 +168,7 @@ for (const [name, { Gate }] of Object.entries({ plain, bindgen, inline })) {
   });
 }
 
-for (const [name, { Gate }] of Object.entries({ plain, bindgen })) {
+for (const [name, { Gate }] of Object.entries(WAYS)) {
   test(`a million decisions leave the memory as it was, ${name}`, async () => {
     // On a busy machine they take more than the minute for which an answer stands.
     const gate = await load(Gate, { maxStalenessMs: 3_600_000 });
@@ -202,14 +201,14 @@ for (const [name, { Gate }] of Object.entries({ plain, bindgen })) {
 test("what is no gate.wasm is refused", async () => {
   const empty = Buffer.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]);
   const importing = Buffer.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 1, 4, 1, 0x60, 0, 0, 2, 7, 1, 1, 0x61, 1, 0x62, 0, 0]);
-  for (const { Gate } of [plain, bindgen]) {
+  for (const { Gate } of Object.values(WAYS)) {
     const refused = (module, message) => assert.rejects(Gate.load({ module }), { name: "GateError", code: "unsupported", message });
     await refused(empty, /ABI is `none`/);
     await refused(Buffer.from("<!doctype html>"), /optimizeDeps/);
     await refused(importing, /imports `a.b`/);
   }
   const message = "the module has the plain ABI: load it by `autonomy-gate`, or leave `module` out";
-  await assert.rejects(bindgen.Gate.load({ module: wasm }), { name: "GateError", code: "unsupported", message });
+  await assert.rejects(WAYS.bindgen.Gate.load({ module: wasm }), { name: "GateError", code: "unsupported", message });
 });
 
 test("a module may come as bytes, compiled, or as a response", async () => {
