@@ -17,6 +17,8 @@ const WARM_NS = 1_000_000_000;
 const LOADS = 11;
 const DURABLE_CALLS = 500;
 const TOOLS = Array.from({ length: 64 }, (_, at) => `tool.${at}`);
+/** So many more than the module remembers that, in turn, each is asked as if for the first time. */
+const POLICY_REFS = Array.from({ length: 1024 }, (_, at) => `fleet@${at}`);
 
 const given = fixture();
 const rows = [];
@@ -71,8 +73,10 @@ async function decisions() {
     let calls = 0;
     contestants[engine] = () => gate.decide({ tool: TOOLS[calls++ % TOOLS.length], policy: "policy: allowed", factsLogged });
     if (contestants[engine]().effect !== "allow") throw new Error(`${engine} denies an active node`);
-    // No policy has answered before.
-    firsts[engine] = () => gate.decide({ tool: "tool.0", policy: "policy: allowed", policyRef: `fleet@${calls++}`, factsLogged });
+    firsts[engine] = () => {
+      const policyRef = POLICY_REFS[calls++ % POLICY_REFS.length];
+      return gate.decide({ tool: "tool.0", policy: "policy: allowed", policyRef, factsLogged });
+    };
     if (firsts[engine]().effect !== "allow") throw new Error(`${engine} denies an active node`);
   }
   measure("decide", contestants);
