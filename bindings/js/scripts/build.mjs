@@ -10,6 +10,9 @@ const root = join(here, "../..");
 const glue = join(root, "target/js");
 const at = (...path) => join(here, ...path);
 
+// wasm-bindgen's glue keeps the first module that it is given, for good. This lets one go that turns out to be another.
+const FORGET = "\nexport function forget() {\n    wasm = undefined;\n}\n";
+
 // What Node may `require`. The others are for environments that have modules.
 const COMMONJS = ["node", "bindgen-node", "inline"];
 
@@ -17,10 +20,11 @@ rmSync(at("dist"), { recursive: true, force: true });
 mkdirSync(at("src/generated"), { recursive: true });
 const wasm = readFileSync(join(root, "gate-wasm/gate.wasm"));
 writeFileSync(at("src/generated/gate-base64.ts"), `export const base64 =\n  "${wasm.toString("base64")}";\n`);
-cpSync(join(glue, "gate_bindgen.d.ts"), at("src/generated/gate_bindgen.d.ts"));
+const types = readFileSync(join(glue, "gate_bindgen.d.ts"), "utf8");
+writeFileSync(at("src/generated/gate_bindgen.d.ts"), `${types}\nexport function forget(): void;\n`);
 
 execFileSync(process.execPath, [at("node_modules/typescript/bin/tsc"), "--project", here], { stdio: "inherit", cwd: here });
-cpSync(join(glue, "gate_bindgen.js"), at("dist/esm/generated/gate_bindgen.js"));
+writeFileSync(at("dist/esm/generated/gate_bindgen.js"), readFileSync(join(glue, "gate_bindgen.js"), "utf8") + FORGET);
 
 // CommonJS: the same files in the other form, with the same types.
 const files = new Set();

@@ -1,8 +1,8 @@
 import type { CallDocument, ConfigurationDocument, DecisionDocument, InfoDocument } from "./documents.js";
 import type { Engine, Engines } from "./engine.js";
-import { GateError, type GateErrorCode } from "./errors.js";
-import { BindgenGate, __wbg_reset_state, initSync } from "./generated/gate_bindgen.js";
-import { abiOf, instantiate, refuseOtherAbi } from "./module.js";
+import { GateError, line, type GateErrorCode } from "./errors.js";
+import { BindgenGate, __wbg_reset_state, forget, initSync } from "./generated/gate_bindgen.js";
+import { abiOf, instantiate, refuseOtherAbi, refuseOtherReasons } from "./module.js";
 
 // wasm-bindgen's glue has one instance for all gates: when one traps, all are told to a new instance.
 let loaded: WebAssembly.Module | undefined;
@@ -11,12 +11,11 @@ let broken = false;
 
 /** Makes gates of the module that wasm-bindgen made. @internal */
 export function bindgenEngines(module: WebAssembly.Module): Engines {
-  refuseOther(module);
+  refusePlain(module);
   if (loaded !== undefined && loaded !== module) {
     throw new GateError("unsupported", "another module is loaded already: `autonomy-gate/bindgen` has one for all gates");
   }
-  initSync({ module });
-  loaded = module;
+  if (loaded === undefined) load(module);
   return (configuration) => {
     if (broken) {
       __wbg_reset_state();
@@ -27,11 +26,38 @@ export function bindgenEngines(module: WebAssembly.Module): Engines {
   };
 }
 
-/** Refuses all but a module of wasm-bindgen's: the glue would take another, fail on it, and keep it for good. */
-function refuseOther(module: WebAssembly.Module): void {
+/** Refuses all but a module of wasm-bindgen's: the glue would take another, and fail on it without saying why. */
+function refusePlain(module: WebAssembly.Module): void {
   if (WebAssembly.Module.exports(module).some(({ name }) => name === "bindgengate_new")) return;
   refuseOtherAbi(abiOf(instantiate(module)));
   throw new GateError("unsupported", "the module has the plain ABI: load it by `autonomy-gate`, or leave `module` out");
+}
+
+/** Gives the module to the glue, which keeps it if it is this package's. */
+function load(module: WebAssembly.Module): void {
+  try {
+    initSync({ module });
+    refuseOther();
+  } catch (error) {
+    forget();
+    if (error instanceof GateError) throw error;
+    const message = `the module does not start in wasm-bindgen's glue (${line(error)}): use the module that comes with this package`;
+    throw new GateError("unsupported", message, { cause: error });
+  }
+  loaded = module;
+}
+
+/** Asks a gate of the glue's module what that is, and refuses another than this package's. */
+function refuseOther(): void {
+  const gate = new BindgenGate({});
+  try {
+    const { abi, reasons } = gate.info() as InfoDocument;
+    refuseOtherAbi(abi.major);
+    refuseOtherReasons(reasons);
+  } finally {
+    // While its memory is there: the glue's finalizer would free it in that of the next module.
+    gate.free();
+  }
 }
 
 class BindgenEngine implements Engine {

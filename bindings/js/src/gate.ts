@@ -14,7 +14,8 @@ import type {
 import type { Engine, Engines } from "./engine.js";
 import { GateError, line, onlyKnown, wellFormed } from "./errors.js";
 import { Frames } from "./frames.js";
-import { REASONS_DIGEST, REASON_TEXTS, REMEDIES, Reason, type AuditReason, type PolicyReason } from "./reasons.js";
+import { refuseOtherReasons } from "./module.js";
+import { REASON_TEXTS, REMEDIES, Reason, type AuditReason, type PolicyReason } from "./reasons.js";
 
 /** Where the module comes from, if not from this package. */
 export type ModuleSource = WebAssembly.Module | BufferSource | Response | URL;
@@ -173,13 +174,7 @@ export abstract class BaseGate {
     this.maxStalenessMs = maxStalenessMs ?? 60_000;
     this.#engines = engines;
     this.#engine = engines(this.#configuration);
-    const { reasons } = this.#engine.info();
-    if (reasons !== REASONS_DIGEST) {
-      throw new GateError(
-        "unsupported",
-        `the module's reasons are \`${reasons}\`, this package's \`${REASONS_DIGEST}\`: use the module that comes with it`,
-      );
-    }
+    refuseOtherReasons(this.#engine.info().reasons);
     if (options.bundle !== undefined) this.loadBundle(options.bundle);
   }
 

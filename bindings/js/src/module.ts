@@ -1,5 +1,6 @@
 import { GateError, line } from "./errors.js";
 import type { ModuleSource } from "./gate.js";
+import { REASONS_DIGEST } from "./reasons.js";
 
 /** Compiles what was given, once it is there. @internal */
 export async function compile(source: ModuleSource | Promise<ModuleSource>): Promise<WebAssembly.Module> {
@@ -51,6 +52,15 @@ export function refuseOtherAbi(major: number | undefined): void {
   throw new GateError(
     "unsupported",
     `the module's ABI is \`${major ?? "none"}\`: this package speaks ${ABI_MAJOR}, use the module that comes with it`,
+  );
+}
+
+/** Refuses a module with other reasons than this package's: their numbers would say something else. @internal */
+export function refuseOtherReasons(reasons: string): void {
+  if (reasons === REASONS_DIGEST) return;
+  throw new GateError(
+    "unsupported",
+    `the module's reasons are \`${reasons}\`, this package's \`${REASONS_DIGEST}\`: use the module that comes with it`,
   );
 }
 

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import * as inline from "autonomy-gate/inline";
 import * as plain from "autonomy-gate";
 import { WAYS, nodeId, row } from "./rig.mjs";
-import { goodBundle, root } from "./support.mjs";
+import { goodBundle, root, shipped } from "./support.mjs";
 
 const wasm = readFileSync(join(root, "gate-wasm/gate.wasm"));
 const good = goodBundle();
@@ -201,14 +201,18 @@ for (const [name, { Gate }] of Object.entries(WAYS)) {
 test("what is no gate.wasm is refused", async () => {
   const empty = Buffer.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]);
   const importing = Buffer.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 1, 4, 1, 0x60, 0, 0, 2, 7, 1, 1, 0x61, 1, 0x62, 0, 0]);
+  const otherAbi = readFileSync(join(root, "target/gate-abi-2.wasm"));
   for (const { Gate } of Object.values(WAYS)) {
     const refused = (module, message) => assert.rejects(Gate.load({ module }), { name: "GateError", code: "unsupported", message });
     await refused(empty, /ABI is `none`/);
     await refused(Buffer.from("<!doctype html>"), /optimizeDeps/);
     await refused(importing, /imports `a.b`/);
+    await refused(otherAbi, /ABI is `2`.* speaks 1/);
   }
   const message = "the module has the plain ABI: load it by `autonomy-gate`, or leave `module` out";
   await assert.rejects(WAYS.bindgen.Gate.load({ module: wasm }), { name: "GateError", code: "unsupported", message });
+  const importsGlue = /imports `\.\/gate_bindgen_bg\.js\.\w+`: gate.wasm imports nothing/;
+  await assert.rejects(WAYS.plain.Gate.load({ module: readFileSync(shipped.bindgen) }), { name: "GateError", message: importsGlue });
 });
 
 test("a module may come as bytes, compiled, or as a response", async () => {
