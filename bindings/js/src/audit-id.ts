@@ -4,9 +4,9 @@ const RANDOM_BYTES = 10;
 
 const pool = new Uint8Array(BLOCK_BYTES);
 let used = BLOCK_BYTES;
-// So is the text of a time: calls in one millisecond share it.
+// So are the codes of a time's text: calls in one millisecond share them.
 let timed = -1;
-let time = "";
+const time = new Uint8Array(14);
 
 /** The character codes of the two hexadecimal digits of each byte. */
 const HIGH = digits((byte) => byte >> 4);
@@ -25,7 +25,8 @@ export function auditId(nowMs: number = Date.now()): string {
   }
   if (nowMs !== timed) {
     const digits = Math.floor(nowMs).toString(16).padStart(12, "0").slice(-12);
-    time = `${digits.slice(0, 8)}-${digits.slice(8)}-`;
+    const text = `${digits.slice(0, 8)}-${digits.slice(8)}-`;
+    for (let at = 0; at < time.length; at += 1) time[at] = text.charCodeAt(at);
     timed = nowMs;
   }
   const at = used;
@@ -34,8 +35,22 @@ export function auditId(nowMs: number = Date.now()): string {
   const variant = 0x80 | (pool[at + 2]! & 0x3f);
   const high = (byte: number): number => HIGH[pool[at + byte]!]!;
   const low = (byte: number): number => LOW[pool[at + byte]!]!;
-  // One string at once: joined from pieces, it would be put together again by whoever reads it.
-  return `${time}${String.fromCharCode(
+  // All of it at once: joined from pieces, it would be put together again by whoever reads it.
+  return String.fromCharCode(
+    time[0]!,
+    time[1]!,
+    time[2]!,
+    time[3]!,
+    time[4]!,
+    time[5]!,
+    time[6]!,
+    time[7]!,
+    time[8]!,
+    time[9]!,
+    time[10]!,
+    time[11]!,
+    time[12]!,
+    time[13]!,
     HIGH[version]!,
     LOW[version]!,
     high(1),
@@ -58,5 +73,5 @@ export function auditId(nowMs: number = Date.now()): string {
     low(8),
     high(9),
     low(9),
-  )}`;
+  );
 }

@@ -215,6 +215,16 @@ test("what is no gate.wasm is refused", async () => {
   await assert.rejects(WAYS.plain.Gate.load({ module: readFileSync(shipped.bindgen) }), { name: "GateError", message: importsGlue });
 });
 
+test("an audit id begins with the time of its call", async () => {
+  const gate = await load(plain.Gate);
+  // One time again, as the calls of a millisecond have it.
+  for (const nowMs of [1_800_000_000_000, 1_800_000_000_000, 1_800_000_000_001, 0, 2 ** 48 - 1]) {
+    const { auditId } = gate.decide({ tool: "tool.echo", nowMs });
+    assert.match(auditId, /^[0-9a-f]{8}-[0-9a-f]{4}-7/);
+    assert.equal(parseInt(auditId.replace("-", "").slice(0, 12), 16), nowMs);
+  }
+});
+
 test("a module may come as bytes, compiled, or as a response", async () => {
   const sources = [
     wasm,
