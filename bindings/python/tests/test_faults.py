@@ -140,7 +140,6 @@ LOOK_UPS = {
     "no text": (lambda handler: handler.raw(200, b"\xff\xfe"), "malformed"),
     "another node": (lambda handler: handler.say(200, enrolled(node_id="robot-8")), "answered for node"),
     "half a body": (half, "broke off"),
-    "4 GiB": (lambda handler: handler.raw(200, b"x" * 100_000, length=1 << 32), "longer than 65536 bytes"),
     "endless headers": (lambda handler: handler.raw(200, b"", headers=[("x", "y" * 50_000)] * 4), "not HTTP"),
     "no HTTP": (lambda handler: handler.wfile.write(b"SSH-2.0\r\n\r\n"), "not HTTP"),
     "nothing": (lambda handler: handler.hang_up(), "hung up|broke off"),
@@ -158,6 +157,41 @@ def test_look_up_lies(side, contract, lie):
     contract.fault = of("GET", fault)
     denied(side, asked, Reason.ENROLLMENT_UNAVAILABLE)
     assert re.search(words, why(contract.frames))
+    contract.fault = None
+    right(side, asked, contract.frames)
+
+
+MUCH = 4 << 30
+PIECE = b" " * (1 << 16)
+WAYS = {
+    "announced": (f"content-length: {MUCH}", PIECE),
+    "chunked": ("transfer-encoding: chunked", b"%x\r\n%b\r\n" % (len(PIECE), PIECE)),
+    "until close": ("connection: close", PIECE),
+}
+
+
+@pytest.mark.fault("host_lying")
+@pytest.mark.parametrize("way", WAYS)
+def test_of_4_gib_a_little_is_taken(side, contract, way):
+    header, piece = WAYS[way]
+    taken, over = [], threading.Event()
+
+    def send(handler):
+        try:
+            handler.wfile.write(f"HTTP/1.1 200 OK\r\n{header}\r\n\r\n".encode())
+            for _ in range(MUCH // len(PIECE)):
+                handler.wfile.write(piece)
+                taken.append(len(piece))
+        finally:
+            handler.close_connection = True
+            over.set()
+
+    asked = guard(side, contract)
+    contract.fault = of("GET", send)
+    denied(side, asked, Reason.ENROLLMENT_UNAVAILABLE)
+    assert over.wait(60)
+    assert sum(taken) < 64 << 20
+    assert "longer than 65536 bytes" in why(contract.frames)
     contract.fault = None
     right(side, asked, contract.frames)
 
