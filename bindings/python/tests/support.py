@@ -191,10 +191,72 @@ class Tasks(Threads):
 def kept_port():
     """A port of loopback that no other process is given until the block ends, also while nothing listens on it."""
     with socket.socket() as kept:
-        # So may the server: two such sockets share a port, of which one listens.
+        # With it the server may bind the port as well: of the sockets that have it one may listen, and this one never does.
         kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         kept.bind(("127.0.0.1", 0))
         yield kept.getsockname()[1]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection to `Contract`; what a fault is given to answer with."""
+
+    protocol_version = "HTTP/1.1"
+
+    def setup(self):
+        self.disable_nagle_algorithm = self.server.address_family == socket.AF_INET
+        super().setup()
+
+    def log_message(self, *_):
+        pass
+
+    def address_string(self):
+        return ""
+
+    def handle(self):
+        self.server.contract._connections.append(self.connection)
+        with contextlib.suppress(ConnectionError):
+            super().handle()
+
+    def serve(self):
+        contract = self.server.contract
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        contract.requests.append((self.command, self.path, dict(self.headers), body))
+        if contract.fault is None or not contract.fault(self):
+            contract.answer(self, body)
+
+    do_GET = do_POST = serve  # noqa: N815 - as http.server wants it
+
+    def say(self, status, document):
+        self.raw(status, json.dumps(document).encode())
+
+    def raw(self, status, body, length=None, headers=()):
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def hang_up(self):
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def hold(self):
+        """Says nothing until the server stops."""
+        self.server.contract._stopped.wait(30)
+        self.close_connection = True
+
+
+class Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+    request_queue_size = 128
+
+    def __init__(self, contract, family, address):
+        self.contract, self.address_family = contract, family
+        super().__init__(address, Handler)
 
 
 class Contract:
@@ -209,68 +271,19 @@ class Contract:
         self.token = TOKEN
         self.enrolled = True
         self.sequence = 0
-        self.where = {"url": f"http://127.0.0.1:{place}"} if isinstance(place, int) else {"socket": place}
-        self._place = place
+        if isinstance(place, int):
+            self.where = {"url": f"http://127.0.0.1:{place}"}
+            self._listens = socket.AF_INET, ("127.0.0.1", place)
+        else:
+            self.where = {"socket": place}
+            self._listens = socket.AF_UNIX, os.fspath(place)
         self._connections = []
         self.start()
 
     def start(self):
         """Listens, also once it was stopped."""
-        self._hold = threading.Event()
-        contract, tcp = self, isinstance(self._place, int)
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = tcp
-
-            def log_message(self, *_):
-                pass
-
-            def address_string(self):
-                return ""
-
-            def handle(self):
-                contract._connections.append(self.connection)
-                with contextlib.suppress(ConnectionError):
-                    super().handle()
-
-            def serve(self):
-                body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                contract.requests.append((self.command, self.path, dict(self.headers), body))
-                if contract.fault is None or not contract.fault(self):
-                    contract.answer(self, body)
-
-            do_GET = do_POST = serve  # noqa: N815 - as http.server wants it
-
-            def say(self, status, document):
-                self.raw(status, json.dumps(document).encode())
-
-            def raw(self, status, body, length=None, headers=()):
-                self.send_response(status)
-                for name, value in headers:
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(body) if length is None else length))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def hang_up(self):
-                self.close_connection = True
-                with contextlib.suppress(OSError):
-                    self.connection.shutdown(socket.SHUT_RDWR)
-
-            def hold(self):
-                """Says nothing until the server stops."""
-                contract._hold.wait(30)
-                self.close_connection = True
-
-        class Server(socketserver.ThreadingTCPServer):
-            daemon_threads = True
-            allow_reuse_address = True
-            address_family = socket.AF_INET if tcp else socket.AF_UNIX
-            request_queue_size = 128
-
-        self._server = Server(("127.0.0.1", self._place) if tcp else os.fspath(self._place), Handler)
-        self._server.block_on_close = False
+        self._stopped = threading.Event()
+        self._server = Server(self, *self._listens)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
 
@@ -292,7 +305,7 @@ class Contract:
         return handler.say(200, {"first_seq": first, "last_seq": self.sequence})
 
     def stop(self):
-        self._hold.set()
+        self._stopped.set()
         self._server.shutdown()
         self._server.server_close()
         for connection in self._connections:
