@@ -27,6 +27,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Base64;
+import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
 import java.util.stream.Collectors;
@@ -78,8 +79,11 @@ final class Bench {
         int[] asked = {0};
         measure(ENGINE, "verdict", 200_000, 3_000, 100, () -> gate.verdict(nowMs));
         measure(ENGINE, "decide", 50_000, 20_000, 1, () -> gate.decide(logged.get(asked[0]++ % logged.size())));
-        measure(ENGINE, "decide_first", 50_000, 20_000, 1, () -> gate.decide(
-                logged.get(0).withPolicy(PolicyAnswer.ALLOWED.withRef("fleet@" + asked[0]++))));
+        Iterator<Call> first = IntStream.range(0, 70_000)
+                .mapToObj(at -> logged.get(0).withPolicy(PolicyAnswer.ALLOWED.withRef("fleet@" + at)))
+                .collect(Collectors.toList())
+                .iterator();
+        measure(ENGINE, "decide_first", 50_000, 20_000, 1, () -> gate.decide(first.next()));
         durable(Path.of(System.getenv("AUTONOMY")), gate, ref);
         peer(ref);
     }
