@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from support import host, serving
+from support import ROOT, host, serving
 
 PACKAGE = Path(__file__).resolve().parents[1]
 README = (PACKAGE / "README.md").read_text(encoding="utf-8")
@@ -28,14 +28,15 @@ def user(tmp_path_factory):
     place = tmp_path_factory.mktemp("user")
     venv.create(place / "environment", symlinks=True)
     python = place / "environment/bin/python"
-    shutil.copy(Path(sys.prefix, f"dist/autonomy_gate-{version('autonomy-gate')}-py3-none-any.whl"), place)
+    wheel = f"autonomy_gate-{version('autonomy-gate')}-py3-none-any.whl"
+    shutil.copy(ROOT / "target/bindings-python/dist" / wheel, place)
     env = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PIP_PYTHON": str(python),
-        # Of each package the version that all else is tested with, and no other package.
-        "PIP_CONSTRAINT": str(PACKAGE / "requirements/test.txt"),
-        "PIP_ONLY_BINARY": ":all:",
+        # In place of the registry: what all else is tested with.
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(Path(sys.prefix, "wheels")),
     }
     subprocess.run(["sh", "-ec", INSTALL], cwd=place, env=env, check=True)
     return python
@@ -60,6 +61,7 @@ def test_it_brings_what_the_readme_names(user, tmp_path):
 
 
 def test_the_first_lines(user, tmp_path):
+    assert len(BLOCKS[0].splitlines()) <= 10
     said = python(user, BLOCKS[0], tmp_path)
     assert said.startswith("403 attestation: bundle_unverified: run `autonomy bundle verify`")
     assert list(tmp_path.iterdir()) == []
