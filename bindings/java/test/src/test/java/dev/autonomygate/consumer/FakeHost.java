@@ -30,14 +30,13 @@ import java.util.concurrent.Executors;
  * told to lie in each of these ways, and Java 11 as it is tested has none.
  */
 final class FakeHost implements AutoCloseable {
-    /** Answers in the host's place. */
+    /** Answers in the host's place, or breaks off; where it does neither, the host answers. */
     interface Fault {
-        /** Whether it answered, or broke off. */
-        boolean play(Exchange exchange) throws IOException, InterruptedException;
+        void play(Exchange exchange) throws IOException, InterruptedException;
     }
 
     static final String TOKEN = "a-token-of-32-characters-or-more";
-    static final Fault NONE = exchange -> false;
+    static final Fault NONE = exchange -> {};
 
     final List<JsonNode> frames = Collections.synchronizedList(new ArrayList<>());
     final List<String> appends = Collections.synchronizedList(new ArrayList<>());
@@ -130,7 +129,8 @@ final class FakeHost implements AutoCloseable {
         if (exchange.append) {
             appends.add(exchange.body);
         }
-        if (fault.play(exchange)) {
+        fault.play(exchange);
+        if (exchange.over) {
             return;
         }
         if (!("Bearer " + token).equals(exchange.headers.get("authorization"))) {
@@ -172,6 +172,8 @@ final class FakeHost implements AutoCloseable {
         final String body;
         private final Map<String, String> headers = new HashMap<>();
         private final Socket connection;
+        /** Whether an answer was begun, or the connection broken off. */
+        private boolean over;
 
         private Exchange(Socket connection, InputStream in) throws IOException {
             this.connection = connection;
@@ -192,6 +194,7 @@ final class FakeHost implements AutoCloseable {
 
         /** The head of an answer, with one header, and the first of its body; the rest is for the caller to send. */
         OutputStream begin(int status, String header, String first) throws IOException {
+            over = true;
             OutputStream out = connection.getOutputStream();
             // In one piece, for the second would wait for the receipt of the first.
             out.write(("HTTP/1.1 " + status + " \r\n" + header + "\r\n\r\n" + first).getBytes(StandardCharsets.UTF_8));
@@ -199,6 +202,7 @@ final class FakeHost implements AutoCloseable {
         }
 
         void breakOff() throws IOException {
+            over = true;
             connection.close();
         }
 

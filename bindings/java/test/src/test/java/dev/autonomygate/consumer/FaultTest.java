@@ -71,7 +71,7 @@ class FaultTest {
         return denied;
     }
 
-    /** The fault is gone: the next call is allowed, and in the log. It ends before the one after it begins. */
+    /** The fault is gone: the next call is allowed, and in the log. What it appends is there before this returns. */
     private void right(Guard guard) throws Exception {
         host.fault = FakeHost.NONE;
         try (Permit permit = guard.ask("tool.echo")) {
@@ -90,7 +90,7 @@ class FaultTest {
     }
 
     /** How often a call was sent to be written down. */
-    private long appends(String auditId) {
+    private long sent(String auditId) {
         return List.copyOf(host.appends).stream().filter(body -> body.contains(auditId)).count();
     }
 
@@ -136,10 +136,11 @@ class FaultTest {
         for (boolean slowAppend : new boolean[] {false, true}) {
             Guard.Builder builder = Support.patient(Support.good().load(), client);
             Guard guard = (slowAppend ? builder.appendTimeout(timeout) : builder.lookUpTimeout(timeout)).build();
-            host.fault = on(slowAppend, exchange -> {
+            FakeHost.Fault slow = exchange -> {
                 Thread.sleep(20_000);
                 exchange.breakOff();
-            });
+            };
+            host.fault = slowAppend ? appends(slow) : lookUps(slow);
             long startedNs = System.nanoTime();
             denied(guard, slowAppend ? Reason.WAL_UNAVAILABLE : Reason.ENROLLMENT_UNAVAILABLE);
             long tookMs = (System.nanoTime() - startedNs) / 1_000_000;
@@ -151,15 +152,15 @@ class FaultTest {
 
     @Test
     void hostLying() throws Exception {
-        List<Lie> lies = List.of(
+        List<FakeHost.Fault> lies = List.of(
                 exchange -> exchange.say(200, "<html>"),
                 exchange -> exchange.say(200, "{\"answer\":\"enrolled\"}"),
                 exchange -> exchange.say(200, FakeHost.row("robot-8")),
                 exchange -> exchange.say(500, FakeHost.row(Support.NODE)),
                 half(FakeHost.row(Support.NODE)));
         Guard guard = guard();
-        for (Lie lie : lies) {
-            host.fault = on(false, lie);
+        for (FakeHost.Fault lie : lies) {
+            host.fault = lookUps(lie);
             denied(guard, Reason.ENROLLMENT_UNAVAILABLE);
             right(guard);
         }
@@ -177,7 +178,7 @@ class FaultTest {
         AtomicInteger sending = new AtomicInteger();
         AtomicLong taken = new AtomicLong();
         byte[] bytes = piece.getBytes(StandardCharsets.UTF_8);
-        host.fault = on(false, exchange -> {
+        host.fault = lookUps(exchange -> {
             begun.incrementAndGet();
             sending.incrementAndGet();
             try {
@@ -201,7 +202,7 @@ class FaultTest {
 
     @Test
     void appendLying() throws Exception {
-        List<Lie> lies = List.of(
+        List<FakeHost.Fault> lies = List.of(
                 exchange -> exchange.say(200, "{\"durable\":true}"),
                 exchange -> exchange.say(200, "OK"),
                 exchange -> exchange.say(200, "{\"first_seq\":8,\"last_seq\":7}"),
@@ -210,8 +211,8 @@ class FaultTest {
                 exchange -> exchange.say(204, ""),
                 half(RECEIPT));
         Guard guard = guard();
-        for (Lie lie : lies) {
-            host.fault = on(true, lie);
+        for (FakeHost.Fault lie : lies) {
+            host.fault = appends(lie);
             notWritten(guard);
             right(guard);
         }
@@ -220,13 +221,9 @@ class FaultTest {
         host.fault = exchange -> {
             if (exchange.append) {
                 exchange.begin(307, "location: /moved\r\ncontent-length: 0", "");
-                return true;
-            }
-            if (exchange.path.equals("/moved")) {
+            } else if (exchange.path.equals("/moved")) {
                 exchange.say(200, RECEIPT);
-                return true;
             }
-            return false;
         };
         notWritten(guard);
         right(guard);
@@ -235,13 +232,13 @@ class FaultTest {
 
     private void notWritten(Guard guard) {
         DeniedException denied = denied(guard, Reason.WAL_UNAVAILABLE);
-        assertEquals(1, appends(denied.auditId()), "an append is not tried again");
+        assertEquals(1, sent(denied.auditId()), "an append is not tried again");
     }
 
     @Test
     void diskFull() throws Exception {
         Guard guard = guard();
-        host.fault = on(true, exchange -> exchange.say(503, "{\"error\":\"the log cannot be written: no space left\"}"));
+        host.fault = appends(exchange -> exchange.say(503, "{\"error\":\"the log cannot be written: no space left\"}"));
         DeniedException denied = denied(guard, Reason.WAL_UNAVAILABLE);
         assertTrue(denied.getCause().getMessage().endsWith("`503`: the log cannot be written: no space left"));
         right(guard);
@@ -329,23 +326,26 @@ class FaultTest {
         Support.withstood("threads");
     }
 
-    /** What is answered in the host's place. */
-    private interface Lie {
-        void tell(FakeHost.Exchange exchange) throws IOException, InterruptedException;
+    /** The fault, on look-ups alone. */
+    private static FakeHost.Fault lookUps(FakeHost.Fault fault) {
+        return exchange -> {
+            if (!exchange.append) {
+                fault.play(exchange);
+            }
+        };
     }
 
-    /** A lie to the one question; the other is answered rightly. */
-    private static FakeHost.Fault on(boolean append, Lie lie) {
+    /** The fault, on appends alone. */
+    private static FakeHost.Fault appends(FakeHost.Fault fault) {
         return exchange -> {
-            if (exchange.append == append) {
-                lie.tell(exchange);
+            if (exchange.append) {
+                fault.play(exchange);
             }
-            return exchange.append == append;
         };
     }
 
     /** Says how long the body is, and breaks off in its midst. */
-    private static Lie half(String body) {
+    private static FakeHost.Fault half(String body) {
         return exchange -> {
             exchange.begin(200, "content-length: " + body.length(), body.substring(0, body.length() / 2));
             exchange.breakOff();
