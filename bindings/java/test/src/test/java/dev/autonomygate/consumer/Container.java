@@ -11,6 +11,7 @@ import org.apache.catalina.Context;
 import org.apache.catalina.LifecycleException;
 import org.apache.catalina.Wrapper;
 import org.apache.catalina.startup.Tomcat;
+import org.apache.tomcat.util.descriptor.web.ErrorPage;
 
 /** A servlet container, Tomcat, with one servlet. */
 final class Container implements AutoCloseable {
@@ -23,7 +24,7 @@ final class Container implements AutoCloseable {
      * @param base where it may write
      * @param gate registers the filter
      * @param servlet the servlet
-     * @param paths where it is
+     * @param paths where it is; a request that fails with 410 gets what is at the first
      */
     Container(Path base, ServletContainerInitializer gate, HttpServlet servlet, String... paths) throws LifecycleException {
         tomcat.setSilent(true);
@@ -37,6 +38,10 @@ final class Container implements AutoCloseable {
         for (String path : paths) {
             wrapper.addMapping(path);
         }
+        ErrorPage gone = new ErrorPage();
+        gone.setErrorCode(410);
+        gone.setLocation(paths[0]);
+        context.addErrorPage(gone);
         tomcat.start();
         url = "http://127.0.0.1:" + tomcat.getConnector().getLocalPort();
     }

@@ -10,9 +10,12 @@ import dev.autonomygate.MemoryHost;
 import dev.autonomygate.ToolCall;
 import dev.autonomygate.servlet.GateFilter;
 import jakarta.servlet.AsyncContext;
+import jakarta.servlet.AsyncEvent;
+import jakarta.servlet.AsyncListener;
 import jakarta.servlet.DispatcherType;
 import jakarta.servlet.FilterRegistration;
 import jakarta.servlet.ServletContainerInitializer;
+import jakarta.servlet.ServletException;
 import jakarta.servlet.http.HttpServlet;
 import jakarta.servlet.http.HttpServletRequest;
 import jakarta.servlet.http.HttpServletResponse;
@@ -84,6 +87,98 @@ class GateFilterTest {
             host.fail(new IOException("down"));
             assertEquals(503, container.get("/runs").statusCode());
             assertEquals(3, RAN.get());
+        }
+    }
+
+    /** A servlet that dispatches requests on. */
+    private static final class Dispatching extends HttpServlet {
+        private static final long serialVersionUID = 1L;
+        private final transient MemoryHost host;
+
+        Dispatching(MemoryHost host) {
+            this.host = host;
+        }
+
+        @Override
+        protected void doGet(HttpServletRequest request, HttpServletResponse response) throws ServletException, IOException {
+            if (request.getDispatcherType() != DispatcherType.REQUEST) {
+                response.getWriter().print(request.getAttribute(GateFilter.AUDIT_ID));
+                return;
+            }
+            AsyncContext async = request.startAsync();
+            switch (request.getServletPath()) {
+                case "/to-itself":
+                    // It is not asked again: it would be denied.
+                    host.revoke(Support.NODE);
+                    async.dispatch();
+                    return;
+                case "/with-other-parameters":
+                    async.dispatch("/with-other-parameters?joint=2");
+                    return;
+                case "/to-another":
+                    async.dispatch("/runs");
+                    return;
+                case "/late":
+                    async.setTimeout(1);
+                    async.addListener(new Again());
+                    return;
+                default:
+                    request.getRequestDispatcher("/runs").forward(request, response);
+                    async.dispatch("/runs");
+            }
+        }
+    }
+
+    /** Dispatches a request again whose time is up. */
+    private static final class Again implements AsyncListener {
+        @Override
+        public void onTimeout(AsyncEvent event) {
+            event.getAsyncContext().dispatch();
+        }
+
+        @Override
+        public void onComplete(AsyncEvent event) {}
+
+        @Override
+        public void onError(AsyncEvent event) {}
+
+        @Override
+        public void onStartAsync(AsyncEvent event) {}
+    }
+
+    @Test
+    void anAsynchronousServletIsAskedOnce() throws Exception {
+        assertEquals(List.of("completed"), outcomes("/to-itself"));
+    }
+
+    @Test
+    void whatElseIsDispatchedIsAskedAnew() throws Exception {
+        assertEquals(List.of("completed", "completed"), outcomes("/to-another"));
+        assertEquals(List.of("completed", "completed"), outcomes("/with-other-parameters"));
+        assertEquals(List.of("abandoned", "completed"), outcomes("/late"));
+        assertEquals(List.of("completed", "completed"), outcomes("/not-gated-twice"));
+    }
+
+    /** How the calls of a request went; each was decided. */
+    private List<String> outcomes(String path) throws Exception {
+        MemoryHost host = new MemoryHost();
+        host.enroll(Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef));
+        Guard guard = Support.patient(Support.good().load(), host).build();
+        ServletContainerInitializer gate = (classes, context) -> {
+            FilterRegistration.Dynamic registered =
+                    context.addFilter("gate", new GateFilter(guard, request -> ToolCall.of("tool.echo")));
+            registered.setAsyncSupported(true);
+            registered.addMappingForUrlPatterns(EnumSet.allOf(DispatcherType.class), false,
+                    "/runs", "/to-itself", "/to-another", "/with-other-parameters", "/late");
+        };
+        try (Container container = new Container(base, gate, new Dispatching(host), "/runs", path)) {
+            HttpResponse<String> ran = container.get(path);
+            assertEquals(200, ran.statusCode(), ran.body());
+            long decided = host.frames().stream().filter(frame -> frame.kind().equals("autonomy.decision")).count();
+            return actions(host, (int) decided).stream()
+                    .map(action -> action.substring(action.indexOf(' ') + 1))
+                    .sorted()
+                    .collect(Collectors.toList());
         }
     }
 

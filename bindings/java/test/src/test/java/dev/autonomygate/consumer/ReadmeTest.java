@@ -4,10 +4,12 @@ import static org.junit.jupiter.api.Assertions.assertDoesNotThrow;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import dev.autonomygate.DeniedException;
 import dev.autonomygate.Enrollment;
 import dev.autonomygate.Guard;
 import dev.autonomygate.MemoryHost;
 import dev.autonomygate.servlet.GateFilter;
+import jakarta.servlet.DispatcherType;
 import jakarta.servlet.ServletContainerInitializer;
 import jakarta.servlet.ServletContext;
 import jakarta.servlet.ServletException;
@@ -119,20 +121,6 @@ class ReadmeTest {
         }
     }
 
-    /** A servlet at the path that the README gates, and one that forwards to it. */
-    private static final class Arm extends HttpServlet {
-        private static final long serialVersionUID = 1L;
-
-        @Override
-        protected void doGet(HttpServletRequest request, HttpServletResponse response) throws ServletException, IOException {
-            if (request.getServletPath().equals("/forwards")) {
-                request.getRequestDispatcher("/arm").forward(request, response);
-                return;
-            }
-            response.getWriter().print("moved, " + request.getAttribute(GateFilter.AUDIT_ID));
-        }
-    }
-
     @Test
     void aServletIsGatedAsWritten() throws Exception {
         write("ArmFilter.java", block("java", "class ArmFilter "));
@@ -149,20 +137,57 @@ class ReadmeTest {
             register.setAccessible(true);
             ServletContainerInitializer gate = (classes, context) ->
                     assertDoesNotThrow(() -> register.invoke(null, context, guard));
-            try (Container container = new Container(empty, gate, new Arm(), "/arm", "/forwards", "/other")) {
-                for (String path : List.of("/arm", "/forwards")) {
+            List<String> dispatched = List.of("/arm", "/forwards", "/dispatches", "/fails");
+            try (Container container = new Container(empty, gate, new Moving(),
+                    "/arm", "/forwards", "/dispatches", "/fails", "/includes", "/other")) {
+                for (String path : dispatched) {
                     HttpResponse<String> moved = container.get(path);
-                    assertEquals(200, moved.statusCode());
+                    assertEquals(path.equals("/fails") ? 410 : 200, moved.statusCode());
                     String auditId = moved.body().substring("moved, ".length());
                     assertTrue(host.frames().stream().anyMatch(frame -> frame.auditId().equals(auditId)), moved.body());
                 }
+                assertTrue(container.get("/includes").body().matches("moved, [0-9a-f-]{36}"));
                 host.revoke(Support.NODE);
-                for (String path : List.of("/arm", "/forwards")) {
+                for (String path : dispatched) {
                     HttpResponse<String> denied = container.get(path);
                     assertEquals(403, denied.statusCode());
                     assertEquals("attestation: enrollment_revoked", Support.read(denied.body()).get("reason").asText());
                 }
+                HttpResponse<String> includes = container.get("/includes");
+                assertEquals("403, attestation: enrollment_revoked", includes.body());
                 assertEquals("moved, null", container.get("/other").body());
+            }
+        }
+    }
+
+    /** A servlet at the path that the README gates, and at others that dispatch to it in each way. */
+    private static final class Moving extends HttpServlet {
+        private static final long serialVersionUID = 1L;
+
+        @Override
+        protected void doGet(HttpServletRequest request, HttpServletResponse response) throws ServletException, IOException {
+            // Where it is included, its path is that of what includes it.
+            boolean first = request.getDispatcherType() == DispatcherType.REQUEST;
+            switch (first ? request.getServletPath() : "/arm") {
+                case "/forwards":
+                    request.getRequestDispatcher("/arm").forward(request, response);
+                    return;
+                case "/dispatches":
+                    request.startAsync().dispatch("/arm");
+                    return;
+                case "/fails":
+                    response.sendError(410);
+                    return;
+                case "/includes":
+                    try {
+                        request.getRequestDispatcher("/arm").include(request, response);
+                    } catch (ServletException e) {
+                        DeniedException denied = (DeniedException) e.getCause();
+                        response.getWriter().print(denied.status() + ", " + denied.reason());
+                    }
+                    return;
+                default:
+                    response.getWriter().print("moved, " + request.getAttribute(GateFilter.AUDIT_ID));
             }
         }
     }
