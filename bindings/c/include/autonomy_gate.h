@@ -12,9 +12,14 @@
  * Strings are UTF-8 and end in a NUL. What may be NULL is said to be so; a NULL elsewhere gives `AG_MALFORMED`, and so does a
  * length with nothing behind it. Structs that you make begin as zeros: `ag_call call = {0};`.
  *
- * Errors. Whatever is not `AG_OK` is no permission to run anything; `ag_error` says why. A panic inside, which is a defect, is
- * caught: a call that asks for a decision is denied, another gives `AG_PANICKED`. It marks the gate or the guard as dead: what
- * that held is dropped, and the next call makes it anew, told all that it was told. Memory that runs out ends the process.
+ * Errors. Whatever is not `AG_OK` is no permission to run anything; `ag_error` says why.
+ *
+ * Panics. One inside is a defect, and is caught. To `ag_guard_ask`, `ag_gate_decide` and `ag_gate_decide_batch` it is a failure
+ * of what panicked, as their comments say; `ag_gate_verdict` gives `AG_ATTESTATION_ENROLLMENT_UNAVAILABLE`, and
+ * `ag_native_host_is_healthy` false. Any other call that gives a status gives `AG_PANICKED`, and so do those three where the call
+ * has no audit id yet. The panic marks the handle as dead, whichever it is: what it held is dropped, and the next call begins
+ * anew. A gate is told again all that it was told, a guard looks up and logs the facts again, a native host connects again, and a
+ * memory host knows no node. Memory that runs out ends the process.
  */
 
 #ifndef AUTONOMY_GATE_H
@@ -71,8 +76,7 @@ enum ag_status
    */
   AG_UNSUPPORTED = -3,
   /**
-   * A defect of the library was caught. No tool may run on this call. The gate drops what it held, and the next call is
-   * answered by a new instance that is told everything again: there is nothing to reset.
+   * A panic was caught, which is a defect of the library. The next call is right: there is nothing to reset.
    */
   AG_PANICKED = -4,
 };
@@ -889,6 +893,10 @@ void ag_guard_free(struct ag_guard *guard);
  * Asks whether a call may run. `AG_OK`: it may, once, and `*permit` is yours until `ag_permit_finish`. `AG_DENIED`: it may
  * not, and `*denial` is yours: `ag_denial_free`. Anything else: it may not, and nothing was written down. `denial` may be
  * NULL.
+ *
+ * A panic counts as a failure of what panicked: of the gate as `ag_gate_decide` says; of the look-up,
+ * `AG_ATTESTATION_ENROLLMENT_UNAVAILABLE`; of the policy, `AG_POLICY_EVALUATION_FAILED`; of an append or of anything else,
+ * `AG_AUDIT_WAL_UNAVAILABLE` in every mode, and the denial's `cause` has what it said.
  */
 ag_status ag_guard_ask(const struct ag_guard *guard,
                        const struct ag_tool_call *call,

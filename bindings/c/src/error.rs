@@ -1,6 +1,9 @@
 //! What goes wrong, in one line: the cause, then the remedy.
 
-use std::{any::Any, fmt};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 /// An error and what kind of thing was wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +33,16 @@ impl Error {
     pub(crate) fn refused(message: impl fmt::Display) -> Self {
         Self { kind: ErrorKind::Refused, message: message.to_string() }
     }
+}
 
-    pub(crate) fn panicked(doing: &str, panic: &(dyn Any + Send)) -> Self {
+/// Runs a call. A panic in it is an error, which says what was done then.
+pub(crate) fn caught<T>(doing: &str, call: impl FnOnce() -> T) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
         let said = panic.downcast_ref::<&str>().copied();
         let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it did not say why");
         let message = format!("a panic while {doing}: {said}; report it as a defect of this library");
-        Self { kind: ErrorKind::Panicked, message: gate_core::text::line(&message) }
-    }
+        Error { kind: ErrorKind::Panicked, message: gate_core::text::line(&message) }
+    })
 }
 
 impl fmt::Display for Error {

@@ -14,15 +14,13 @@ pub mod guard;
 pub mod host;
 
 use std::{
-    any::Any,
     cell::RefCell,
     ffi::{CStr, CString, c_char},
-    panic::{AssertUnwindSafe, catch_unwind},
     ptr, slice,
 };
 
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, caught},
     guard::{Denied, Refused},
     reasons::{REASONS, Row},
 };
@@ -47,8 +45,7 @@ pub enum ag_status {
     AG_REFUSED = -2,
     /// This is not the library that the program was compiled for.
     AG_UNSUPPORTED = -3,
-    /// A defect of the library was caught. No tool may run on this call. The gate drops what it held, and the next call is
-    /// answered by a new instance that is told everything again: there is nothing to reset.
+    /// A panic was caught, which is a defect of the library. The next call is right: there is nothing to reset.
     AG_PANICKED = -4,
 }
 
@@ -139,11 +136,10 @@ impl From<Refused> for Failure {
 
 /// Runs a call; what it comes to is a status and a line.
 fn entry(call: impl FnOnce() -> Result<(), Failure>) -> ag_status {
-    let result = catch_unwind(AssertUnwindSafe(call));
-    let failure = match result {
+    let failure = match caught("a call ran", call) {
         Ok(Ok(())) => return AG_OK,
         Ok(Err(failure)) => failure,
-        Err(panic) => Failure::Error(panicked(&*panic)),
+        Err(panicked) => Failure::Error(panicked),
     };
     let (status, message) = match failure {
         Failure::Denied(denied) => (AG_DENIED, format!("the call is denied: {}", denied.reason)),
@@ -153,10 +149,6 @@ fn entry(call: impl FnOnce() -> Result<(), Failure>) -> ag_status {
     // A thread that is ending has nobody to tell.
     let _ended = LAST_ERROR.try_with(|error| *error.borrow_mut() = message);
     status
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> Error {
-    Error::panicked("a call ran", panic)
 }
 
 fn status(kind: ErrorKind) -> ag_status {

@@ -6,14 +6,16 @@ use serde::Serialize;
 #[cfg(feature = "inject-trap")]
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{
-    any::Any,
     mem,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{answer::Answer, error::Error};
+use crate::{
+    answer::Answer,
+    error::{Error, caught},
+    lock::lock,
+};
 
 /// What a gate is told once: `gate_configure` of `docs/src/spec/abi.md`.
 #[derive(Debug, Clone, Serialize)]
@@ -143,6 +145,22 @@ impl Gate {
         })
     }
 
+    /// The gate of `robot-7`.
+    #[cfg(test)]
+    pub(crate) fn without_bundle(mode: &'static str) -> Self {
+        let configuration = Configuration {
+            mode,
+            node_id: Some("robot-7"),
+            bundle_keys: vec![],
+            bundle_threshold: 1,
+            lease_keys: vec![],
+            lease_threshold: 1,
+            max_staleness_ms: 60_000,
+            max_skew_ms: 0,
+        };
+        Self::load(&configuration).unwrap()
+    }
+
     /// Makes a tar the active bundle. One that is refused leaves the bundle that was active.
     pub(crate) fn load_bundle(&self, tar: &[u8]) -> Result<(), Error> {
         let mut state = self.lock();
@@ -213,7 +231,7 @@ impl Gate {
 
     /// A new audit id of this time.
     pub(crate) fn audit_id(&self, now_ms: u64) -> Result<AuditId, Error> {
-        self.audit_ids.lock().unwrap_or_else(PoisonError::into_inner).next(now_ms)
+        lock(&self.audit_ids, |ids| *ids = AuditIds::default()).next(now_ms)
     }
 
     pub(crate) fn bundle(&self) -> Option<Arc<Bundle>> {
@@ -221,12 +239,7 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| {
-            self.state.clear_poison();
-            let mut state = poisoned.into_inner();
-            state.instance = None;
-            state
-        })
+        lock(&self.state, |state| state.instance = None)
     }
 }
 
@@ -263,15 +276,14 @@ impl State {
     fn guarded<T>(&mut self, doing: &str, call: impl FnOnce(&mut Instance) -> T) -> Result<T, Error> {
         let Self { told, instance, .. } = self;
         let kept = mem::take(instance);
-        let result = catch_unwind(AssertUnwindSafe(|| {
+        let (kept, result) = caught(doing, || {
             let mut instance = match kept {
                 Some(instance) => instance,
                 None => told.instance()?,
             };
             let result = call(&mut instance);
-            Ok((instance, result))
-        }));
-        let (kept, result) = result.map_err(|panic: Box<dyn Any + Send>| Error::panicked(doing, &*panic))??;
+            Ok::<_, Error>((instance, result))
+        })??;
         *instance = Some(kept);
         Ok(result)
     }
@@ -344,6 +356,8 @@ fn decide(instance: &Instance, call: document::Call) -> Result<Decision, Error> 
 }
 
 fn tell(instance: &mut Instance, answer: &Answer) -> i32 {
+    #[cfg(feature = "inject-trap")]
+    trap_on(answer);
     match answer {
         Answer::Json(json) => instance.set_enrollment(json),
         Answer::Lease(envelope) => instance.set_lease(envelope),
@@ -385,6 +399,14 @@ pub(crate) fn now_ms() -> u64 {
 #[cfg(feature = "inject-trap")]
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
+/// What is told next is that it panicked, and why: that panics as well.
+#[cfg(feature = "inject-trap")]
+fn trap_on(answer: &Answer) {
+    const ASKED_FOR: &str = "gate.trap-told";
+    let (Answer::Json(text) | Answer::Lease(text)) = answer;
+    assert!(!String::from_utf8_lossy(text).contains(ASKED_FOR), "a trap was asked for: {ASKED_FOR}");
+}
+
 /// Makes audit ids: UUIDs of version 7, which sort by the time they were made at.
 ///
 /// Random bytes for hundreds of them are drawn at once, since that is a system call. A gate that is copied by a fork would
@@ -420,6 +442,24 @@ impl AuditIds {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_marks_a_gate_as_dead_and_the_next_call_makes_it_anew() {
+        let gate = Gate::without_bundle("enforce");
+        gate.set_enrollment(&Answer::not_enrolled(1)).unwrap();
+        let explained = gate.explain(1.0).unwrap();
+        gate.lock().instance = Some(Box::new(Instance::new()));
+        assert_ne!(gate.explain(1.0).unwrap(), explained);
+        crate::lock::kill(&gate.state);
+        assert_eq!(gate.explain(1.0).unwrap(), explained);
+
+        gate.audit_id(1).unwrap();
+        let drawn = gate.audit_ids.lock().unwrap().pool.clone();
+        crate::lock::kill(&gate.audit_ids);
+        gate.audit_id(1).unwrap();
+        assert_eq!(gate.audit_ids.lock().unwrap().pool.len(), drawn.len());
+        assert_ne!(gate.audit_ids.lock().unwrap().pool, drawn);
+    }
 
     #[test]
     fn audit_ids_are_uuids_that_sort_by_time_and_never_come_twice() {

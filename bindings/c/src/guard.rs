@@ -9,8 +9,9 @@ use std::{
 
 use crate::{
     answer::{Answer, Observation},
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, caught},
     gate::{Call, Decision, Gate, now_ms},
+    lock::lock,
 };
 
 /// Who says whether a node is enrolled.
@@ -94,6 +95,22 @@ impl From<Error> for Refused {
     }
 }
 
+/// Why a decision is not in the log.
+enum Unrecorded {
+    /// There was none: the call is not what the gate takes.
+    Malformed(Error),
+    Because(String),
+}
+
+impl From<Error> for Unrecorded {
+    fn from(error: Error) -> Self {
+        match error.kind {
+            ErrorKind::Panicked => Self::Because(error.message),
+            ErrorKind::Malformed | ErrorKind::Refused | ErrorKind::Unsupported => Self::Malformed(error),
+        }
+    }
+}
+
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
@@ -106,8 +123,8 @@ pub(crate) struct Times {
 /// No tool runs without a permit, and there is a permit only when the frames of its decision are durable.
 pub(crate) struct Guard {
     gate: Arc<Gate>,
-    source: Box<dyn Source>,
-    sink: Box<dyn Sink>,
+    source: Arc<dyn Source>,
+    sink: Arc<dyn Sink>,
     policy: Option<Box<dyn Policy>>,
     times: Times,
     state: Mutex<State>,
@@ -130,52 +147,56 @@ struct Known {
 impl Guard {
     pub(crate) fn new(
         gate: Arc<Gate>,
-        source: Box<dyn Source>,
-        sink: Box<dyn Sink>,
+        source: Arc<dyn Source>,
+        sink: Arc<dyn Sink>,
         policy: Option<Box<dyn Policy>>,
         times: Times,
     ) -> Self {
         Self { gate, source, sink, policy, times, state: Mutex::default() }
     }
 
-    /// A permit when the call may run and its decision is durable.
+    /// A permit when the call may run and its decision is durable. A panic counts as a failure of what panicked.
     pub(crate) fn ask(self: &Arc<Self>, call: ToolCall<'_>) -> Result<Permit, Refused> {
-        let id = match call.audit_id {
+        let audit_id = match call.audit_id {
             Some(id) => id.to_owned(),
             None => self.gate.audit_id(now_ms())?.as_str().to_owned(),
         };
         let policy = match (call.policy, &self.policy) {
             (Some(answer), _) => answer,
-            (None, Some(policy)) => policy.ask(call.tool, call.params),
+            (None, Some(policy)) => {
+                let answer = caught("the policy was asked", || policy.ask(call.tool, call.params));
+                answer.unwrap_or_else(|panicked| PolicyAnswer {
+                    reason: reason::Policy::EvaluationFailed.into(),
+                    policy_ref: None,
+                    detail: Some(panicked.message),
+                })
+            }
             (None, None) => PolicyAnswer { reason: reason::Policy::Allowed.into(), policy_ref: None, detail: None },
         };
-        let answer = self.look_up();
-        let decision = self.record(call.tool, &policy, &id, &answer)?;
-        match decision.reason {
-            None => Ok(Permit::new(self, call.tool, id)),
-            Some(reason) => {
-                Err(Refused::Denied(Denied { reason, audit_id: id, policy_ref: policy.policy_ref, cause: None }))
-            }
-        }
+        let recorded = caught("the call was decided and written down", || self.record(call.tool, &policy, &audit_id));
+        let (reason, cause) = match recorded.unwrap_or_else(|panicked| Err(panicked.into())) {
+            Ok(Decision { reason: None, .. }) => return Ok(Permit::new(self, call.tool, audit_id)),
+            Ok(Decision { reason: Some(reason), .. }) => (reason, None),
+            Err(Unrecorded::Because(why)) => (reason::Audit::WalUnavailable.into(), Some(why)),
+            Err(Unrecorded::Malformed(error)) => return Err(error.into()),
+        };
+        Err(Refused::Denied(Denied { reason, audit_id, policy_ref: policy.policy_ref, cause }))
     }
 
-    /// Decides and appends. A log that does not have the facts gets them, this once.
-    fn record(&self, tool: &str, policy: &PolicyAnswer, id: &str, answer: &Answer) -> Result<Decision, Refused> {
-        let unrecorded = |cause| {
-            let (reason, policy_ref) = (reason::Audit::WalUnavailable.into(), policy.policy_ref.clone());
-            Refused::Denied(Denied { reason, audit_id: id.to_owned(), policy_ref, cause: Some(cause) })
-        };
-        let decision = self.decide(tool, policy, id, answer)?;
+    /// Looks up, decides and appends. A log that does not have the facts gets them, this once.
+    fn record(&self, tool: &str, policy: &PolicyAnswer, id: &str) -> Result<Decision, Unrecorded> {
+        let answer = self.look_up();
+        let decision = self.decide(tool, policy, id, &answer)?;
         match self.append(&decision) {
             Appended::Durable => return Ok(decision),
-            Appended::Failed(why) => return Err(unrecorded(why)),
+            Appended::Failed(why) => return Err(Unrecorded::Because(why)),
             // Another log, or an older state of it.
             Appended::FactsNotLogged(_) => self.lock().facts_logged = None,
         }
-        let decision = self.decide(tool, policy, id, answer)?;
+        let decision = self.decide(tool, policy, id, &answer)?;
         match self.append(&decision) {
             Appended::Durable => Ok(decision),
-            Appended::Failed(why) | Appended::FactsNotLogged(why) => Err(unrecorded(why)),
+            Appended::Failed(why) | Appended::FactsNotLogged(why) => Err(Unrecorded::Because(why)),
         }
     }
 
@@ -190,9 +211,9 @@ impl Guard {
         {
             return Arc::clone(&known.answer);
         }
-        let answer = self.source.look_up(node_id, self.times.look_up);
         let timeout = self.times.look_up;
-        let answer = match answer {
+        let answer = caught("the enrollment was looked up", || self.source.look_up(node_id, timeout));
+        let answer = match answer.unwrap_or_else(|panicked| Err(panicked.message)) {
             Ok(_) if asked.elapsed() > timeout => {
                 Answer::unavailable(&format!("the look-up took longer than {} ms", timeout.as_millis()))
             }
@@ -267,12 +288,7 @@ impl Guard {
 
     /// What a panic left behind is not believed: the gate is told again, and the facts are logged again.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| {
-            self.state.clear_poison();
-            let mut state = poisoned.into_inner();
-            *state = State::default();
-            state
-        })
+        lock(&self.state, |state| *state = State::default())
     }
 }
 
@@ -316,56 +332,98 @@ impl Permit {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::{gate::Configuration, memory_host::MemoryHost};
-    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use crate::memory_host::MemoryHost;
 
-    impl Source for Arc<MemoryHost> {
-        fn look_up(&self, node_id: &str, timeout: Duration) -> Result<Answer, String> {
-            self.as_ref().look_up(node_id, timeout)
+    pub(crate) struct Panicking;
+
+    impl Source for Panicking {
+        fn look_up(&self, _: &str, _: Duration) -> Result<Answer, String> {
+            panic!("on purpose")
         }
     }
 
-    impl Sink for Arc<MemoryHost> {
-        fn append(&self, frames: &str, timeout: Duration) -> Appended {
-            self.as_ref().append(frames, timeout)
+    impl Sink for Panicking {
+        fn append(&self, _: &str, _: Duration) -> Appended {
+            panic!("on purpose")
+        }
+    }
+
+    impl Policy for Panicking {
+        fn ask(&self, _: &str, _: &str) -> PolicyAnswer {
+            panic!("on purpose")
+        }
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn guard(mode: &'static str, source: Arc<dyn Source>, sink: Arc<dyn Sink>) -> Guard {
+        let times = Times { max_age: MINUTE, look_up: MINUTE, append: MINUTE };
+        Guard::new(Arc::new(Gate::without_bundle(mode)), source, sink, None, times)
+    }
+
+    fn enrolled() -> Arc<MemoryHost> {
+        let host = Arc::new(MemoryHost::default());
+        host.enroll("robot-7", "fleet@1", "active", "<none>");
+        host
+    }
+
+    fn ask(guard: &Arc<Guard>) -> Result<Permit, Refused> {
+        guard.ask(ToolCall { tool: "arm.move", params: "", policy: None, audit_id: Some("a-1") })
+    }
+
+    fn denied(guard: Guard) -> Denied {
+        match ask(&Arc::new(guard)) {
+            Err(Refused::Denied(denied)) => denied,
+            Err(Refused::Error(error)) => panic!("it is no denial: {error}"),
+            Ok(_) => panic!("it is allowed"),
+        }
+    }
+
+    #[test]
+    fn a_look_up_that_panics_has_no_answer() {
+        let host = enrolled();
+        // Whatever the gate finds is written down here, and denies nothing.
+        let guard = Arc::new(guard("advisory", Arc::new(Panicking), Arc::clone(&host) as _));
+        assert!(ask(&guard).is_ok());
+        let why = "\"answer\":\"unavailable\",\"why\":\"a panic while the enrollment was looked up: on purpose; ";
+        assert!(host.frames().contains(why), "{}", host.frames());
+    }
+
+    #[test]
+    fn a_policy_that_panics_has_failed() {
+        let host = enrolled();
+        let mut guard = guard("off", Arc::clone(&host) as _, Arc::clone(&host) as _);
+        guard.policy = Some(Box::new(Panicking));
+        assert_eq!(denied(guard).reason, reason::Policy::EvaluationFailed.into());
+        assert!(host.frames().contains("a panic while the policy was asked: on purpose; "), "{}", host.frames());
+    }
+
+    #[test]
+    fn a_sink_that_panics_denies_in_every_mode() {
+        for mode in ["off", "advisory", "enforce"] {
+            let Denied { reason, audit_id, policy_ref, cause } = denied(guard(mode, enrolled(), Arc::new(Panicking)));
+            assert_eq!((reason, audit_id.as_str(), policy_ref), (reason::Audit::WalUnavailable.into(), "a-1", None));
+            let why = "a panic while the call was decided and written down: on purpose; report it as a defect of this library";
+            assert_eq!(cause.as_deref(), Some(why));
         }
     }
 
     #[test]
     fn a_guard_that_a_panic_marked_as_dead_believes_nothing_that_it_held() {
-        let host = Arc::new(MemoryHost::default());
-        host.enroll("robot-7", "fleet@1", "active", "<none>");
-        let configuration = Configuration {
-            mode: "advisory",
-            node_id: Some("robot-7"),
-            bundle_keys: vec![],
-            bundle_threshold: 1,
-            lease_keys: vec![],
-            lease_threshold: 1,
-            max_staleness_ms: 60_000,
-            max_skew_ms: 0,
-        };
-        let gate = Arc::new(Gate::load(&configuration).unwrap());
-        let long = Duration::from_secs(60);
-        let times = Times { max_age: long, look_up: long, append: long };
-        let guard = Arc::new(Guard::new(gate, Box::new(Arc::clone(&host)), Box::new(Arc::clone(&host)), None, times));
+        let host = enrolled();
+        let guard = Arc::new(guard("advisory", Arc::clone(&host) as _, Arc::clone(&host) as _));
         let facts = |calls| {
             for _ in 0..calls {
-                let call = ToolCall { tool: "arm.move", params: "", policy: None, audit_id: None };
-                assert!(guard.ask(call).is_ok());
+                assert!(ask(&guard).is_ok());
             }
             host.frames().matches("autonomy.facts").count()
         };
         assert_eq!(facts(2), 1);
         // An answer that a panic left behind, for as long as it stands.
         host.revoke("robot-7");
-        let panicked = catch_unwind(AssertUnwindSafe(|| {
-            let _state = guard.lock();
-            panic!("on purpose");
-        }));
-        assert!(panicked.is_err());
+        crate::lock::kill(&guard.state);
         assert_eq!(facts(2), 2);
         assert!(host.frames().contains("\"status\":\"revoked\""), "{}", host.frames());
     }

@@ -4,9 +4,11 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
     io::{self, ErrorKind, Read},
     mem::MaybeUninit,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
+
+use crate::lock::lock;
 
 /// Longest answer that is read.
 const ANSWER_BYTES: usize = 64 * 1024;
@@ -73,7 +75,7 @@ impl Client {
         }
         let (response, keep) = receive(&socket, deadline)?;
         if keep {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = self.lock();
             if idle.len() < IDLE {
                 idle.push(socket);
             }
@@ -84,11 +86,15 @@ impl Client {
     /// A connection that is still open: an append on one that is not would be a call denied.
     fn idle(&self) -> Option<Socket> {
         loop {
-            let socket = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let socket = self.lock().pop()?;
             if is_open(&socket) {
                 return Some(socket);
             }
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Socket>> {
+        lock(&self.idle, Vec::clear)
     }
 
     fn connect(&self, deadline: Instant) -> io::Result<Socket> {
@@ -221,4 +227,26 @@ fn lie(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
 
 fn too_long() -> io::Error {
     lie(format!("the answer is longer than {ANSWER_BYTES} bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_client_that_a_panic_marked_as_dead_keeps_no_connection() {
+        let place = std::env::temp_dir().join(format!("autonomy-gate-{}.sock", std::process::id()));
+        let _listener = UnixListener::bind(&place).unwrap();
+        let client = Client::new(Domain::UNIX, SockAddr::unix(&place).unwrap());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        for dead in [false, true] {
+            client.lock().push(client.connect(deadline).unwrap());
+            if dead {
+                crate::lock::kill(&client.idle);
+            }
+            assert_eq!(client.idle().is_some(), !dead);
+        }
+        std::fs::remove_file(place).unwrap();
+    }
 }

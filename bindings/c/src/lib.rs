@@ -9,6 +9,7 @@ pub mod ffi;
 mod gate;
 mod guard;
 mod http;
+mod lock;
 mod memory_host;
 mod native_host;
 #[expect(non_camel_case_types, reason = "the names that C sees")]

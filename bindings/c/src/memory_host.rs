@@ -1,15 +1,12 @@
 //! A host in memory, for tests and first steps: nothing it takes is durable.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use crate::{
     answer::{Answer, Row},
     gate::now_ms,
     guard::{Appended, Sink, Source},
+    lock::lock,
 };
 
 /// Rows and frames.
@@ -70,7 +67,7 @@ impl MemoryHost {
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut lock(&self.state, |state| *state = State::default()))
     }
 }
 
@@ -100,5 +97,21 @@ impl Sink for MemoryHost {
             state.frames.push_str(members);
             Appended::Durable
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_a_panic_marked_as_dead_knows_no_node() {
+        let host = MemoryHost::default();
+        host.enroll("robot-7", "fleet@1", "active", "<none>");
+        assert_eq!(host.append("[1]", Duration::ZERO), Appended::Durable);
+        crate::lock::kill(&host.state);
+        let answer = host.look_up("robot-7", Duration::ZERO).unwrap().observation();
+        assert_eq!(answer.unwrap().same, Answer::not_enrolled(1).observation().unwrap().same);
+        assert_eq!(host.frames(), "[]");
     }
 }

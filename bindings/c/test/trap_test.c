@@ -1,9 +1,14 @@
-// A library that panics on the tool `gate.trap`, and on `gate.trap-once` in one instance alone; and what comes after. Linked
-// against one that was built to.
+// A library that panics on the tool `gate.trap`, on `gate.trap-once` in one instance alone, and when it is told of the enrollment
+// `gate.trap-told`; and what comes after. Linked against one that was built to.
 #include <stdio.h>
 #include <string.h>
 
 #include "fixture.h"
+
+static const char UNDECIDED[] = "the gate panicked on this call";
+
+static const char UNTOLD[] =
+    "a panic while the answer was read: a trap was asked for: gate.trap-told; report it as a defect of this library";
 
 static const char WHY[] = "\"why\":\"a panic while it decided: a trap was asked for; report it as a defect of this library\"";
 
@@ -34,11 +39,11 @@ static int count(const char *text, const char *part) {
   return found;
 }
 
-static void denied_and_not_written_down(ag_guard *guard, const ag_memory_host *memory, const char *tool) {
+static void denied_and_not_written_down(ag_guard *guard, const ag_memory_host *memory, const char *tool, const char *cause) {
   char *before = frames_of(memory);
   ag_denial *denial = denied(guard, tool);
   CHECK(denial->reason == AG_AUDIT_WAL_UNAVAILABLE && denial->status == 503);
-  CHECK_TEXT(denial->cause, "the gate panicked on this call");
+  CHECK_TEXT(denial->cause, cause);
   ag_denial_free(denial);
   char *after = frames_of(memory);
   CHECK_TEXT(after, before);
@@ -71,14 +76,21 @@ static void a_panic_denies_and_is_forgotten(const bundle *bundle, ag_mode mode) 
   allowed(guard);
   for (int round = 0; round < 3; ++round) {
     // It panics in the new instance as well: nobody can put it into frames.
-    denied_and_not_written_down(guard, memory, "gate.trap");
+    denied_and_not_written_down(guard, memory, "gate.trap", UNDECIDED);
     allowed(guard);
     if (mode == AG_MODE_ENFORCE) {
       denied_and_written_down(guard, memory, "gate.trap-once");
     } else {
       // The new instance would let it through.
-      denied_and_not_written_down(guard, memory, "gate.trap-once");
+      denied_and_not_written_down(guard, memory, "gate.trap-once", UNDECIDED);
     }
+    // No instance can be told what the source says.
+    CHECK(ag_memory_host_enroll(memory, "robot-7", "gate.trap-told", NULL, NULL) == AG_OK);
+    denied_and_not_written_down(guard, memory, "tool.echo", UNTOLD);
+    CHECK(ag_gate_verdict(gate, 1800000000000) == AG_ATTESTATION_ENROLLMENT_UNAVAILABLE);
+    char *explained;
+    CHECK(ag_gate_explain(gate, 1800000000000, &explained) == AG_PANICKED && explained == NULL);
+    CHECK(ag_memory_host_enroll(memory, "robot-7", bundle->enrollment_ref, NULL, NULL) == AG_OK);
     for (int at = 0; at < 1000; ++at) allowed(guard);
   }
   char *frames = frames_of(memory);

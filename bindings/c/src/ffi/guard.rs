@@ -229,7 +229,7 @@ pub unsafe extern "C" fn ag_guard_new(options: *const ag_guard_options, guard: *
             look_up: ms(options.look_up_timeout_ms, 2_000),
             append: ms(options.append_timeout_ms, 10_000),
         };
-        let made = Guard::new(gate, Box::new(source), Box::new(sink), policy, times);
+        let made = Guard::new(gate, Arc::new(source), Arc::new(sink), policy, times);
         *guard = Box::into_raw(Box::new(ag_guard(Arc::new(made))));
         Ok(())
     })
@@ -244,6 +244,10 @@ pub unsafe extern "C" fn ag_guard_free(guard: *mut ag_guard) {
 /// Asks whether a call may run. `AG_OK`: it may, once, and `*permit` is yours until `ag_permit_finish`. `AG_DENIED`: it may
 /// not, and `*denial` is yours: `ag_denial_free`. Anything else: it may not, and nothing was written down. `denial` may be
 /// NULL.
+///
+/// A panic counts as a failure of what panicked: of the gate as `ag_gate_decide` says; of the look-up,
+/// `AG_ATTESTATION_ENROLLMENT_UNAVAILABLE`; of the policy, `AG_POLICY_EVALUATION_FAILED`; of an append or of anything else,
+/// `AG_AUDIT_WAL_UNAVAILABLE` in every mode, and the denial's `cause` has what it said.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ag_guard_ask(
     guard: *const ag_guard,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     answer::Answer,
-    error::Error,
+    error::{Error, caught},
     guard::{Appended, Sink, Source},
     memory_host::MemoryHost,
     native_host::{NativeHost, token_of},
@@ -203,9 +203,10 @@ unsafe extern "C" fn look_up<H: Source>(
         let host = unsafe { handle("context", context.cast::<H>()) }?;
         let answer = unsafe { answer.as_mut() }.ok_or_else(|| super::null("answer"))?;
         let node_id = unsafe { required("node_id", node_id) }?;
-        answer.0 = host
-            .look_up(node_id, Duration::from_millis(timeout_ms.into()))
-            .unwrap_or_else(|why| Answer::unavailable(&why));
+        let timeout = Duration::from_millis(timeout_ms.into());
+        let looked_up = caught("the enrollment was looked up", || host.look_up(node_id, timeout));
+        let looked_up = looked_up.unwrap_or_else(|panicked| Err(panicked.message));
+        answer.0 = looked_up.unwrap_or_else(|why| Answer::unavailable(&why));
         Ok(())
     });
 }
@@ -220,7 +221,10 @@ unsafe extern "C" fn append<H: Sink>(
     let mut appended = ag_appended::AG_APPEND_FAILED;
     entry(|| {
         let host = unsafe { handle("context", context.cast::<H>()) }?;
-        let why = match host.append(unsafe { required("frames", frames) }?, Duration::from_millis(timeout_ms.into())) {
+        let frames = unsafe { required("frames", frames) }?;
+        let timeout = Duration::from_millis(timeout_ms.into());
+        let tried = caught("the frames were appended", || host.append(frames, timeout));
+        let why = match tried.unwrap_or_else(|panicked| Appended::Failed(panicked.message)) {
             Appended::Durable => {
                 appended = ag_appended::AG_APPEND_DURABLE;
                 return Ok(());
@@ -242,4 +246,30 @@ unsafe extern "C" fn append<H: Sink>(
 unsafe extern "C" fn release<H>(context: *mut c_void) {
     // SAFETY: it came from `Arc::into_raw` of the same type, and is released once.
     drop(unsafe { Arc::from_raw(context.cast::<H>().cast_const()) });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::tests::Panicking;
+
+    #[test]
+    fn a_host_that_panics_says_so() {
+        let source = source(Some(Arc::new(Panicking)));
+        let mut answer = ag_answer(Answer::not_enrolled(1));
+        unsafe {
+            source.look_up.unwrap()(source.context, c"robot-7".as_ptr(), 1000, &raw mut answer);
+            source.release.unwrap()(source.context);
+        }
+        let said = "a panic while the enrollment was looked up: on purpose; report it as a defect of this library";
+        assert_eq!(answer.0, Answer::unavailable(said));
+
+        let sink = sink(Some(Arc::new(Panicking)));
+        let mut note = ag_note::default();
+        let appended = unsafe { sink.append.unwrap()(sink.context, c"[]".as_ptr(), 2, 1000, &raw mut note) };
+        unsafe { sink.release.unwrap()(sink.context) };
+        assert_eq!(appended, ag_appended::AG_APPEND_FAILED as i32);
+        let said = "a panic while the frames were appended: on purpose; report it as a defect of this library";
+        assert_eq!(note.text.as_deref(), Some(said));
+    }
 }
