@@ -76,7 +76,7 @@ pub fn test(root: &Path) -> Result<String> {
     let corpora = kit.compile_cpp("conformance", &[format!("{PACKAGE}/test/conformance.cpp")], &["libcrypto"])?;
     run("the corpora", kit.run(&corpora).arg("tests/corpus"))?;
     let autonomy = super::autonomy(root)?;
-    readme(&kit, &autonomy)?;
+    readme(root, &autonomy)?;
     for (example, compiler, flags) in
         [("server.c", "cc", CFLAGS.as_slice()), ("server.cpp", "c++", CXXFLAGS.as_slice())]
     {
@@ -228,50 +228,63 @@ fn fixture(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The programs of the README, as they stand there, from an empty directory.
-fn readme(kit: &Kit<'_>, autonomy: &Path) -> Result<()> {
+/// What the README says, run as it stands there: installs, compiles and runs as a user does.
+fn readme(root: &Path, autonomy: &Path) -> Result<()> {
     const DENIED: &str = "the call is denied: attestation: bundle_unverified\n";
     const WITH_REMEDY: &str = "403 attestation: bundle_unverified: run `autonomy bundle verify` on the bundle; rebuild or \
                                re-sign it with a trusted key\n";
-    let text = fs::read_to_string(kit.root.join(PACKAGE).join("README.md"))?;
-    let place = kit.root.join(BUILT).join("readme");
+    let text = fs::read_to_string(root.join(PACKAGE).join("README.md"))?;
+    let blocks = blocks(&text);
+    let [("c", first), ("sh", compile), ("cpp", first_cpp), ("sh", install), ("c", node)] = blocks.as_slice() else {
+        let found: Vec<_> = blocks.iter().map(|(language, _)| *language).collect();
+        return Err(format!("the README has the blocks {found:?}: run each of them here, in their order").into());
+    };
+    let main = first.lines().skip_while(|line| *line != "int main(void) {").skip(1).take_while(|line| *line != "}");
+    let lines = main.count();
+    if !(1..=10).contains(&lines) {
+        return Err(format!("`main` of the README's first program has `{lines}` lines within it: keep to 10").into());
+    }
+    let place = root.join(BUILT).join("readme");
     if place.exists() {
         fs::remove_dir_all(&place)?;
     }
-    fs::create_dir_all(&place)?;
-    let (program, rest) = block(&text, "c")?;
-    let (program_cpp, _) = block(rest, "cpp")?;
-    let lines = program.lines().skip_while(|line| *line != "int main(void) {").skip(1).take_while(|line| *line != "}");
-    if !(1..=10).contains(&lines.count()) {
-        return Err("the first program of the README is longer than ten lines, or not there".into());
-    }
-    for (program, file, compiler, standard, says) in
-        [(program, "move.c", "cc", "-std=c11", DENIED), (program_cpp, "move.cpp", "c++", "-std=c++17", WITH_REMEDY)]
+    let (prefix, empty) = (place.join("prefix"), place.join("empty"));
+    fs::create_dir_all(&empty)?;
+    // All but for the prefix, of which the system need not know: `ldconfig` is not run.
+    let make = install.strip_suffix("ldconfig\n").filter(|make| make.contains("PREFIX=/usr/local "));
+    let make = make.ok_or("the README does not install into `/usr/local` and then run `ldconfig`")?;
+    let make = make.replace("/usr/local", &prefix.display().to_string());
+    let mut installed = Command::new("sh");
+    ci::step("README, install", installed.args(["-ec", &make]).current_dir(root).env("CARGO", "cargo"))?;
+    let user = |program: &Path| {
+        let mut command = Command::new(program);
+        command.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")).env("LD_LIBRARY_PATH", prefix.join("lib"));
+        command.current_dir(&empty);
+        command
+    };
+    let compile_cpp = compile.replace("cc -std=c11 move.c", "c++ -std=c++17 move.cpp");
+    for (file, program, compile, says) in
+        [("move.c", *first, *compile, DENIED), ("move.cpp", *first_cpp, compile_cpp.as_str(), WITH_REMEDY)]
     {
-        fs::write(place.join(file), program)?;
-        let mut compile = Command::new(compiler);
-        compile.args([standard, "-Wall", "-Wextra", "-Werror", file]).current_dir(&place);
-        compile.args(kit.flags(&["--cflags", "--libs"], &["autonomy_gate"])?).args(["-o", "move"]);
-        ci::step(file, &mut compile)?;
-        let printed = kit.run(&place.join("move")).output()?.stdout;
+        fs::write(empty.join(file), program)?;
+        let compile = format!("{} -Wall -Wextra -Werror", compile.trim_end());
+        ci::step(&format!("README, {file}"), user(Path::new("sh")).args(["-ec", &compile]))?;
+        fs::remove_file(empty.join(file))?;
+        let moved = place.join("move");
+        fs::rename(empty.join("move"), &moved)?;
+        let printed = user(&moved).output()?.stdout;
         if printed != says.as_bytes() {
             return Err(format!("{file} printed `{}`, not `{says}`", String::from_utf8_lossy(&printed)).into());
         }
     }
-    // On a node, the lines of the second block stand in the place of the first one's first.
-    let (on_a_node, _) = block(rest, "c")?;
-    let in_memory = program.lines().find(|line| line.contains("ag_memory_host_new"));
-    let in_memory = in_memory.ok_or("the first program of the README has no memory host")?;
-    let program = program.replace(in_memory, on_a_node).replace("ag_memory_host_", "ag_native_host_");
-    fs::write(place.join("node.c"), program)?;
-    let mut node = kit.run(Path::new("bash"));
-    node.arg(format!("{PACKAGE}/test/node.sh")).arg(place.join("node.c")).env("AUTONOMY", autonomy);
-    node.env("FLAGS", kit.flags(&["--cflags", "--libs"], &["autonomy_gate"])?.join(" "));
-    ci::step("node.c", &mut node)
+    fs::write(place.join("node.c"), node)?;
+    let mut on_a_node = user(Path::new("bash"));
+    on_a_node.arg(root.join(PACKAGE).join("test/node.sh")).arg(place.join("node.c")).env("AUTONOMY", autonomy);
+    ci::step("README, node.c", on_a_node.env("FIXTURE", root.join(BUILT).join("fixture")))
 }
 
-/// The next block of a language, and what is behind it.
-fn block<'a>(text: &'a str, language: &str) -> Result<(&'a str, &'a str)> {
-    let block = text.split_once(&format!("```{language}\n")).and_then(|(_, rest)| rest.split_once("```"));
-    block.ok_or_else(|| format!("the README has no block of `{language}`").into())
+/// The fenced blocks of a text: of each its language, and what is within.
+fn blocks(text: &str) -> Vec<(&str, &str)> {
+    let fenced = text.split("```").skip(1).step_by(2);
+    fenced.filter_map(|block| block.split_once('\n')).collect()
 }
