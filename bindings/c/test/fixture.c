@@ -88,18 +88,15 @@ static bool say_bytes(int socket, const char *text, size_t len) {
 
 static void say(int socket, const char *text) { say_bytes(socket, text, strlen(text)); }
 
-// 4 GiB, or as much as is taken.
-static void flood(host *host, int socket, bool announced) {
-  enum { PIECE = 1 << 16 };
-  char piece[PIECE + 16];
-  memset(piece, ' ', sizeof piece);
-  if (!announced) {
-    memcpy(piece, "10000\r\n", 7);
-    memcpy(piece + 7 + PIECE, "\r\n", 2);
-  }
-  say(socket, announced ? "HTTP/1.1 200 OK\r\ncontent-length: 4294967296\r\n\r\n"
-                        : "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
-  for (uint64_t sent = 0; sent < UINT64_C(1) << 32 && say_bytes(socket, piece, announced ? PIECE : PIECE + 9); sent += PIECE) {
+enum { PIECE = 1 << 16, PIECES = 1 << 16 };
+
+// A body of 4 GiB, or as much of it as is taken; `before` and `after` frame each piece.
+static void flood(host *host, int socket, const char *before, const char *after) {
+  static const char piece[PIECE];
+  for (int at = 0; at < PIECES; ++at) {
+    say(socket, before);
+    if (!say_bytes(socket, piece, PIECE)) return;
+    say(socket, after);
     atomic_fetch_add(&host->sent, PIECE);
   }
 }
@@ -128,7 +125,7 @@ static bool respond(host *host, int socket, const char *request) {
   if (!get && strstr(request, "{\"frames\":[{\"kind\":\"autonomy.facts\"") != NULL) atomic_fetch_add(&host->with_facts, 1);
   const bool action = strstr(request, "{\"frames\":[{\"kind\":\"autonomy.action\"") != NULL;
   how how = action ? RIGHT : atomic_load(get ? &host->look_ups : &host->appends);
-  char body[1024], chunked[1280];
+  char body[1024], chunked[1280], head[64];
   row(body, sizeof body, how == OTHERS_ROW ? "robot-8" : "robot-7", host->enrollment_ref);
   if (!get) snprintf(body, sizeof body, "{\"first_seq\":7,\"last_seq\":8}");
   switch (how) {
@@ -145,9 +142,15 @@ static bool respond(host *host, int socket, const char *request) {
     case HALF:
       say(socket, "HTTP/1.1 200 OK\r\ncontent-length: 200\r\n\r\n{\"answer\":");
       return false;
-    case ENDLESS:
-    case FLOOD:
-      flood(host, socket, how == ENDLESS);
+    case HUGE_BODY:
+      snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\ncontent-length: %llu\r\n\r\n", (unsigned long long)PIECE * PIECES);
+      say(socket, head);
+      flood(host, socket, "", "");
+      return false;
+    case HUGE_CHUNKS:
+      say(socket, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+      snprintf(head, sizeof head, "%x\r\n", PIECE);
+      flood(host, socket, head, "\r\n");
       return false;
     case CHUNKED:
       snprintf(chunked, sizeof chunked,
@@ -231,25 +234,28 @@ void host_down(host *host) {
   while (atomic_load(&host->open) > 0) usleep(1000);
 }
 
+// Of those that share a port so, one may listen; and connections of before do not keep it from that.
+static int bound(const struct sockaddr_in *address) {
+  const int bound = socket(AF_INET, SOCK_STREAM, 0);
+  CHECK(setsockopt(bound, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)) == 0);
+  CHECK(bind(bound, (const struct sockaddr *)address, sizeof *address) == 0);
+  return bound;
+}
+
 void host_start(host *host, const char *enrollment_ref, const char *path) {
   memset(host, 0, sizeof *host);
   host->enrollment_ref = enrollment_ref;
   if (path == NULL) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    host->listener = socket(AF_INET, SOCK_STREAM, 0);
-    // Connections of before do not keep it from coming back.
-    CHECK(setsockopt(host->listener, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)) == 0);
-    // One that the system chose would not be kept while the host is down.
-    int port = 20000 + getpid() % 8000;
-    do {
-      CHECK(++port < 32768);
-      address.sin_port = htons((uint16_t)port);
-    } while (bind(host->listener, (struct sockaddr *)&address, sizeof address) != 0);
-    snprintf(host->url, sizeof host->url, "http://127.0.0.1:%d", port);
+    host->kept = bound(&address);
+    CHECK(getsockname(host->kept, (struct sockaddr *)&address, &(socklen_t){sizeof address}) == 0);
+    host->listener = bound(&address);
+    snprintf(host->url, sizeof host->url, "http://127.0.0.1:%d", ntohs(address.sin_port));
   } else {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
     unlink(path);
+    host->kept = -1;
     host->listener = socket(AF_UNIX, SOCK_STREAM, 0);
     CHECK(bind(host->listener, (struct sockaddr *)&address, sizeof address) == 0);
   }
@@ -259,4 +265,5 @@ void host_start(host *host, const char *enrollment_ref, const char *path) {
 void host_stop(host *host) {
   host_down(host);
   close(host->listener);
+  if (host->kept >= 0) close(host->kept);
 }

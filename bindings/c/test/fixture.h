@@ -36,8 +36,8 @@ typedef enum how {
   NONSENSE,    // 200 with what is no answer and no receipt
   OTHERS_ROW,  // 200 with another node's row
   HALF,        // 200 with half of a body, then it hangs up
-  ENDLESS,     // 200 with a body of 4 GiB, announced
-  FLOOD,       // 200 with as much, in chunks
+  HUGE_BODY,   // 200 with a body of 4 GiB, which its head announces
+  HUGE_CHUNKS, // 200 with as much, in chunks
   CHUNKED,     // right, in chunks
   HANGS_UP,    // nothing
   REDIRECT,    // 302 to itself
@@ -49,6 +49,7 @@ typedef enum how {
 
 // A host on a loopback port, or on a Unix socket, that answers as it is told.
 typedef struct host {
+  int kept;  // holds the port while nothing listens: -1 on a Unix socket
   int listener;
   pthread_t thread;
   char url[64];
