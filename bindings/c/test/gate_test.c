@@ -149,13 +149,30 @@ static void misuse_is_an_error(const bundle *bundle) {
   ag_string_free(NULL);
 }
 
-static void a_program_of_another_version_is_refused(void) {
+static void a_program_of_another_version_is_refused(const bundle *bundle) {
   ag_gate_options options = {0};
   ag_gate *gate;
   CHECK(ag_gate_load_abi(2, &options, &gate) == AG_UNSUPPORTED && gate == NULL);
   CHECK_TEXT(ag_error(),
              "the program was compiled for major version `2` of libautonomy_gate's interface, the library has `1.0`: "
              "compile it with the header of this library");
+  ag_memory_host *memory = ag_memory_host_new();
+  CHECK(ag_memory_host_enroll(memory, "robot-7", bundle->enrollment_ref, NULL, NULL) == AG_OK);
+  const ag_tool_call call = {.tool = "tool.echo"};
+  ag_guard *guard;
+  ag_permit *permit;
+  ag_guard_options guarded = {.gate = gate, .source = ag_memory_host_source(memory), .sink = ag_memory_host_sink(memory)};
+  CHECK(ag_guard_new(&guarded, &guard) == AG_MALFORMED && guard == NULL);
+  CHECK(ag_guard_ask(guard, &call, &permit, NULL) == AG_MALFORMED && permit == NULL);
+  // One of this version is right.
+  gate = gate_load(bundle, AG_MODE_ENFORCE);
+  guarded = (ag_guard_options){.gate = gate, .source = ag_memory_host_source(memory), .sink = ag_memory_host_sink(memory)};
+  CHECK(ag_guard_new(&guarded, &guard) == AG_OK);
+  CHECK(ag_guard_ask(guard, &call, &permit, NULL) == AG_OK);
+  ag_permit_finish(permit, AG_COMPLETED);
+  ag_guard_free(guard);
+  ag_memory_host_free(memory);
+  ag_gate_free(gate);
   played("other_abi");
 }
 
@@ -165,7 +182,7 @@ int main(void) {
   a_batch_decides_what_as_many_calls_would(&bundle);
   a_refused_bundle_leaves_the_one_that_is_active(&bundle);
   misuse_is_an_error(&bundle);
-  a_program_of_another_version_is_refused();
+  a_program_of_another_version_is_refused(&bundle);
   bundle_free(&bundle);
   return 0;
 }
