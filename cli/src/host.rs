@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use host_native::{
     config::Config,
     drain,
-    enrollment::{LeaseLookup, Lookup},
+    enrollment::{LeaseLookup, Lookup, StoreError},
     host::{self, Enrollments, Host, Token},
     serve::{Listener, Metrics},
     wal::Wal,
@@ -17,6 +17,7 @@ use crate::{
     args::{DrainFlags, KeepFlags, LeaseFlags, StoreFlag, WalFlag},
     context::{self, Context, Flags},
     error::{CliError, Exit},
+    node,
     output::Format,
     service,
 };
@@ -181,6 +182,11 @@ async fn serve(context: &mut Context<'_>, config: &Config) -> Result<Exit, CliEr
         out.line(format_args!("listening on {listener}"))?;
     }
     out.flush()?;
+    let path = config.store_path();
+    if config.orchestrator_url().is_none() && node::is_absent(&path) {
+        let missing = StoreError::Missing { path };
+        context.out.warning(format_args!("every look-up is answered 503: {missing}"))?;
+    }
     service::warn_of_retention(context, config)?;
     let limits = service::within_open_files(context, host::limits(), None)?;
     host::run(listener, host, limits, shutdown).await?;

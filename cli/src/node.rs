@@ -229,7 +229,7 @@ impl Command {
 }
 
 /// An empty file is what a full disk leaves of a store.
-fn is_absent(store: &Path) -> bool {
+pub(crate) fn is_absent(store: &Path) -> bool {
     fs::metadata(store).map_or(true, |there| there.len() == 0)
 }
 

@@ -268,6 +268,18 @@ fn a_look_up_says_what_the_store_says_now_or_503() {
 }
 
 #[test]
+fn a_host_without_a_store_says_so_at_its_start() {
+    let home = home();
+    for (line, warns) in [(format!("{HOST} --store gone.sqlite"), true), (HOST.to_owned(), false)] {
+        let host = Service::start(&home, &line);
+        host.signal(Signal::TERM);
+        let (code, said) = host.ended();
+        let warning = "every look-up is answered 503: no enrollment database at `gone.sqlite`: correct the path";
+        assert_eq!((code, said.contains(warning)), (0, warns), "{said}");
+    }
+}
+
+#[test]
 fn a_socket_serves_beside_an_address_or_alone() {
     let home = home();
     let (socket, token) = (home.path("host.sock"), bearer(&home));

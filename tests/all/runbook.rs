@@ -53,6 +53,9 @@ impl Stage {
 /// Where the page's runtime listens that is told nothing else.
 const RUNTIME: &str = "127.0.0.1:7777";
 
+/// Where its native host does.
+const NATIVE_HOST: &str = "127.0.0.1:7778";
+
 /// Runs blocks one after the other, and gives what each printed.
 fn run(blocks: &[&Block], Stage { mut stands_for, prologue }: Stage) -> Vec<String> {
     let place = tempfile::tempdir().unwrap();
@@ -321,8 +324,10 @@ fn the_quick_start_does_what_it_says() {
             line: block.line,
         })
         .collect();
-    let outputs = run(&commands.iter().collect::<Vec<_>>(), Stage::one_machine());
-    assert_eq!(commands.len(), 3);
+    let mut stage = Stage::one_machine();
+    stage.stands_for.push((NATIVE_HOST, support::free_address()));
+    let outputs = run(&commands.iter().collect::<Vec<_>>(), stage);
+    assert_eq!(commands.len(), 4);
     let answers: Vec<_> = blocks.iter().filter(|block| block.language == "json").collect();
     assert_eq!(answers.len(), 2);
     let printed = outputs.concat().replace("}{", "}\n{");
@@ -334,6 +339,8 @@ fn the_quick_start_does_what_it_says() {
     }
     assert!(outputs[2].starts_with("outcome=deny\nreason=attestation: enrollment_revoked\n"), "{}", outputs[2]);
     assert!(outputs[2].contains("\nREMEDY   enroll the node again"), "{}", outputs[2]);
+    let enrolled = "{\"answer\":\"enrolled\",\"enrollment\":{\"node_id\":\"robot-7\",\"enrollment_ref\":\"fleet-a\",\"status\":\"active\"";
+    assert!(outputs[3].contains(enrolled), "{}", outputs[3]);
 }
 
 /// An answer has no line break at its end: the next output follows it.

@@ -1,5 +1,5 @@
 // An HTTP server that asks before each request: `server <port> <url of the native host> <token file> <bundle.tar> <key.pem>`.
-// The node's id is in AUTONOMY_NODE_ID. `cc -std=c11 server.c $(pkg-config --cflags --libs autonomy_gate libmicrohttpd) -o server`
+// The node's id is in AUTONOMY_NODE_ID, and `curl -X POST 127.0.0.1:<port>/move` asks. `cc -std=c11 server.c $(pkg-config --cflags --libs autonomy_gate libmicrohttpd) -o server`
 #define _POSIX_C_SOURCE 200809L
 #include <arpa/inet.h>
 #include <autonomy_gate.h>

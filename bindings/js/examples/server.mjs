@@ -1,5 +1,5 @@
 // A server whose endpoint runs only where the gate allows it, with each decision on disk before: beside `autonomy host serve`,
-// `AUTONOMY_NODE_ID=robot-7 AUTONOMY_HOST_TOKEN_FILE=host.token node server.mjs bundle.tar release.pub`.
+// `AUTONOMY_NODE_ID=robot-7 AUTONOMY_HOST_TOKEN_FILE=host.token node server.mjs bundle.tar release.pub.pem`; then `curl 127.0.0.1:8080/`.
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { Gate, Guard, NativeHost, gateHttp } from "autonomy-gate";

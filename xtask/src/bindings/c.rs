@@ -235,7 +235,7 @@ fn readme(root: &Path, autonomy: &Path) -> Result<()> {
                                re-sign it with a trusted key\n";
     let text = fs::read_to_string(root.join(PACKAGE).join("README.md"))?;
     let blocks = blocks(&text);
-    let [("c", first), ("sh", compile), ("cpp", first_cpp), ("sh", install), ("c", node)] = blocks.as_slice() else {
+    let [("c", first), ("cpp", first_cpp), ("sh", install), ("sh", compile), ("c", node)] = blocks.as_slice() else {
         let found: Vec<_> = blocks.iter().map(|(language, _)| *language).collect();
         return Err(format!("the README has the blocks {found:?}: run each of them here, in their order").into());
     };

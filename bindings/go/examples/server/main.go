@@ -1,7 +1,8 @@
 // Command server moves an arm for whoever asks, on a node that may. Each move is decided, and written down by the native
 // host of the node before the arm moves:
 //
-//	autonomy host token && autonomy host serve
+//	autonomy host token --out host.token
+//	AUTONOMY_HOST_TOKEN_FILE=host.token autonomy host serve &
 //	go run . -node-id robot-7 -mode enforce -bundle bundle.tar -keys release.pub.pem -token-file host.token
 //	curl -d '{"joint":2}' 127.0.0.1:8080/move
 package main
