@@ -12,6 +12,8 @@
  * Strings are UTF-8 and end in a NUL. What may be NULL is said to be so; a NULL elsewhere gives `AG_MALFORMED`, and so does a
  * length with nothing behind it. Structs that you make begin as zeros: `ag_call call = {0};`.
  *
+ * Callbacks. Yours come back: none throws, and none jumps out. An exception that leaves one ends the process.
+ *
  * Errors. Whatever is not `AG_OK` is no permission to run anything; `ag_error` says why.
  *
  * Panics. One inside is a defect, and is caught. To `ag_guard_ask`, `ag_gate_decide` and `ag_gate_decide_batch` it is a failure

@@ -297,13 +297,14 @@ class Denied : public Error {
 /// The right to run one tool once. One that is not finished was abandoned.
 class Permit {
  public:
-  explicit Permit(ag_permit* permit) : handle_(permit) {}
-  std::string audit_id() const { return ag_permit_audit_id(handle_.get()); }
+  explicit Permit(ag_permit* permit) : handle_(permit), audit_id_(ag_permit_audit_id(permit)) {}
+  const std::string& audit_id() const noexcept { return audit_id_; }
   void finish(ag_outcome outcome) noexcept { ag_permit_finish(handle_.release(), outcome); }
 
  private:
   static void abandon(ag_permit* permit) noexcept { ag_permit_finish(permit, AG_ABANDONED); }
   detail::Handle<ag_permit, abandon> handle_;
+  std::string audit_id_;
 };
 
 /// Asks before each tool: looks up the enrollment, decides, and has the decision written down.

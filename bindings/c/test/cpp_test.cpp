@@ -57,9 +57,14 @@ void run() {
     const autonomy::Permit moved = std::move(permit);
     CHECK(moved.audit_id().size() == 36);
   }
+  {
+    autonomy::Permit permit = guard.ask("tool.echo");
+    permit.finish(AG_COMPLETED);
+    CHECK(permit.audit_id().size() == 36);
+  }
   const std::string frames = host.frames();
-  for (const char* outcome : {"completed", "failed", "abandoned"}) {
-    CHECK(count(frames, "\"outcome\":\"" + std::string(outcome) + "\"") == 1);
+  for (const auto& [outcome, times] : {std::pair{"completed", 2U}, std::pair{"failed", 1U}, std::pair{"abandoned", 1U}}) {
+    CHECK(count(frames, "\"outcome\":\"" + std::string(outcome) + "\"") == times);
   }
 
   host.revoke("robot-7");

@@ -1,6 +1,7 @@
 // The values of a block of random bytes are cheaper than as many calls.
 const BLOCK_BYTES = 4096;
 const RANDOM_BYTES = 10;
+const MOST_MS = 2 ** 48 - 1;
 
 const pool = new Uint8Array(BLOCK_BYTES);
 let used = BLOCK_BYTES;
@@ -17,14 +18,15 @@ function digits(nibble: (byte: number) => number): Uint8Array {
   return Uint8Array.from({ length: 256 }, (_, byte) => nibble(byte).toString(16).charCodeAt(0));
 }
 
-/** A new audit id: a UUID of version 7, which sorts by the time it was made at. */
+/** A new audit id: a UUID of version 7, which sorts by the time it was made at. That has 48 bits: it is 0 for what is below, and the most for what is above. */
 export function auditId(nowMs: number = Date.now()): string {
   if (used + RANDOM_BYTES > BLOCK_BYTES) {
     globalThis.crypto.getRandomValues(pool);
     used = 0;
   }
   if (nowMs !== timed) {
-    const digits = Math.floor(nowMs).toString(16).padStart(12, "0").slice(-12);
+    const ms = nowMs > 0 ? Math.min(Math.floor(nowMs), MOST_MS) : 0;
+    const digits = ms.toString(16).padStart(12, "0");
     const text = `${digits.slice(0, 8)}-${digits.slice(8)}-`;
     for (let at = 0; at < time.length; at += 1) time[at] = text.charCodeAt(at);
     timed = nowMs;

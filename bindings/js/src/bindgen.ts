@@ -13,7 +13,10 @@ let broken = false;
 export function bindgenEngines(module: WebAssembly.Module): Engines {
   refusePlain(module);
   if (loaded !== undefined && loaded !== module) {
-    throw new GateError("unsupported", "another module is loaded already: `autonomy-gate/bindgen` has one for all gates");
+    throw new GateError(
+      "unsupported",
+      "another module is loaded already: `autonomy-gate/bindgen` has one for all gates, give each the same `WebAssembly.Module`",
+    );
   }
   if (loaded === undefined) load(module);
   return (configuration) => {

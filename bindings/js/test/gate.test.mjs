@@ -225,6 +225,14 @@ test("an audit id begins with the time of its call", async () => {
   }
 });
 
+test("an audit id is one at any time", () => {
+  const first = "00000000-0000-7";
+  const last = "ffffffff-ffff-7";
+  for (const [nowMs, begins] of [[-1, first], [NaN, first], [-Infinity, first], [0.9, first], [2 ** 48, last], [Infinity, last]]) {
+    assert.match(plain.auditId(nowMs), new RegExp(`^${begins}[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`), `${nowMs}`);
+  }
+});
+
 test("a module may come as bytes, compiled, or as a response", async () => {
   const sources = [
     wasm,
