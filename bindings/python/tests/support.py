@@ -14,6 +14,7 @@ import socketserver
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from importlib.metadata import version
 from pathlib import Path
@@ -106,6 +107,11 @@ class Threads:
     def health(self, host):
         return host.health(PATIENCE_MS / 1000)
 
+    def healths(self, host, calls):
+        """That many calls at once."""
+        with ThreadPoolExecutor(calls) as threads:
+            return list(threads.map(lambda _: self.health(host), range(calls)))
+
     def source(self, answer):
         """A source of a function."""
 
@@ -164,6 +170,12 @@ class Tasks(Threads):
 
     def health(self, host):
         return self.loop.run_until_complete(host.health(PATIENCE_MS / 1000))
+
+    def healths(self, host, calls):
+        async def healths():
+            return await asyncio.gather(*(host.health(PATIENCE_MS / 1000) for _ in range(calls)))
+
+        return self.loop.run_until_complete(healths())
 
     def source(self, answer):
         class Source:
@@ -312,6 +324,15 @@ class Contract:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         self._thread.join()
+
+    def descriptors(self):
+        """How many of this process's descriptors are connections to it, also those that it has closed."""
+        peers, kind = [], (self._listens[0], socket.SOCK_STREAM)
+        for path in Path("/dev/fd").iterdir():
+            # Most descriptors are no connections.
+            with contextlib.suppress(OSError), socket.fromfd(int(path.name), *kind) as connection:
+                peers.append(connection.getpeername())
+        return peers.count(self._listens[1])
 
     def posts(self):
         return [request for request in self.requests if request[0] == "POST"]

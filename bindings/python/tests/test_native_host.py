@@ -1,6 +1,9 @@
 """The native host over HTTP: what is sent, what is kept, what is refused before it is tried."""
 
+import contextlib
 import os
+import socket
+import threading
 
 import pytest
 from support import PATIENT, TOKEN, Contract, kinds, load
@@ -33,6 +36,40 @@ def test_connections_are_kept(side, contract):
     for _ in range(10):
         side.ask(guard)
     assert len(contract._connections) == 1
+
+
+BURST = 200
+
+
+def after_a_burst(side, contract):
+    """A host that has had that many calls at once, and one more; gives the connection of that one, as the far end has it."""
+    host = side.native_host(**contract.where, token=TOKEN)
+    barrier = threading.Barrier(BURST)
+    contract.fault = lambda _: barrier.wait() and False
+    assert all(side.healths(host, BURST))
+    assert len(contract._connections) == BURST
+    last = []
+    contract.fault = lambda handler: last.append(handler.connection)
+    assert side.health(host)
+    assert len(contract._connections) == BURST
+    return host, last[0]
+
+
+def test_a_burst_leaves_no_more_than_64_connections(side, contract):
+    after_a_burst(side, contract)
+    assert 1 < contract.descriptors() <= 64
+
+
+def test_connections_of_a_burst_that_the_host_has_closed_do_not_stay(side, contract):
+    host, last = after_a_burst(side, contract)
+    for connection in contract._connections:
+        if connection is not last:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+    assert side.health(host)
+    assert side.health(host)
+    assert contract.descriptors() == 1
+    assert len(contract._connections) == BURST
 
 
 def test_a_process_that_forked_makes_connections_of_its_own(contract, monkeypatch):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket as sockets
 import time
 from collections import deque
 from types import TracebackType
+from typing import Final, Generic, Protocol, TypeVar
 
 from .documents import Frames
 from .exchange import (
@@ -29,11 +31,58 @@ HEALTH_TIMEOUT_S = 2.0
 
 RECEIVE_BYTES = 64 * 1024
 
+IDLE_CONNECTIONS: Final = 64
+"""Most connections that are kept for the next calls."""
+
+
+class _Closable(Protocol):
+    def usable(self) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+_Kept = TypeVar("_Kept", bound=_Closable)
+
+
+class _Idle(Generic[_Kept]):
+    """The connections that are kept. The one that was used last is taken first, so that the host closes the oldest.
+
+    Threads share it without a lock, which a process that forks could inherit locked: what is looked at is taken out.
+    """
+
+    def __init__(self) -> None:
+        self._connections: deque[_Kept] = deque()
+
+    def take(self) -> _Kept | None:
+        """The one that was used last of those that are usable; closes those that are not."""
+        while (connection := self.pop()) is not None:
+            if connection.usable():
+                return connection
+            connection.close()
+        return None
+
+    def keep(self, connection: _Kept) -> None:
+        """Keeps it, and closes the oldest: those that are not usable any more, and those that are too many."""
+        with contextlib.suppress(IndexError):
+            while not (oldest := self._connections.popleft()).usable():
+                oldest.close()
+            self._connections.appendleft(oldest)
+        self._connections.append(connection)
+        with contextlib.suppress(IndexError):
+            while len(self._connections) > IDLE_CONNECTIONS:
+                self._connections.popleft().close()
+
+    def pop(self) -> _Kept | None:
+        """The one that was used last, usable or not."""
+        with contextlib.suppress(IndexError):
+            return self._connections.pop()
+        return None
+
 
 class NativeHost:
     """A source and a sink for `Guard`, over HTTP on loopback or a Unix socket. Any number of threads may share it.
 
-    It keeps connections for reuse. A look-up whose connection the host has closed meanwhile is asked once more on a
+    It keeps up to 64 connections for reuse. A look-up whose connection the host has closed meanwhile is asked once more on a
     new one. An append is never sent twice: it may be in the log. There are no proxies and no redirects.
 
     Args:
@@ -53,7 +102,7 @@ class NativeHost:
     ) -> None:
         self._address = Address.parse(url, socket)
         self._token = token_of(token, token_file)
-        self._idle: deque[_Socket] = deque()
+        self._idle: _Idle[_Socket] = _Idle()
 
     def look_up(self, node_id: str, timeout_s: float) -> bytes:
         """What the host answered, as it came."""
@@ -72,8 +121,8 @@ class NativeHost:
 
     def close(self) -> None:
         """Closes the connections that are kept."""
-        while self._idle:
-            self._idle.pop().close()
+        while (connection := self._idle.pop()) is not None:
+            connection.close()
 
     def __enter__(self) -> NativeHost:
         return self
@@ -86,7 +135,7 @@ class NativeHost:
     def _ask(self, request: Request, timeout_s: float) -> Answer:
         deadline = time.monotonic() + timeout_s
         try:
-            if (kept := self._kept()) is not None:
+            if (kept := self._idle.take()) is not None:
                 try:
                     return self._exchange(kept, request, deadline)
                 except TimeoutError:
@@ -105,28 +154,17 @@ class NativeHost:
             connection.close()
             raise
         if connection.http.reusable:
-            self._idle.append(connection)
+            self._idle.keep(connection)
         else:
             connection.close()
         return answer
-
-    def _kept(self) -> _Socket | None:
-        while True:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                return None
-            # A process that forked has the connections of its parent: answers there are not its own.
-            if connection.process == os.getpid() and connection.silent():
-                return connection
-            connection.close()
 
 
 class _Socket:
     """A connection of its own, each exchange with a deadline for the whole of it."""
 
     def __init__(self, address: Address, deadline: float) -> None:
-        self.process = os.getpid()
+        self._process = os.getpid()
         self.http = Connection()
         if address.socket:
             self._socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
@@ -149,8 +187,11 @@ class _Socket:
             if answer is not None:
                 return answer
 
-    def silent(self) -> bool:
+    def usable(self) -> bool:
         """Whether nothing came unasked: the host hung up, or is out of step."""
+        # A process that forked has the connections of its parent: answers there are not its own.
+        if self._process != os.getpid():
+            return False
         self._socket.settimeout(0)
         try:
             self._socket.recv(1, sockets.MSG_PEEK)
@@ -184,7 +225,7 @@ class AsyncNativeHost:
     ) -> None:
         self._address = Address.parse(url, socket)
         self._token = token_of(token, token_file)
-        self._idle: deque[_Stream] = deque()
+        self._idle: _Idle[_Stream] = _Idle()
 
     async def look_up(self, node_id: str) -> bytes:
         """What the host answered, as it came."""
@@ -203,8 +244,7 @@ class AsyncNativeHost:
 
     async def close(self) -> None:
         """Closes the connections that are kept."""
-        while self._idle:
-            connection = self._idle.pop()
+        while (connection := self._idle.pop()) is not None:
             connection.close()
             await connection.closed()
 
@@ -217,7 +257,7 @@ class AsyncNativeHost:
         await self.close()
 
     async def _ask(self, request: Request) -> Answer:
-        if (kept := self._kept()) is not None:
+        if (kept := self._idle.take()) is not None:
             try:
                 return await self._exchange(kept, request)
             except (HostError, OSError):
@@ -232,18 +272,10 @@ class AsyncNativeHost:
             connection.close()
             raise
         if connection.http.reusable:
-            self._idle.append(connection)
+            self._idle.keep(connection)
         else:
             connection.close()
         return answer
-
-    def _kept(self) -> _Stream | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.silent():
-                return connection
-            connection.close()
-        return None
 
 
 class _Stream:
@@ -268,7 +300,7 @@ class _Stream:
             if answer is not None:
                 return answer
 
-    def silent(self) -> bool:
+    def usable(self) -> bool:
         """Whether the host has not hung up."""
         return not self._reader.at_eof() and not self._writer.is_closing()
 
