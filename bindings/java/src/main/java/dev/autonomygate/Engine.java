@@ -22,7 +22,7 @@ import java.util.function.Supplier;
 
 /**
  * One instance of the module, and its plain ABI: bytes in, a number and bytes out. It serves one call at a time. Whatever it
- * throws that is no {@link GateException} is a trap, and it must not be called again.
+ * throws that is no {@link GateException} is a trap or came of an interrupt, and it must not be called again.
  */
 final class Engine {
     /** Makes instances of one module, all told the same configuration. */

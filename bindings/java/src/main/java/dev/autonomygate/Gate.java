@@ -1,10 +1,13 @@
 package dev.autonomygate;
 
+import com.dylibso.chicory.runtime.ChicoryInterruptedException;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Objects;
 import java.util.Optional;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.FutureTask;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.Lock;
 import java.util.concurrent.locks.ReentrantLock;
@@ -48,8 +51,7 @@ public final class Gate implements AutoCloseable {
         maxStalenessMs = TimeUnit.MILLISECONDS.convert(maxStaleness);
         this.engines = engines;
         configuration = builder.document();
-        engine = engines.create(configuration);
-        String reasons = engine.info().reasons();
+        String reasons = locked(() -> current().info().reasons());
         if (!reasons.equals(Reason.DIGEST)) {
             throw GateException.unsupported("the module's reasons are `" + reasons + "`, this package's are `" + Reason.DIGEST
                     + "`: use the gate.wasm that comes with it");
@@ -136,6 +138,8 @@ public final class Gate implements AutoCloseable {
             int number;
             try {
                 number = current().verdict(nowMs);
+            } catch (ChicoryInterruptedException stopped) {
+                throw stopped;
             } catch (RuntimeException | Error trap) {
                 engine = null;
                 return Verdict.of(Reason.ENROLLMENT_UNAVAILABLE);
@@ -279,11 +283,11 @@ public final class Gate implements AutoCloseable {
     private Decision decideOne(Call call) {
         try {
             return current().decide(call);
-        } catch (GateException malformed) {
-            throw malformed;
+        } catch (GateException | ChicoryInterruptedException e) {
+            throw e;
         } catch (RuntimeException | Error trap) {
             engine = null;
-            return locked(() -> decideTrapped(call, trap));
+            return uninterrupted(() -> decideTrapped(call, trap));
         }
     }
 
@@ -296,6 +300,8 @@ public final class Gate implements AutoCloseable {
             tellEnrollment(renewed);
             // A mode that lets it through must not let a call run on which the module trapped.
             return decision.effect() == Effect.DENY ? decision : Decision.unrecordable(call.auditId);
+        } catch (ChicoryInterruptedException stopped) {
+            throw stopped;
         } catch (RuntimeException | Error again) {
             engine = null;
             return Decision.unrecordable(call.auditId);
@@ -305,15 +311,15 @@ public final class Gate implements AutoCloseable {
     private List<Decided> decideSome(List<Call> calls) {
         try {
             return current().decideBatch(calls);
-        } catch (GateException malformed) {
-            throw malformed;
+        } catch (GateException | ChicoryInterruptedException e) {
+            throw e;
         } catch (RuntimeException | Error trap) {
             // One of them is to blame: alone, each is answered for itself.
             engine = null;
             List<Decided> decided = new ArrayList<>(calls.size());
             for (Call call : calls) {
                 try {
-                    decided.add(Decided.of(decideOne(call)));
+                    decided.add(Decided.of(uninterrupted(() -> decideOne(call))));
                 } catch (GateException malformed) {
                     decided.add(Decided.of(malformed));
                 }
@@ -330,7 +336,7 @@ public final class Gate implements AutoCloseable {
     private <T> T guarded(String doing, Function<Engine, T> call) {
         try {
             return call.apply(current());
-        } catch (GateException e) {
+        } catch (GateException | ChicoryInterruptedException e) {
             throw e;
         } catch (RuntimeException | Error trap) {
             engine = null;
@@ -369,7 +375,7 @@ public final class Gate implements AutoCloseable {
         }
     }
 
-    /** One call at a time. An interrupt would stop the module in its midst, which is a trap: it waits until the call is over. */
+    /** One call at a time. An interrupt from before it waits until it is over. */
     private <T> T locked(Supplier<T> call) {
         lock.lock();
         boolean interrupted = Thread.interrupted();
@@ -377,9 +383,44 @@ public final class Gate implements AutoCloseable {
             if (closed) {
                 throw new IllegalStateException("the gate is closed: load a new one");
             }
-            return call.get();
+            return uninterrupted(call);
         } finally {
             lock.unlock();
+            if (interrupted) {
+                Thread.currentThread().interrupt();
+            }
+        }
+    }
+
+    /**
+     * An interrupt stops the module in its midst. That is no trap: a new instance serves the same call, on a thread that
+     * nobody knows, for the next interrupt may come before this one could do so.
+     */
+    private <T> T uninterrupted(Supplier<T> call) {
+        try {
+            return call.get();
+        } catch (ChicoryInterruptedException stopped) {
+            engine = null;
+        }
+        FutureTask<T> again = new FutureTask<>(() -> uninterrupted(call));
+        Thread thread = new Thread(again, "autonomy-gate");
+        thread.setDaemon(true);
+        thread.start();
+        boolean interrupted = false;
+        try {
+            while (true) {
+                try {
+                    return again.get();
+                } catch (InterruptedException e) {
+                    interrupted = true;
+                }
+            }
+        } catch (ExecutionException e) {
+            if (e.getCause() instanceof Error) {
+                throw (Error) e.getCause();
+            }
+            throw (RuntimeException) e.getCause();
+        } finally {
             if (interrupted) {
                 Thread.currentThread().interrupt();
             }

@@ -292,17 +292,20 @@ public final class Guard {
                 .member("node_id", gate.nodeId().orElse(null))
                 .raw("attrs", attrs)
                 .end();
+        FutureTask<Void> append = new FutureTask<>(() -> {
+            sink.append(new Frames("[" + frame + "]"));
+            return null;
+        });
         CompletableFuture<Void> written = new CompletableFuture<>();
         try {
             executor.execute(() -> {
-                try {
-                    sink.append(new Frames("[" + frame + "]"));
-                } catch (Exception e) {
-                    // As above.
-                } finally {
-                    written.complete(null);
-                }
+                append.run();
+                written.complete(null);
             });
+            // A copy, so that what waits for the end never runs on the thread that keeps the time.
+            written.copy()
+                    .completeOnTimeout(null, appendTimeoutNs, TimeUnit.NANOSECONDS)
+                    .thenRun(() -> append.cancel(true));
         } catch (RejectedExecutionException e) {
             written.complete(null);
         }

@@ -6,6 +6,7 @@ import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicInteger;
 
 /** Gates that trap on the tool {@code gate.trap}, in the package of the gate: a user has no choice of the engine. */
 public enum Trapping {
@@ -35,6 +36,26 @@ public enum Trapping {
         Engine.Factory whole = Engine.compiled();
         AtomicBoolean begun = new AtomicBoolean();
         return builder.load(configuration -> (begun.getAndSet(true) ? whole : trapping).create(configuration));
+    }
+
+    /**
+     * A gate that traps on it in its first instance; an interrupt stops the next one, and those after it are of the package's
+     * own module.
+     *
+     * @param builder what it is told
+     * @return the gate
+     */
+    public Gate onceThenInterrupted(Gate.Builder builder) {
+        Engine.Factory trapping = engines();
+        Engine.Factory whole = Engine.compiled();
+        AtomicInteger made = new AtomicInteger();
+        return builder.load(configuration -> {
+            int before = made.getAndIncrement();
+            if (before == 1) {
+                Thread.currentThread().interrupt();
+            }
+            return (before == 0 ? trapping : whole).create(configuration);
+        });
     }
 
     /**

@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import dev.autonomygate.Answer;
 import dev.autonomygate.Bundle;
 import dev.autonomygate.Call;
+import dev.autonomygate.Decided;
 import dev.autonomygate.Decision;
 import dev.autonomygate.Effect;
 import dev.autonomygate.Enrollment;
@@ -22,10 +23,17 @@ import java.security.MessageDigest;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.List;
+import java.util.Random;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.locks.LockSupport;
+import java.util.function.Supplier;
 import java.util.stream.IntStream;
 import org.apache.tomcat.util.buf.HexUtils;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
 
 /** The gate alone. */
 class GateTest {
@@ -164,6 +172,84 @@ class GateTest {
         Decision decision = gate.decide("tool.echo");
         assertTrue(Thread.interrupted());
         assertEquals(Effect.ALLOW, decision.effect());
+    }
+
+    @Test
+    @Timeout(300)
+    void interruptsWhileItDecidesAreKeptAndChangeNothing() throws Exception {
+        try (Interrupts interrupts = new Interrupts()) {
+            for (Mode mode : Mode.values()) {
+                Gate gate = enrolled(Support.good().mode(mode).maxStaleness(Duration.ofHours(1)));
+                for (int i = 0; i < 20_000; i += 1) {
+                    Decision decision = interrupts.kept(() -> gate.decide("tool.echo"));
+                    assertEquals(Effect.ALLOW, decision.effect());
+                    assertTrue(decision.facts().isPresent());
+                    assertEquals("autonomy.facts", decision.frames().list().get(0).kind());
+                }
+            }
+        }
+    }
+
+    @Test
+    @Timeout(300)
+    void interruptsChangeNoOtherCallEither() throws Exception {
+        Answer answer = Answer.enrolled(
+                Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef), System.currentTimeMillis());
+        Call echo = Call.of("tool.echo");
+        try (Interrupts interrupts = new Interrupts()) {
+            for (int i = 0; i < 50; i += 1) {
+                Gate gate = interrupts.kept(() -> Support.good().maxStaleness(Duration.ofHours(1)).load());
+                interrupts.kept(() -> gate.loadBundle(Support.GOOD.tar));
+                interrupts.kept(() -> {
+                    gate.setEnrollment(answer);
+                    return answer;
+                });
+                assertEquals(Verdict.PASS, interrupts.kept(gate::verdict));
+                assertEquals(10, interrupts.kept(gate::explain).subChecks().size());
+                assertEquals(1, interrupts.kept(gate::info).abiMajor());
+                for (Decided decided : interrupts.kept(() -> gate.decideBatch(Collections.nCopies(100, echo)))) {
+                    assertEquals(Effect.ALLOW, decided.decision().effect());
+                }
+            }
+        }
+    }
+
+    /** A thread that interrupts the one that made it, again and again. */
+    private static final class Interrupts implements AutoCloseable {
+        private final AtomicInteger sent = new AtomicInteger();
+        private final AtomicBoolean over = new AtomicBoolean();
+        private final Thread sender;
+
+        Interrupts() {
+            Thread receiver = Thread.currentThread();
+            sender = new Thread(() -> {
+                Random random = new Random(7);
+                while (!over.get()) {
+                    receiver.interrupt();
+                    sent.incrementAndGet();
+                    LockSupport.parkNanos(random.nextInt(200_000));
+                }
+            });
+            sender.start();
+        }
+
+        <T> T kept(Supplier<T> call) {
+            int before = sent.get();
+            T result = call.get();
+            // The first one may have come before the call, and been taken away by the line below.
+            boolean cameMeanwhile = sent.get() > before + 1;
+            assertTrue(Thread.interrupted() || !cameMeanwhile);
+            return result;
+        }
+
+        @Override
+        public void close() {
+            over.set(true);
+            while (sender.isAlive()) {
+                Thread.yield();
+            }
+            Thread.interrupted();
+        }
     }
 
     @Test

@@ -24,9 +24,11 @@ import dev.autonomygate.PolicyAnswer;
 import dev.autonomygate.Reason;
 import dev.autonomygate.ToolCall;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CancellationException;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.SynchronousQueue;
 import java.util.concurrent.ThreadPoolExecutor;
@@ -246,6 +248,40 @@ class GuardTest {
             }).build(), Reason.WAL_UNAVAILABLE);
             builder.appendTimeout(Duration.ofMillis(50));
             denied(builder.sink(frames -> TimeUnit.MINUTES.sleep(1)).build(), Reason.WAL_UNAVAILABLE);
+        }
+    }
+
+    @Test
+    void whatPermitsFinishWithHasTheTimeOfAnAppend() throws Exception {
+        AtomicInteger hanging = new AtomicInteger();
+        Guard guard = builder()
+                .appendTimeout(Duration.ofSeconds(1))
+                .sink(frames -> {
+                    if (!frames.json().contains("autonomy.action")) {
+                        host.append(frames);
+                        return;
+                    }
+                    hanging.incrementAndGet();
+                    try {
+                        TimeUnit.HOURS.sleep(1);
+                    } finally {
+                        hanging.decrementAndGet();
+                    }
+                })
+                .build();
+        // More in all than there are threads for all guards.
+        for (int round = 0; round < 2; round += 1) {
+            List<CompletableFuture<Void>> finished = new ArrayList<>();
+            for (int i = 0; i < 600; i += 1) {
+                finished.add(guard.ask("tool.echo").finish(Outcome.COMPLETED));
+            }
+            for (CompletableFuture<Void> one : finished) {
+                one.get(1, TimeUnit.MINUTES);
+            }
+            assertEquals(0, hanging.get());
+        }
+        for (int i = 0; i < 2_000; i += 1) {
+            guard.ask("tool.echo");
         }
     }
 

@@ -97,6 +97,22 @@ class TrapTest {
 
     @ParameterizedTest
     @EnumSource(Trapping.class)
+    void anInterruptAfterATrapDoesNotUndoTheDenial(Trapping engine) {
+        for (Mode mode : Mode.values()) {
+            Gate gate = engine.onceThenInterrupted(Support.good().mode(mode));
+            gate.setEnrollment(Answer.enrolled(
+                    Enrollment.of(Support.NODE, Support.GOOD.enrollmentRef), System.currentTimeMillis()));
+            Call trap = Call.of("gate.trap");
+            Decision one = gate.decide(trap);
+            assertTrue(Thread.interrupted());
+            assertEquals(Effect.DENY, one.effect());
+            assertEquals(mode == Mode.ENFORCE, one.facts().isPresent());
+            assertEquals(Effect.ALLOW, gate.decide(trap).effect());
+        }
+    }
+
+    @ParameterizedTest
+    @EnumSource(Trapping.class)
     void theNextInstanceIsToldEverythingAgain(Trapping engine) {
         Gate gate = engine.always(Support.good());
         long nowMs = System.currentTimeMillis();
