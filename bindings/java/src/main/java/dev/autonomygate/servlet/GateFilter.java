@@ -17,7 +17,6 @@ import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.util.Objects;
-import java.util.UUID;
 import java.util.function.Function;
 
 /**
@@ -25,9 +24,12 @@ import java.util.function.Function;
  * {@link #AUDIT_ID}; a denied request is answered here. The answer's status says how the tool went: completed below 400,
  * failed from there and where the servlet throws, abandoned when an asynchronous one is given up.
  *
- * <p>Each dispatch for which it is mapped is asked, but for that of an asynchronous servlet to itself, which goes on with its
- * permit. Where a servlet is included, a denial is thrown, as the cause of a {@link ServletException}: the answer is that of
- * the servlet which includes it.
+ * <p>Each dispatch for which it is mapped is asked and written down for itself: an asynchronous servlet that dispatches to
+ * itself is asked again. Whoever does not want that, because what it dispatches to only renders an answer, leaves
+ * {@link DispatcherType#ASYNC} out of the mapping; then a dispatch from another servlet to that path is not asked, either.
+ *
+ * <p>Where a servlet is included, and where a part of another answer is sent already, a denial is thrown, as the cause of a
+ * {@link ServletException}: the answer is that of the servlet before. Else what that one wrote is dropped.
  */
 public final class GateFilter extends HttpFilter {
     private static final long serialVersionUID = 1L;
@@ -41,8 +43,6 @@ public final class GateFilter extends HttpFilter {
     private final transient Guard guard;
     /** What a request asks for. */
     private final transient Function<HttpServletRequest, ToolCall> call;
-    /** The attribute of a request whose servlet has become asynchronous, for this filter alone: an {@link Asynchronous}. */
-    private final String asynchronous = AUDIT_ID + "." + UUID.randomUUID();
 
     /**
      * A filter for requests that all ask a guard.
@@ -58,10 +58,6 @@ public final class GateFilter extends HttpFilter {
     @Override
     protected void doFilter(HttpServletRequest request, HttpServletResponse response, FilterChain chain)
             throws IOException, ServletException {
-        if (goesOn(request)) {
-            chain.doFilter(request, response);
-            return;
-        }
         Permit permit;
         try {
             permit = guard.ask(call.apply(request));
@@ -87,26 +83,25 @@ public final class GateFilter extends HttpFilter {
             chain.doFilter(request, response);
             outcome = outcomeOf(response);
         } finally {
-            if (!wasAsynchronous && request.isAsyncStarted()) {
-                Asynchronous runs = new Asynchronous(permit, place(request), response);
-                request.setAttribute(asynchronous, runs);
-                request.getAsyncContext().addListener(runs);
-            } else {
+            if (wasAsynchronous || !goesOn(request, new Asynchronous(permit, response))) {
                 permit.finish(outcome);
             }
         }
     }
 
-    /** Whether it is asked already: what was dispatched is the servlet that has become asynchronous, and not yet over. */
-    private boolean goesOn(HttpServletRequest request) {
-        Object runs = request.getAttribute(asynchronous);
-        return request.getDispatcherType() == DispatcherType.ASYNC
-                && runs instanceof Asynchronous
-                && ((Asynchronous) runs).isAt(place(request));
-    }
-
-    private static String place(HttpServletRequest request) {
-        return request.getRequestURI() + "?" + request.getQueryString();
+    /** Whether the servlet is asynchronous and not over: then the listener will hear how it went. */
+    private static boolean goesOn(HttpServletRequest request, AsyncListener listener) {
+        if (!request.isAsyncStarted()) {
+            return false;
+        }
+        try {
+            request.getAsyncContext().addListener(listener);
+        } catch (IllegalStateException e) {
+            // Another thread has ended it since.
+            return false;
+        }
+        // It may have ended before it had the listener.
+        return request.isAsyncStarted();
     }
 
     private static Outcome outcomeOf(HttpServletResponse response) {
@@ -116,56 +111,54 @@ public final class GateFilter extends HttpFilter {
     private static void refuse(
             HttpServletRequest request, HttpServletResponse response, Exception cause, int status, String body)
             throws IOException, ServletException {
-        if (request.getDispatcherType() == DispatcherType.INCLUDE) {
+        if (request.getDispatcherType() == DispatcherType.INCLUDE || response.isCommitted()) {
             throw new ServletException(cause);
         }
-        byte[] bytes = body.getBytes(StandardCharsets.UTF_8);
         response.setStatus(status);
+        if (response.getStatus() != status) {
+            // An included servlet has forwarded here: it has no say in the status, either.
+            throw new ServletException(cause);
+        }
+        response.resetBuffer();
         response.setContentType("application/json");
+        byte[] bytes = body.getBytes(StandardCharsets.UTF_8);
         response.setContentLength(bytes.length);
-        response.getOutputStream().write(bytes);
+        try {
+            response.getOutputStream().write(bytes);
+        } catch (IllegalStateException e) {
+            // The servlet before has opened the writer. Its encoding stays, which is none the worse: this is ASCII.
+            response.getWriter().print(body);
+        }
     }
 
     /** An asynchronous servlet with its permit: says how it went. */
     private static final class Asynchronous implements AsyncListener {
         private final Permit permit;
-        private final String place;
         private final HttpServletResponse response;
-        private volatile boolean over;
 
-        Asynchronous(Permit permit, String place, HttpServletResponse response) {
+        Asynchronous(Permit permit, HttpServletResponse response) {
             this.permit = permit;
-            this.place = place;
             this.response = response;
-        }
-
-        boolean isAt(String place) {
-            return !over && this.place.equals(place);
         }
 
         @Override
         public void onComplete(AsyncEvent event) {
-            finish(outcomeOf(response));
+            permit.finish(outcomeOf(response));
         }
 
         @Override
         public void onTimeout(AsyncEvent event) {
-            finish(Outcome.ABANDONED);
+            permit.finish(Outcome.ABANDONED);
         }
 
         @Override
         public void onError(AsyncEvent event) {
-            finish(Outcome.FAILED);
+            permit.finish(Outcome.FAILED);
         }
 
         @Override
         public void onStartAsync(AsyncEvent event) {
             event.getAsyncContext().addListener(this);
-        }
-
-        private void finish(Outcome outcome) {
-            over = true;
-            permit.finish(outcome);
         }
     }
 }
