@@ -1,6 +1,7 @@
 package dev.autonomygate.consumer;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -69,6 +70,7 @@ class GateFilterTest {
     Path base;
 
     private MemoryHost host;
+    private volatile Throwable thrown;
 
     @Test
     void aServletRunsWithAPermit() throws Exception {
@@ -137,7 +139,7 @@ class GateFilterTest {
                 case "/late":
                     AsyncContext late = request.startAsync();
                     late.setTimeout(1);
-                    late.addListener(new Again());
+                    late.addListener(new Listening());
                     return;
                 case "/writes-and-forwards":
                     response.getWriter().print("begun");
@@ -149,8 +151,11 @@ class GateFilterTest {
                     return;
                 case "/sends-and-dispatches":
                     response.getWriter().print("begun");
+                    response.setStatus(403);
                     response.flushBuffer();
-                    request.startAsync().dispatch("/denied");
+                    AsyncContext sent = request.startAsync();
+                    sent.addListener(new Listening());
+                    sent.dispatch("/denied");
                     return;
                 case "/includes-what-forwards":
                     try {
@@ -185,8 +190,8 @@ class GateFilterTest {
         }
     }
 
-    /** Dispatches a request again whose time is up. */
-    private static final class Again implements AsyncListener {
+    /** Dispatches a request again whose time is up, and keeps what is thrown. */
+    private final class Listening implements AsyncListener {
         @Override
         public void onTimeout(AsyncEvent event) {
             event.getAsyncContext().dispatch();
@@ -196,7 +201,9 @@ class GateFilterTest {
         public void onComplete(AsyncEvent event) {}
 
         @Override
-        public void onError(AsyncEvent event) {}
+        public void onError(AsyncEvent event) {
+            thrown = event.getThrowable();
+        }
 
         @Override
         public void onStartAsync(AsyncEvent event) {}
@@ -236,6 +243,7 @@ class GateFilterTest {
         assertEquals("403, policy: denied", get("/includes-what-forwards").body());
         // It ends too early.
         assertThrows(IOException.class, () -> get("/sends-and-dispatches"));
+        assertEquals(Reason.DENIED, assertInstanceOf(DeniedException.class, thrown.getCause()).reason());
         assertEquals(List.of("allow", "deny", "failed"), outcomes());
         assertEquals(ran, RAN.get());
     }
@@ -257,7 +265,8 @@ class GateFilterTest {
         ServletContainerInitializer gate = (classes, context) -> {
             FilterRegistration.Dynamic before = context.addFilter("before", new Before());
             before.setAsyncSupported(true);
-            before.addMappingForUrlPatterns(EnumSet.of(DispatcherType.REQUEST), false, "/*");
+            before.addMappingForUrlPatterns(EnumSet.of(DispatcherType.REQUEST), false,
+                    "/to-a-denied-one", "/writes-and-forwards", "/writes-and-dispatches");
             FilterRegistration.Dynamic registered = context.addFilter("gate", filter);
             registered.setAsyncSupported(true);
             registered.addMappingForUrlPatterns(EnumSet.allOf(DispatcherType.class), false, "/runs", "/denied", "/late",
