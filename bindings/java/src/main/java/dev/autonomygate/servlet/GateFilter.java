@@ -96,12 +96,11 @@ public final class GateFilter extends HttpFilter {
         }
         try {
             request.getAsyncContext().addListener(listener);
+            return true;
         } catch (IllegalStateException e) {
             // Another thread has ended it since.
             return false;
         }
-        // It may have ended before it had the listener.
-        return request.isAsyncStarted();
     }
 
     private static Outcome outcomeOf(HttpServletResponse response) {

@@ -291,7 +291,8 @@ class GateFilterTest {
         return outcomes;
     }
 
-    private static List<String> actions(MemoryHost host, int wanted) throws InterruptedException {
+    /** How the calls went, by their audit ids. */
+    static List<String> actions(MemoryHost host, int wanted) throws InterruptedException {
         List<String> actions = List.of();
         long deadlineNs = System.nanoTime() + TimeUnit.MINUTES.toNanos(1);
         while (actions.size() < wanted && System.nanoTime() < deadlineNs) {
