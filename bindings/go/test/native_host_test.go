@@ -96,10 +96,15 @@ func rowOf(node, ref string) string {
 		`"rollout_state":"<none>","serial":1},"observed_at_ms":%d}`, node, ref, time.Now().UnixMilli())
 }
 
+// newHost serves nothing yet.
+func newHost(ref string) *rig {
+	return &rig{ref: ref, token: token, facts: map[string]bool{}}
+}
+
 func newRig(t *testing.T) (*rig, *autonomygate.Guard) {
 	t.Helper()
 	config, ref := fixture(t)
-	host := &rig{ref: ref, token: token, facts: map[string]bool{}}
+	host := newHost(ref)
 	host.Server = httptest.NewServer(host)
 	t.Cleanup(host.Close)
 	return host, host.guard(t, config, autonomygate.NativeHostConfig{URL: host.URL, Token: token})
@@ -133,7 +138,7 @@ func TestAHostThatIsDownDeniesInEveryMode(t *testing.T) {
 	for _, mode := range []autonomygate.Mode{autonomygate.Off, autonomygate.Advisory, autonomygate.Enforce} {
 		config, ref := fixture(t)
 		config.Mode = mode
-		host, address := &rig{ref: ref, token: token, facts: map[string]bool{}}, keptAddress(t)
+		host, address := newHost(ref), keptAddress(t)
 		up := func() {
 			listener, err := net.Listen("tcp", address)
 			if err != nil {
@@ -354,7 +359,7 @@ func TestAUnixSocketAndATokenThatNobodyElseCanRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	host := &rig{ref: ref, token: token, facts: map[string]bool{}}
+	host := newHost(ref)
 	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: host}}
 	server.Start()
 	t.Cleanup(server.Close)
